@@ -1,0 +1,87 @@
+"""The serial divider: the only division in the machine."""
+
+from amaranth.hdl import Mux, Cat, Module, Signal, signed, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Divider"]
+
+
+class Divider(wiring.Component):
+    """Restoring division, one quotient bit per clock; ``sim.model.rounding.floor_divide``.
+
+    ``quotient = floor(numerator / denominator)`` for a signed numerator and a positive
+    denominator: a negative numerator n is divided as ``~floor(~n / d)``.
+
+    ``done`` pulses ``latency`` cycles after ``start``; ``quotient`` then holds until the next
+    ``start``. Dividing by 0 gives all ones (or its complement) and no other harm.
+
+    Parameters
+    ----------
+    numerator_bits : int
+        Width of the signed numerator.
+    denominator_bits : int
+        Width of the unsigned denominator.
+    quotient_bits : int
+        Width of the signed quotient; the caller knows that it fits. Bits above are not kept.
+
+    Members
+    -------
+    start : In(1)
+    numerator : In(signed(numerator_bits))
+    denominator : In(unsigned(denominator_bits))
+        Both are taken with ``start``.
+    done : Out(1)
+    quotient : Out(signed(quotient_bits))
+    """
+    def __init__(self, numerator_bits, denominator_bits, quotient_bits):
+        self.numerator_bits = numerator_bits
+        self.denominator_bits = denominator_bits
+        self.quotient_bits = quotient_bits
+        self.latency = numerator_bits + 1
+        super().__init__({
+            "start": In(1),
+            "numerator": In(signed(numerator_bits)),
+            "denominator": In(unsigned(denominator_bits)),
+            "done": Out(1),
+            "quotient": Out(signed(quotient_bits)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        steps = self.numerator_bits
+        left = Signal(range(steps + 1))
+        negative = Signal()
+        # Numerator bits leave at the top while quotient bits enter at the bottom.
+        work = Signal(steps)
+        remainder = Signal(self.denominator_bits)
+        denominator = Signal(self.denominator_bits)
+
+        shifted = Signal(self.denominator_bits + 1)
+        difference = Signal(self.denominator_bits + 2)
+        fits = Signal()
+        m.d.comb += [
+            shifted.eq(Cat(work[-1], remainder)),
+            difference.eq(shifted - denominator),
+            fits.eq(~difference[-1]),
+        ]
+        m.d.sync += self.done.eq(0)
+        with m.If(self.start):
+            m.d.sync += [
+                negative.eq(self.numerator < 0),
+                work.eq(self.numerator.as_unsigned()
+                        ^ (self.numerator < 0).replicate(self.numerator_bits)),
+                remainder.eq(0),
+                denominator.eq(self.denominator),
+                left.eq(steps),
+            ]
+        with m.Elif(left != 0):
+            m.d.sync += [
+                remainder.eq(Mux(fits, difference, shifted)),
+                work.eq(Cat(fits, work)),
+                left.eq(left - 1),
+                self.done.eq(left == 1),
+            ]
+        m.d.comb += self.quotient.eq(
+            work[:self.quotient_bits] ^ negative.replicate(self.quotient_bits))
+        return m

@@ -1,0 +1,232 @@
+"""The parameters of one accelerator, its derived widths and its fingerprint.
+
+This module and :mod:`hdl.protocol` are all of the gateware that the host may import; neither
+needs Amaranth.
+
+Every width here is *exact*: the narrowest that the worst case needs, and a test shows that one
+bit less fails.
+
+Tensors in device memory are stored in tiles of ``cols`` channels: element ``(i, j)`` of a tensor
+of ``I`` rows lies in lane ``j % cols`` of word ``base + (j // cols) * I + i``.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+__all__ = [
+    "ACC_BITS", "ARITHMETICS", "GROUP_CHOICES", "INDEX_BITS", "MAX_K", "MAX_M", "MAX_N",
+    "NORM_FRACTION", "NORM_IN_BITS", "NUMERICS_VERSION", "PARAMETER_FRACTION", "PROTOCOL_VERSION",
+    "Params", "WIDE_BITS", "XHAT_FRACTION", "ParameterError", "parse_groups",
+]
+
+#: Raised whenever a model function's result changes (see docs/numerics.md).
+NUMERICS_VERSION = 1
+#: Raised whenever a frame's or an instruction's layout or meaning changes.
+PROTOCOL_VERSION = 1
+
+#: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
+WIDE_BITS = 32
+#: Width of a GEMM accumulator, signed: the word of one ECP5 block RAM.
+ACC_BITS = 36
+#: Largest number of output rows of a GEMM, and of rows of any tensor a unit works on. One row
+#: of the 512-deep accumulators is kept for the row of ones that corrects unsigned operands.
+MAX_M = 511
+#: Largest inner dimension of a GEMM.
+MAX_K = 4096
+#: Largest number of columns of any tensor.
+MAX_N = 4096
+#: Width of an index along a tensor's axis: holds ``MAX_N`` itself.
+INDEX_BITS = 13
+
+#: Width of the input of the L1 norm, signed; wider inputs are clamped and counted.
+NORM_IN_BITS = 26
+#: Fraction bits of the mean and of the mean deviation of the L1 norm.
+NORM_FRACTION = 6
+#: Fraction bits of the normalised value ``xhat``, a signed 16-bit number.
+XHAT_FRACTION = 10
+#: Fraction bits of gamma (signed 16 bits), beta and the norm's output on the device.
+PARAMETER_FRACTION = 12
+
+#: Numbers of ShiftQuant groups along one axis that the machine can be built for.
+GROUP_CHOICES = (1, 2, 4, 8)
+#: Datapaths of the array that exist. ``int`` is the same mesh without groups.
+ARITHMETICS = ("shift", "int")
+
+
+class ParameterError(ValueError):
+    """A parameter is out of its range. The message is one sentence for the user."""
+
+
+def _check_range(name, value, low, high):
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ParameterError(f"{name} must be a whole number from {low} to {high}, got {value}")
+
+
+def _floor_power_of_two(value):
+    return 1 << (value.bit_length() - 1)
+
+
+def parse_groups(text):
+    """Read ``SxC`` (sample x channel groups) or ``C`` (channel groups alone).
+
+    >>> parse_groups("4x8"), parse_groups("4")
+    ((4, 8), (1, 4))
+    """
+    parts = str(text).lower().split("x")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers = [1, *numbers]
+    if len(numbers) != 2 or any(number not in GROUP_CHOICES for number in numbers):
+        raise ParameterError(
+            f"groups must be SxC or C with each number one of 1, 2, 4 or 8, got {text!r}")
+    return tuple(numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """One accelerator.
+
+    Parameters
+    ----------
+    bits : int
+        Width ``b`` of a quantised element, 2..8.
+    sample_groups, channel_groups : int
+        Most ShiftQuant groups along the rows (samples) and columns (channels) of a gradient.
+    rows, cols : int
+        Rows and columns of the array. One lane of the vector units per column.
+    depth : int
+        Products per element of the array per clock.
+    arith : str
+        ``shift`` or ``int`` (the same mesh, no groups).
+    memory : int
+        Capacity of the wide memory in units of 1,024 elements; the quantised memory holds
+        twice as many.
+    """
+
+    bits: int = 4
+    sample_groups: int = 4
+    channel_groups: int = 4
+    rows: int = 8
+    cols: int = 8
+    depth: int = 1
+    arith: str = "shift"
+    memory: int = 32
+
+    def __post_init__(self):
+        _check_range("bits", self.bits, 2, 8)
+        for groups in (self.sample_groups, self.channel_groups):
+            if groups not in GROUP_CHOICES:
+                raise ParameterError(
+                    "groups must be SxC or C with each number one of 1, 2, 4 or 8, "
+                    f"got '{self.sample_groups}x{self.channel_groups}'")
+        _check_range("rows", self.rows, 1, 64)
+        _check_range("cols", self.cols, 1, 64)
+        _check_range("depth", self.depth, 1, 16)
+        _check_range("memory", self.memory, 4, 256)
+        if self.arith not in ARITHMETICS:
+            raise ParameterError(
+                f"arith must be one of {', '.join(ARITHMETICS)}, got {self.arith!r}")
+        if self.arith == "int" and (self.sample_groups, self.channel_groups) != (1, 1):
+            raise ParameterError(
+                "arith int has no groups: groups must be 1x1, "
+                f"got '{self.sample_groups}x{self.channel_groups}'")
+
+    # Numbers.
+
+    @property
+    def qmax(self):
+        """``B``: the largest magnitude of a weight or a gradient."""
+        return 2 ** (self.bits - 1) - 1
+
+    @property
+    def groups(self):
+        """Groups as the user writes them.
+
+        >>> Params().groups
+        '4x4'
+        """
+        return f"{self.sample_groups}x{self.channel_groups}"
+
+    @property
+    def max_groups(self):
+        """Most groups along either axis, so along any GEMM's inner dimension."""
+        return max(self.sample_groups, self.channel_groups)
+
+    @property
+    def slots(self):
+        """Products along the inner dimension that the array holds at once."""
+        return self.rows * self.depth
+
+    @property
+    def macs(self):
+        """Products per clock."""
+        return self.rows * self.depth * self.cols
+
+    @property
+    def psum_bits(self):
+        """Narrowest signed width for one column's sum over the array, group shifts included.
+
+        The worst case is every streamed operand at ``-2**(b-1)``, every stationary one at
+        ``B`` or ``-B``, in the row above the largest number of shifts that fit below it.
+
+        >>> Params(bits=4, rows=8, depth=1).psum_bits
+        13
+        """
+        return self._psum_worst().bit_length() + 1
+
+    def _psum_worst(self):
+        shifts = min(self.max_groups - 1, self.rows - 1)
+        worst = self.depth * 2 ** (self.bits - 1) * self.qmax
+        # Groups of one row each at the bottom, the rest of the rows above them.
+        return worst * (sum(2 ** shift for shift in range(shifts))
+                        + (self.rows - shifts) * 2 ** shifts)
+
+    # Memories, in words.
+
+    @property
+    def wide_words(self):
+        """Words of ``cols`` wide elements in the wide memory."""
+        return _floor_power_of_two(self.memory * 1024 // self.cols)
+
+    @property
+    def quant_words(self):
+        """Words of ``cols`` quantised elements in the quantised memory."""
+        return 2 * self.wide_words
+
+    @property
+    def stream_words(self):
+        """Words of ``slots`` quantised elements in the array's streamed-operand buffer."""
+        return max(512, _floor_power_of_two(16384 // self.slots))
+
+    @property
+    def table_words(self):
+        """Words of the group table and of the order table."""
+        return 2048
+
+    # Identity.
+
+    def canonical(self):
+        """Everything that decides what this machine does and accepts, as plain JSON types."""
+        return {**asdict(self), "protocol": PROTOCOL_VERSION, "numerics": NUMERICS_VERSION}
+
+    @property
+    def fingerprint(self):
+        """32 hex digits that the device reports in HELLO.
+
+        >>> Params() == Params(bits=4) and Params().fingerprint == Params(bits=4).fingerprint
+        True
+        >>> Params(bits=5).fingerprint == Params().fingerprint
+        False
+        """
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def name(self):
+        """A folder-safe name: ``shift-4b-4x4-8x8x1``."""
+        return (f"{self.arith}-{self.bits}b-{self.groups}-"
+                f"{self.rows}x{self.cols}x{self.depth}")

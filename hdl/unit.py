@@ -1,0 +1,59 @@
+"""What the sequencer sees of every unit, and the shapes that units share."""
+
+from amaranth.hdl import signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.params import INDEX_BITS, WIDE_BITS
+from hdl.protocol import INSTRUCTION
+
+__all__ = ["GROUP_BITS", "INSTRUCTION_LAYOUT", "ORDER_ENTRY", "UnitPort", "quant_word",
+           "wide_word"]
+
+#: One instruction; the fields of :data:`hdl.protocol.INSTRUCTION`.
+INSTRUCTION_LAYOUT = data.StructLayout(dict(INSTRUCTION))
+
+#: Width of a word of the group table: a group, or a row's largest magnitude while one is sought.
+GROUP_BITS = 32
+
+#: A word of the order table: which index of the inner dimension takes a slot. ``index`` is the
+#: index itself; ``tile`` and ``lane`` are its quotient and remainder by ``cols``.
+ORDER_ENTRY = data.StructLayout({
+    "index": INDEX_BITS, "tile": INDEX_BITS, "lane": 6,
+    #: The slot is padding.
+    "pad": 1,
+})
+
+
+def wide_word(params):
+    """A word of the wide memory: one wide element per lane."""
+    return data.ArrayLayout(signed(WIDE_BITS), params.cols)
+
+
+def quant_word(params):
+    """A word of the quantised memory: one quantised element per lane."""
+    return data.ArrayLayout(signed(params.bits), params.cols)
+
+
+class UnitPort(wiring.Signature):
+    """The control port of a unit, from the unit's point of view.
+
+    The sequencer pulses ``start`` for one cycle; ``instruction`` holds from then until ``done``,
+    which the unit pulses for one cycle when its last write has been issued. Ports of a unit that
+    is not busy have ``en`` low.
+
+    Members
+    -------
+    start : In(1)
+    instruction : In(INSTRUCTION_LAYOUT)
+    done : Out(1)
+    clamped : Out(8)
+        Elements clamped in this cycle; the sequencer sums them up.
+    """
+    def __init__(self):
+        super().__init__({
+            "start": In(1),
+            "instruction": In(INSTRUCTION_LAYOUT),
+            "done": Out(1),
+            "clamped": Out(8),
+        })

@@ -1,0 +1,146 @@
+"""L1 normalisation per channel over the batch, forward and backward, in integers.
+
+With ``mu = mean(x)``, ``d = x - mu``, ``s = mean|d|``: ``y = gamma * d / s + beta``. For Gaussian
+data the standard deviation is 1.2533 s, which gamma absorbs. No square and no square root, one
+reciprocal per channel.
+
+Fixed-point formats are those of :mod:`hdl.params`: mean and deviation have ``NORM_FRACTION``
+fraction bits, xhat is 16 bits with ``XHAT_FRACTION``, gamma (16 bits), beta and y have
+``PARAMETER_FRACTION``. A channel whose deviation is 0 has xhat = 0 and passes no gradient.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS, XHAT_FRACTION
+
+from sim.model.relu import relu, relu_gradient
+from sim.model.rounding import bit_length, floor_divide, round_shift, saturate
+
+__all__ = ["Context", "GRADIENT_BITS", "l1_backward", "l1_forward", "reciprocal",
+           "gradient_exponent"]
+
+#: The largest output gradient is brought to this many bits.
+GRADIENT_BITS = 25
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the backward pass needs of the forward one, 19 bits per element.
+
+    ``xhat`` [m, n]: bits 0..15; ``negative``: d < 0, bit 16; ``nonzero``: d != 0, bit 17;
+    ``mask``: the rectifier passed the element, bit 18.
+    """
+    xhat: np.ndarray
+    sign: np.ndarray
+    mask: np.ndarray
+
+    def pack(self):
+        """As the wide elements that the device keeps."""
+        return (self.xhat & 0xFFFF | (self.sign < 0).astype(np.int64) << 16
+                | (self.sign != 0).astype(np.int64) << 17 | self.mask.astype(np.int64) << 18)
+
+    @classmethod
+    def unpack(cls, word):
+        """From wide elements.
+
+        >>> c = Context(np.array([-5]), np.array([-1]), np.array([True]))
+        >>> Context.unpack(c.pack()).xhat.tolist(), Context.unpack(c.pack()).sign.tolist()
+        ([-5], [-1])
+        """
+        word = np.asarray(word, np.int64)
+        xhat = ((word & 0xFFFF) ^ 0x8000) - 0x8000
+        sign = (word >> 17 & 1) * (1 - 2 * (word >> 16 & 1))
+        return cls(xhat, sign, (word >> 18 & 1).astype(bool))
+
+
+def reciprocal(s):
+    """``(r, length)``: ``r * 2**-(15 + length)`` is about ``1 / s``, never more.
+
+    ``length`` is the bit length of s; with ``m = ceil(s * 2**(16 - length))``, which lies in
+    ``[2**15, 2**16]``, ``r = floor(2**31 / m)``, which lies there too; r = 0 for s = 0.
+
+    >>> [v.tolist() for v in reciprocal(np.array([0, 1, 3, 2**20]))]
+    [[0, 65536, 43690, 65536], [0, 1, 2, 21]]
+    """
+    s = np.asarray(s, np.int64)
+    length = bit_length(s)
+    left = np.maximum(16 - length, 0)
+    right = np.maximum(length - 16, 0)
+    mantissa = ((s << left) + (np.int64(1) << right) - 1) >> right
+    return np.where(s > 0, floor_divide(np.int64(1) << 31, np.maximum(mantissa, 1)), 0), length
+
+
+def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
+    """``(y, context, mean, deviation, clamped)`` for ``x`` [m, n], ``gamma`` and ``beta`` [n].
+
+    ``x`` is clamped to ``NORM_IN_BITS`` bits, F = NORM_FRACTION. In training
+    ``mean = floor(2**F sum x / m)``, ``d = 2**F x - mean``, ``deviation = floor(sum|d| / m)``;
+    in inference both are given. With r and length of :func:`reciprocal`,
+    ``xhat = round_shift(d r, 15 + length - XHAT_FRACTION)`` clamped to 16 bits, and
+    ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` clamped to a wide element.
+
+    ``clamped`` counts elements clamped in x, xhat and y.
+
+    >>> y, context, mean, deviation, _ = l1_forward(
+    ...     np.array([[0], [4], [8]]), np.array([4096]), np.array([0]), apply_relu=False)
+    >>> y.tolist(), mean.tolist(), deviation.tolist()
+    ([[-6168], [0], [6168]], [256], [170])
+    """
+    x, clamped_x = saturate(x, NORM_IN_BITS)
+    scaled = x << NORM_FRACTION
+    if mean is None:
+        mean = floor_divide(scaled.sum(axis=0), x.shape[0])
+    d = scaled - mean
+    if deviation is None:
+        deviation = floor_divide(np.abs(d).sum(axis=0), x.shape[0])
+    r, length = reciprocal(deviation)
+    xhat, clamped_xhat = saturate(round_shift(d * r, 15 + length - XHAT_FRACTION), 16)
+    y, clamped_y = saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
+    mask = np.ones(x.shape, bool)
+    if apply_relu:
+        y, mask = relu(y)
+    context = Context(xhat, np.sign(d), mask)
+    return y, context, mean, deviation, clamped_x + clamped_xhat + clamped_y
+
+
+def l1_backward(dy, context, gamma, deviation):
+    """``(dx, grad_beta, grad_gamma, grad_bits, deviation_bits)`` for ``dy`` [m, n].
+
+    ``dy`` passes the rectifier's mask; ``grad_bits = e`` is the bit length of its largest
+    magnitude, and ``g = floor(dy 2**(25 - e))``. Then, all divisions floors,
+    ``grad_beta = sum g / m``, ``grad_gamma = (sum g xhat / m) / 2**XHAT_FRACTION``,
+    ``t = g - grad_beta + (sum sign) grad_gamma / m - sign grad_gamma``.
+    With r and length of :func:`reciprocal` and ``deviation_bits`` the smallest length of a
+    non-zero deviation: ``c = floor(gamma r / 2**15)``,
+    ``dx = round_shift(t c, 14 + length - deviation_bits)``, |dx| < 2**31.
+
+    See :func:`gradient_exponent` for the scale of dx.
+    """
+    dy = relu_gradient(np.asarray(dy, np.int64), context.mask)
+    m = dy.shape[0]
+    grad_bits = int(bit_length(np.minimum(np.abs(dy).max(), 2**31 - 1)))
+    g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (
+        dy >> (grad_bits - GRADIENT_BITS))
+    grad_beta = floor_divide(g.sum(axis=0), m)
+    grad_gamma = floor_divide((g * context.xhat).sum(axis=0), m) >> XHAT_FRACTION
+    centre = floor_divide(context.sign.sum(axis=0) * grad_gamma, m)
+    t = g - grad_beta + centre - context.sign * grad_gamma
+    r, length = reciprocal(deviation)
+    deviation_bits = int(length[length > 0].min(initial=64)) % 64
+    c = (gamma * r) >> 15
+    dx = round_shift(t * c, 14 + np.maximum(length - deviation_bits, 0))
+    return dx, grad_beta, grad_gamma, grad_bits, deviation_bits
+
+
+def gradient_exponent(grad_bits, deviation_bits):
+    """The gradient is ``dx * 2**gradient_exponent(...)`` in units of dy per unit of x.
+
+    From ``dx = t gamma r 2**-(15 + 14 + length - deviation_bits)`` and
+    ``r = 2**(15 + length) / s``, with gamma and s in their fixed-point units.
+
+    >>> gradient_exponent(10, 8)
+    -15
+    """
+    return (grad_bits - GRADIENT_BITS) + 14 - deviation_bits + NORM_FRACTION - PARAMETER_FRACTION

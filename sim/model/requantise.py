@@ -1,0 +1,34 @@
+"""From an accumulator to a wide element: rounding shift and saturation."""
+
+from hdl.params import WIDE_BITS
+
+from sim.model.rounding import round_shift, saturate
+
+__all__ = ["requantise", "safe_shift"]
+
+
+def safe_shift(bits, k, *, unsigned=False, shifts=0, limit=WIDE_BITS):
+    """The smallest right shift after which no GEMM of these dimensions can leave ``limit`` bits.
+
+    ``shifts`` counts all group shifts, inner and outer: the exponents' sum at most.
+
+    >>> safe_shift(4, 64, unsigned=True), safe_shift(8, 64, shifts=14), safe_shift(8, 4096)
+    (0, 3, 0)
+    """
+    largest = 2**bits - 1 if unsigned else 2 ** (bits - 1)
+    worst = k * largest * (2 ** (bits - 1) - 1) << shifts
+    shift = 0
+    while (worst + (1 << shift >> 1)) >> shift >= 1 << (limit - 1):
+        shift += 1
+    return shift
+
+
+def requantise(x, shift):
+    """``(y, clamped)``: ``round_shift(x, shift)`` clamped to a wide element.
+
+    >>> import numpy as np
+    >>> y, clamped = requantise(np.array([3 * 2**31, 6]), 1)
+    >>> y.tolist(), clamped
+    ([2147483647, 3], 1)
+    """
+    return saturate(round_shift(x, shift), WIDE_BITS)

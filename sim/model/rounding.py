@@ -1,0 +1,56 @@
+"""Every rounding and saturation of the project; each has this one definition.
+
+Gateware and model share them: an arithmetic shift right is a floor, "nearest" is half up.
+"""
+
+import numpy as np
+
+__all__ = ["bit_length", "floor_divide", "round_shift", "saturate"]
+
+
+def round_shift(x, shift):
+    """``floor(x / 2**shift + 1/2)``: nearest, half up; ``shift >= 0`` may be an array.
+
+    >>> round_shift(np.array([-6, -5, -2, 2, 5, 6]), 2).tolist()
+    [-1, -1, 0, 1, 1, 2]
+    >>> round_shift(np.array([7]), 0).tolist()
+    [7]
+    """
+    x, shift = np.asarray(x, np.int64), np.asarray(shift, np.int64)
+    half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
+    return (x + half) >> shift
+
+
+def saturate(x, bits):
+    """Clamp to a signed number of ``bits`` bits; also how many elements were clamped.
+
+    >>> y, clamped = saturate(np.array([-9, -8, 7, 8]), 4)
+    >>> y.tolist(), clamped
+    ([-8, -8, 7, 7], 2)
+    """
+    x = np.asarray(x, np.int64)
+    high = (1 << (bits - 1)) - 1
+    y = np.clip(x, -high - 1, high)
+    return y, int(np.count_nonzero(y != x))
+
+
+def floor_divide(numerator, denominator):
+    """``floor(numerator / denominator)``, the only division there is; ``denominator > 0``.
+
+    A negative numerator is divided as ``~floor(~n / d)``, which is how the serial divider does it.
+
+    >>> floor_divide(np.array([-7, 7]), 2).tolist()
+    [-4, 3]
+    """
+    return np.asarray(numerator, np.int64) // np.asarray(denominator, np.int64)
+
+
+def bit_length(x):
+    """Bits of the non-negative integers ``x``; 0 for 0.
+
+    >>> bit_length(np.array([0, 1, 2, 255, 256, 2**40 - 1])).tolist()
+    [0, 1, 2, 8, 9, 40]
+    """
+    x = np.asarray(x, np.int64)
+    # frexp is exact up to 2**53, which no caller reaches.
+    return np.where(x > 0, np.frexp(x.astype(np.float64))[1], 0).astype(np.int64)
