@@ -1,0 +1,264 @@
+"""One unit between simulated memories."""
+
+import random
+
+import numpy as np
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Shape, Signal, Value
+from amaranth.lib.memory import Memory
+from amaranth.sim import Simulator
+
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.protocol import TABLE_HEADER, instruction, unpack_instruction
+from hdl.unit import GROUP_BITS, ORDER_ENTRY, quant_word, wide_word
+
+__all__ = ["UnitBench"]
+
+
+class UnitBench(Elaboratable):
+    """A unit, connected to as many of the machine's memories as it has ports for.
+
+    A memory answers as :class:`hdl.memory.Ram`. It starts full of junk, and records what a unit
+    must not do: two readers or two writers at once, a read of the word being written, an access
+    beyond the end or while the unit is idle. :meth:`run` raises ``AssertionError`` with the names
+    of such faults, and when the unit does not finish.
+
+    >>> bench = UnitBench(unit, params)                                     # doctest: +SKIP
+    >>> async def process(ctx):                                             # doctest: +SKIP
+    ...     bench.load(ctx, "wide", 0x10, x)
+    ...     cycles, clamped = await bench.run(ctx, Opcode.QUANTISE, m=4, n=8, src0=0x10)
+    ...     assert (bench.dump(ctx, "quant", 0, 4, 8) == q).all()
+    >>> bench.simulate(process)                                             # doctest: +SKIP
+
+    Parameters
+    ----------
+    unit : wiring.Component
+        Has a ``control`` port (:class:`hdl.unit.UnitPort`). Its ports named ``wide``, ``quant``,
+        ``group`` or ``order``, alone or with ``_`` and anything after it, are connected to the
+        memory of that name as readers or writers by their signature; arrays of ports too.
+    params : hdl.params.Params
+    words : dict of str to int
+        Capacities other than those of ``params``, by memory.
+    seed : int
+        Of the junk.
+    """
+    def __init__(self, unit, params, *, words=None, seed=0):
+        self.unit = unit
+        self.params = params
+        words = {"wide": params.wide_words, "quant": params.quant_words,
+                 "group": params.table_words, "order": params.table_words, **(words or {})}
+        shapes = {"wide": wide_word(params), "quant": quant_word(params),
+                  "group": GROUP_BITS, "order": ORDER_ENTRY}
+        self.memories = {}
+        for name, shape in shapes.items():
+            ports = _ports(unit, name)
+            self.memories[name] = _Memory(
+                Shape.cast(shape).width, words[name], [p for p in ports if not _writes(p)],
+                [p for p in ports if _writes(p)], random.Random(f"{seed} {name}"))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.unit = self.unit
+        control = self.unit.control
+        busy = Signal()
+        with m.If(control.start | control.done):
+            m.d.sync += busy.eq(control.start)
+        for name, memory in self.memories.items():
+            m.submodules[name] = memory
+            m.d.comb += memory.allowed.eq(busy | control.start | control.done)
+        return m
+
+    # Contents.
+
+    def poke(self, ctx, name, address, word):
+        """Set one word, an unsigned integer."""
+        ctx.set(self.memories[name].memory.data[address], word)
+
+    def peek(self, ctx, name, address):
+        """One word as an unsigned integer."""
+        return ctx.get(self.memories[name].memory.data[address])
+
+    def load(self, ctx, name, base, tensor):
+        """Store a tensor [I, J] as the machine does, in ``wide`` or ``quant``.
+
+        Element (i, j) is lane ``j % cols`` of word ``base + (j // cols) * I + i``. Lanes beyond J
+        get junk.
+        """
+        tensor = np.asarray(tensor, np.int64)
+        rows, count = tensor.shape
+        cols, bits = self.params.cols, self._lane_bits(name)
+        tiles = -(-count // cols)
+        padded = np.random.default_rng(base).integers(
+            -(1 << bits - 1), 1 << bits - 1, (rows, tiles * cols))
+        padded[:, :count] = tensor
+        for tile in range(tiles):
+            for i in range(rows):
+                word = 0
+                for lane in range(cols):
+                    word |= (int(padded[i, tile * cols + lane]) & (1 << bits) - 1) << lane * bits
+                self.poke(ctx, name, base + tile * rows + i, word)
+
+    def dump(self, ctx, name, base, rows, count):
+        """A tensor [rows, count] of ``wide`` or ``quant``, sign-extended, as ``int64``."""
+        cols, bits = self.params.cols, self._lane_bits(name)
+        out = np.zeros((rows, count), np.int64)
+        for tile in range(-(-count // cols)):
+            for i in range(rows):
+                word = self.peek(ctx, name, base + tile * rows + i)
+                for lane in range(min(cols, count - tile * cols)):
+                    value = word >> lane * bits & (1 << bits) - 1
+                    out[i, tile * cols + lane] = (value ^ 1 << bits - 1) - (1 << bits - 1)
+        return out
+
+    def load_groups(self, ctx, base, groups):
+        """Store the words of a group table."""
+        for i, group in enumerate(groups):
+            self.poke(ctx, "group", base + i, int(group))
+
+    def dump_groups(self, ctx, base, count):
+        """Words of a group table."""
+        return np.array([self.peek(ctx, "group", base + i) for i in range(count)], np.int64)
+
+    def load_order(self, ctx, base, slots, marks):
+        """Store an order table as :func:`sim.model.order.order` gives it."""
+        none = (1 << ORDER_ENTRY.size) - 1
+        header = [len(slots), *marks] + [none] * (TABLE_HEADER - 1 - len(marks))
+        for i, word in enumerate(header):
+            self.poke(ctx, "order", base + i, word)
+        for i, index in enumerate(slots):
+            index = int(index)
+            entry = {"index": index, "tile": index // self.params.cols,
+                     "lane": index % self.params.cols, "pad": 0}
+            if index < 0:
+                entry = {"index": 0, "tile": 0, "lane": 0, "pad": 1}
+            self.poke(ctx, "order", base + TABLE_HEADER + i,
+                      ORDER_ENTRY.const(entry).as_bits())
+
+    def dump_order(self, ctx, base):
+        """``(slots, marks)`` of an order table; every entry must be consistent."""
+        none = (1 << ORDER_ENTRY.size) - 1
+        count, *marks = (self.peek(ctx, "order", base + i) for i in range(TABLE_HEADER))
+        slots = []
+        for i in range(count):
+            entry = ORDER_ENTRY.from_bits(self.peek(ctx, "order", base + TABLE_HEADER + i))
+            if not entry.pad:
+                assert (entry.tile, entry.lane) == divmod(entry.index, self.params.cols)
+            slots.append(-1 if entry.pad else entry.index)
+        return np.array(slots, np.int64), [mark for mark in marks if mark != none]
+
+    def _lane_bits(self, name):
+        return self.memories[name].width // self.params.cols
+
+    # Simulation.
+
+    async def run(self, ctx, op, *, limit=200_000, **fields):
+        """Execute one instruction; ``(cycles, clamped)``.
+
+        ``cycles`` counts from the cycle of ``start`` to that of ``done``.
+        """
+        control = self.unit.control
+        for name, value in unpack_instruction(instruction(op, **fields)).items():
+            ctx.set(control.instruction[name], value)
+        ctx.set(control.start, 1)
+        cycles = clamped = 0
+        while not ctx.get(control.done):
+            assert cycles < limit, f"not done after {limit} cycles"
+            await ctx.tick()
+            ctx.set(control.start, 0)
+            cycles += 1
+            clamped += ctx.get(control.clamped)
+        # What a unit should not do any more.
+        for _ in range(2 + READ_LATENCY):
+            await ctx.tick()
+            assert not ctx.get(control.done), "done twice"
+            assert not ctx.get(control.clamped), "clamped after done"
+        faults = [f"{fault} in {name}" for name, memory in self.memories.items()
+                  for fault, signal in memory.faults.items() if ctx.get(signal)]
+        assert not faults, ", ".join(faults)
+        return cycles, clamped
+
+    def simulate(self, process):
+        """Run the testbench ``process(ctx)`` to its end."""
+        simulator = Simulator(self)
+        simulator.add_clock(1e-8)
+        simulator.add_testbench(process)
+        simulator.run()
+
+
+def _ports(unit, name):
+    found = []
+
+    def collect(port):
+        if isinstance(port, list | tuple):
+            for element in port:
+                collect(element)
+        else:
+            found.append(port)
+
+    for member in unit.signature.members:
+        if member == name or member.startswith(f"{name}_"):
+            collect(getattr(unit, member))
+    return found
+
+
+def _writes(port):
+    if isinstance(port.signature, WritePort):
+        return True
+    assert isinstance(port.signature, ReadPort)
+    return False
+
+
+class _Memory(Elaboratable):
+    """The memory of one name; ``faults`` are sticky."""
+    def __init__(self, width, depth, readers, writers, random):
+        self.width = width
+        self.depth = depth
+        self.readers = readers
+        self.writers = writers
+        self.allowed = Signal()
+        self.faults = {fault: Signal() for fault in (
+            "two readers at once", "two writers at once", "a read of a word being written",
+            "a read beyond the end", "a write beyond the end", "an access while idle")}
+        self.memory = Memory(shape=width, depth=depth,
+                             init=[random.getrandbits(width) for _ in range(depth)])
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = self.memory
+        read, write = self.memory.read_port(), self.memory.write_port()
+        raddr, waddr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        for ports, address in ((self.readers, raddr), (self.writers, waddr)):
+            for port in ports:
+                with m.If(port.en):
+                    m.d.comb += address.eq(port.addr)
+        for port in self.writers:
+            with m.If(port.en):
+                m.d.comb += write.data.eq(Value.cast(port.data))
+        ren = Cat(port.en for port in self.readers)
+        wen = Cat(port.en for port in self.writers)
+        m.d.comb += [
+            read.addr.eq(raddr),
+            read.en.eq(ren.any()),
+            write.addr.eq(waddr),
+            write.en.eq(wen.any() & (waddr < self.depth)),
+        ]
+        valid = Signal()
+        word = Signal(self.width)
+        m.d.sync += [
+            valid.eq(ren.any()),
+            # Without a request the word is junk, so that no unit reads it later than it may.
+            word.eq(read.data ^ (~valid).replicate(self.width)),
+        ]
+        for port in self.readers:
+            m.d.comb += Value.cast(port.data).eq(word)
+        raised = {
+            "two readers at once": sum(ren, Const(0)) > 1,
+            "two writers at once": sum(wen, Const(0)) > 1,
+            "a read of a word being written": ren.any() & wen.any() & (raddr == waddr),
+            "a read beyond the end": ren.any() & (raddr >= self.depth),
+            "a write beyond the end": wen.any() & (waddr >= self.depth),
+            "an access while idle": (ren.any() | wen.any()) & ~self.allowed,
+        }
+        for fault, condition in raised.items():
+            with m.If(condition):
+                m.d.sync += self.faults[fault].eq(1)
+        return m
