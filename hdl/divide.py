@@ -1,6 +1,6 @@
 """The serial divider: the only division in the machine."""
 
-from amaranth.hdl import Mux, Cat, Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS, XHAT_FRACTION
-
 from sim.model.relu import relu, relu_gradient
 from sim.model.rounding import bit_length, floor_divide, round_shift, saturate
 
-__all__ = ["Context", "GRADIENT_BITS", "l1_backward", "l1_forward", "reciprocal",
-           "gradient_exponent"]
+__all__ = [
+    "GRADIENT_BITS",
+    "Context",
+    "gradient_exponent",
+    "l1_backward",
+    "l1_forward",
+    "reciprocal",
+]
 
 #: The largest output gradient is brought to this many bits.
 GRADIENT_BITS = 25

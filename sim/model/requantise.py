@@ -1,7 +1,6 @@
 """From an accumulator to a wide element: rounding shift and saturation."""
 
 from hdl.params import WIDE_BITS
-
 from sim.model.rounding import round_shift, saturate
 
 __all__ = ["requantise", "safe_shift"]

@@ -1,0 +1,160 @@
+"""Data sets: whole numbers from 0 upwards, and labels.
+
+The folder for files is ``SHIFTGRAD_DATA``, else ``data/``, else the system's.
+"""
+
+import gzip
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from host.errors import ArgumentError, HostError
+from sim.model import noise
+
+__all__ = ["DATA_SETS", "Dataset", "load_dataset"]
+
+#: SHA-256 of the digits' split: x then y, training then test, each as bytes.
+_DIGITS_SHA256 = "069565391bf3a2f3deba32294499a526732afd92841e1a7b2d63b36b045110d0"
+#: The key of the digits' fixed shuffle.
+_DIGITS_KEY = (0x6469, 0x6769, 0x7473, 0x0001)
+_DIGITS_TEST = 360
+
+#: Where Debian's package dataset-fashion-mnist puts its files.
+_SYSTEM_FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+#: Largest input value.
+_INPUT_LIMIT = 2**24
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``x`` [samples, features] of whole numbers >= 0, ``y`` [samples] of labels; both int64."""
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+    @property
+    def features(self):
+        """Features of a sample."""
+        return self.x_train.shape[1]
+
+    @property
+    def classes(self):
+        """Number of labels."""
+        return int(max(self.y_train.max(), self.y_test.max())) + 1
+
+    def limited(self, count):
+        """Only the first ``count`` training samples."""
+        return Dataset(self.name, self.x_train[:count], self.y_train[:count],
+                       self.x_test, self.y_test)
+
+
+def whole_numbers(name, array):
+    """``array`` as int64, or a sentence about the first value that is not a whole number >= 0."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iufb":
+        raise HostError(f"{name} must hold numbers, got an array of {array.dtype}")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise HostError(f"{name} must hold finite numbers, got {array[where]} at {where}")
+        if (array != np.floor(array)).any():
+            where = tuple(int(i) for i in np.argwhere(array != np.floor(array))[0])
+            raise HostError(f"{name} must hold whole numbers, got {array[where]} at {where}: "
+                            "scale it first")
+    if array.size and (array.min() < 0 or array.max() > _INPUT_LIMIT):
+        raise HostError(f"{name} must lie between 0 and {_INPUT_LIMIT}, "
+                        f"got {array.min()} to {array.max()}")
+    return array.astype(np.int64)
+
+
+def _digits():
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise HostError("the digits come with scikit-learn, which is not installed: "
+                        "pip install scikit-learn") from None
+    digits = load_digits()
+    x, y = digits.data.astype(np.int64), digits.target.astype(np.int64)
+    order = noise.permutation(_DIGITS_KEY, len(x))
+    x, y = x[order], y[order]
+    data = Dataset("digits", x[:-_DIGITS_TEST], y[:-_DIGITS_TEST],
+                   x[-_DIGITS_TEST:], y[-_DIGITS_TEST:])
+    arrays = (data.x_train, data.y_train, data.x_test, data.y_test)
+    digest = hashlib.sha256(b"".join(a.astype(np.uint8).tobytes() for a in arrays)).hexdigest()
+    if digest != _DIGITS_SHA256:
+        raise HostError(f"the digits of this scikit-learn are not those of this project: "
+                        f"SHA-256 {digest}, expected {_DIGITS_SHA256}")
+    return data
+
+
+def _find(relative, system):
+    folder = os.environ.get("SHIFTGRAD_DATA")
+    if folder and not Path(folder).is_dir():
+        raise HostError(f"the data folder SHIFTGRAD_DATA={folder} does not exist")
+    candidates = [Path(folder or "data") / relative, system / Path(relative).name]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise HostError(f"{candidates[0]} is missing (looked in {system} too): "
+                    "install Debian's dataset-fashion-mnist or put the file there")
+
+
+def _idx(name):
+    path = _find(f"fashion-mnist/{name}.gz", _SYSTEM_FASHION)
+    try:
+        raw = gzip.decompress(path.read_bytes())
+        dimensions = raw[3]
+        shape = np.frombuffer(raw, ">u4", dimensions, 4)
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise HostError(f"{path} is damaged: {error}") from None
+
+
+def _fashion_mnist():
+    def part(prefix):
+        x, y = _idx(f"{prefix}-images-idx3-ubyte"), _idx(f"{prefix}-labels-idx1-ubyte")
+        return x.reshape(len(x), -1).astype(np.int64), y.astype(np.int64)
+    return Dataset("fashion-mnist", *part("train"), *part("t10k"))
+
+
+def _npz(path):
+    """A file of arrays x_train, y_train, x_test, y_test."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
+    except FileNotFoundError:
+        raise HostError(f"{path} is missing") from None
+    except KeyError as error:
+        raise HostError(f"{path} has no array {error.args[0].split()[0]}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise HostError(f"{path} is not a data file of numpy: {error}") from None
+    arrays = {name: whole_numbers(f"{name} of {path}", a) for name, a in arrays.items()}
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if not len(x) or y.ndim != 1 or len(x) != len(y):
+            raise HostError(f"{path} must hold as many labels as samples and at least one, "
+                            f"got x_{part} {x.shape} and y_{part} {y.shape}")
+        arrays[f"x_{part}"] = x.reshape(len(x), -1)
+    if arrays["x_train"].shape[1] != arrays["x_test"].shape[1]:
+        raise HostError(f"{path} must have the same features in training and test, "
+                        f"got {arrays['x_train'].shape[1]} and {arrays['x_test'].shape[1]}")
+    return Dataset(Path(path).name, *arrays.values())
+
+
+#: Data sets by name.
+DATA_SETS = {"digits": _digits, "fashion-mnist": _fashion_mnist}
+
+
+def load_dataset(name):
+    """A data set by name, or a ``.npz`` file."""
+    if name in DATA_SETS:
+        return DATA_SETS[name]()
+    if name.endswith(".npz"):
+        return _npz(name)
+    raise ArgumentError(f"data must be one of {', '.join(DATA_SETS)} or a .npz file, got {name!r}")

@@ -1,0 +1,223 @@
+"""The driver: one synchronous interface to any device.
+
+Every request is answered or ends with an error by its deadline. A damaged frame in either
+direction is sent again and counted; a RUN sent again is not executed again (see
+:mod:`hdl.protocol`).
+"""
+
+import time
+from collections import namedtuple
+
+import numpy as np
+
+from hdl.params import PROTOCOL_VERSION
+from hdl.protocol import (
+    END,
+    INSTRUCTION_BYTES,
+    MAX_BODY,
+    FrameError,
+    Kind,
+    Opcode,
+    Space,
+    Status,
+    Unit,
+    decode,
+    encode,
+    unescape,
+    unpack_instruction,
+    word_bytes,
+)
+from host.errors import DeviceError, LinkError
+from host.transport import open_transport
+
+__all__ = ["Device", "DeviceStatus"]
+
+#: Counters of the device since its last reset.
+DeviceStatus = namedtuple("DeviceStatus", "bad_frames saturations error instruction unit")
+
+#: Seconds after which an unanswered request is sent again, and how often.
+_ANSWER_SECONDS = 2.0
+_RUN_SECONDS = 120.0
+_TRIES = 4
+
+_SENTENCES = {
+    Status.BAD_KIND: "the device does not know this kind of request",
+    Status.BAD_LENGTH: "the device refused the request's length",
+    Status.ADDRESS: "an address lies beyond the end of the device's memory",
+    Status.BAD_INSTRUCTION: "the device refused the instruction",
+    Status.WATCHDOG: "a unit did not finish in time and was stopped",
+    Status.VERSION: "the device speaks another protocol version",
+    Status.STICKY: "the device stopped at an earlier error and needs a reset",
+}
+
+
+class Device:
+    """A device with the machine of ``params``; use :meth:`open`.
+
+    Attributes
+    ----------
+    params : hdl.params.Params
+    bytes_down, bytes_up : int
+        Bytes sent and received, framing included.
+    run_cycles : int or None
+        Clock cycles spent in programs; None where the device has no clock.
+    resent : int
+        Frames that were damaged or lost and sent again.
+    """
+
+    def __init__(self, transport, params, *, answer_seconds=_ANSWER_SECONDS,
+                 run_seconds=_RUN_SECONDS):
+        self.params = params
+        self.bytes_down = self.bytes_up = self.resent = 0
+        self.run_cycles = None if transport.cycles is None else 0
+        self._transport = transport
+        self._answer_seconds = answer_seconds
+        self._run_seconds = run_seconds
+        self._seq = 0
+        self._received = bytearray()
+
+    @classmethod
+    def open(cls, url, params, *, progress=None, **options):
+        """Connect, reset the device and check that it is the machine of ``params``."""
+        device = cls(open_transport(url, params, progress), params, **options)
+        try:
+            device.hello()
+            device.reset()
+        except BaseException:
+            device.close()
+            raise
+        return device
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Release the link."""
+        self._transport.close()
+
+    @property
+    def cycles(self):
+        """Clock cycles since power-up, waiting for the link included; None without a clock."""
+        return self._transport.cycles
+
+    # Requests.
+
+    def hello(self):
+        """Check protocol version and fingerprint."""
+        body = self._request(Kind.HELLO, bytes([PROTOCOL_VERSION]), accept=(Status.VERSION,))
+        version, fingerprint = body[0], body[1:].hex()
+        if version != PROTOCOL_VERSION:
+            raise DeviceError(f"the device speaks protocol version {version}, "
+                              f"this host version {PROTOCOL_VERSION}")
+        if fingerprint != self.params.fingerprint:
+            raise DeviceError(
+                f"the device's fingerprint is {fingerprint}, but {self.params.name} needs "
+                f"{self.params.fingerprint}: load the bitstream built with the same options")
+
+    def reset(self):
+        """Stop all units; clear counters and errors. Memory keeps its contents."""
+        self._request(Kind.RESET)
+
+    def status(self):
+        """The device's counters and its pending error."""
+        body = self._request(Kind.STATUS)
+        return DeviceStatus(int.from_bytes(body[:4], "little"),
+                            int.from_bytes(body[4:8], "little"),
+                            Status(body[8]), body[9], Unit(body[10]))
+
+    def write(self, space, address, words):
+        """Write ``words`` [count, lanes] of integers from ``address``."""
+        kind = "i1" if space == Space.QUANT else "<i4"
+        data = np.ascontiguousarray(words).astype(kind).tobytes()
+        size = word_bytes(space, self.params.cols)
+        step = (MAX_BODY - 4) // size * size
+        for offset in range(0, len(data), step):
+            base = address + offset // size
+            self._request(Kind.WRITE, bytes([space, 0]) + base.to_bytes(2, "little")
+                          + data[offset:offset + step])
+
+    def read(self, space, address, count):
+        """Read ``count`` words, [count, lanes]."""
+        size = word_bytes(space, self.params.cols)
+        step = (MAX_BODY - 1) // size
+        data = b""
+        for offset in range(0, count, step):
+            part = min(step, count - offset)
+            answer = self._request(Kind.READ, bytes([space, 0])
+                                   + (address + offset).to_bytes(2, "little")
+                                   + part.to_bytes(2, "little"))
+            if len(answer) != part * size:
+                raise LinkError(f"the device sent {len(answer)} bytes for {part} words")
+            data += answer
+        kind = "i1" if space == Space.QUANT else "<i4"
+        return np.frombuffer(data, kind).astype(np.int64).reshape(count, -1)
+
+    def run(self, program):
+        """Execute a list of packed instructions."""
+        step = MAX_BODY // INSTRUCTION_BYTES
+        for first in range(0, len(program), step):
+            part = program[first:first + step]
+            body = self._request(Kind.RUN, b"".join(part), seconds=self._run_seconds,
+                                 program=part)
+            if self.run_cycles is not None:
+                self.run_cycles += int.from_bytes(body[2:6], "little")
+
+    def _request(self, kind, body=b"", *, seconds=None, accept=(), program=None):
+        self._seq = self._seq % 255 + 1
+        frame = encode(self._seq, kind, body)
+        for attempt in range(_TRIES):
+            self.resent += attempt > 0
+            self._transport.send(frame)
+            self.bytes_down += len(frame)
+            answer = self._await(kind, time.monotonic() + (seconds or self._answer_seconds))
+            if answer is not None:
+                break
+        else:
+            raise LinkError(
+                f"the device did not answer {kind.name} within "
+                f"{_TRIES * (seconds or self._answer_seconds):g} seconds")
+        status, rest = Status(answer[0]), answer[1:]
+        if status != Status.OK and status not in accept:
+            raise DeviceError(self._sentence(status, rest, program))
+        return rest
+
+    def _sentence(self, status, rest, program):
+        text = _SENTENCES.get(status, f"the device answered {status.name}")
+        if program and len(rest) >= 2 and rest[0] < len(program):
+            name = Opcode(unpack_instruction(program[rest[0]])["op"]).name
+            text += f": instruction {rest[0]} ({name})"
+        return text
+
+    def _await(self, kind, deadline):
+        """The body of the answer to the last request; None if it was lost or damaged."""
+        while True:
+            frame = self._next_frame(deadline)
+            if frame is None:
+                return None
+            try:
+                seq, answered, body = decode(unescape(frame))
+            except FrameError:
+                return None
+            if answered == Kind.NAK | Kind.ANSWER:
+                return None
+            if (seq, answered) == (self._seq, kind | Kind.ANSWER) and body:
+                return body
+            # An answer to an earlier attempt: wait on.
+
+    def _next_frame(self, deadline):
+        while True:
+            frame, separator, rest = self._received.partition(bytes([END]))
+            if separator:
+                self._received = rest
+                if frame:
+                    return bytes(frame)
+                continue
+            data = self._transport.receive(deadline)
+            if not data:
+                self._received.clear()
+                return None
+            self.bytes_up += len(data)
+            self._received += data

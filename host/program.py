@@ -1,0 +1,110 @@
+"""Instructions for named tensors: every field of an instruction that follows from others."""
+
+from hdl.params import MAX_K, MAX_M, MAX_N
+from hdl.protocol import (
+    TABLE_HEADER,
+    GemmFlag,
+    NormFlag,
+    Opcode,
+    QuantiseFlag,
+    instruction,
+)
+from host.errors import MemoryFullError
+from sim.model.noise import key_words
+from sim.model.order import inner_tiles, schedule_rows
+from sim.model.requantise import safe_shift
+
+__all__ = ["Groups", "gemm", "gemm_shift", "norm_backward", "norm_forward", "quantise", "sort",
+           "table_words"]
+
+
+def _check(name, value, limit):
+    if value > limit:
+        raise MemoryFullError(f"{name} must be at most {limit} on this machine, got {value}")
+
+
+def table_words(params, count):
+    """Words of the tables that the groups and the order of ``count`` indices take."""
+    rows = schedule_rows(count, params.depth, params.max_groups)
+    return TABLE_HEADER + rows * params.depth
+
+
+class Groups:
+    """The groups along one axis of a quantised tensor: ``count`` of them in use, at ``base``."""
+
+    def __init__(self, base, length, count):
+        self.base, self.length, self.count = base, length, count
+
+
+def gemm_shift(params, k, *, unsigned=False, groups=(), limit=32):
+    """The requantising shift that makes a GEMM's result safe in ``limit`` bits."""
+    shifts = sum(g.count - 1 for g in groups if g)
+    return safe_shift(params.bits, k, unsigned=unsigned, shifts=shifts, limit=limit)
+
+
+def gemm(params, a, b, out, *, a_transposed=False, b_transposed=False, unsigned=False,
+         inner=None, rows=None, cols=None, limit=32):
+    """``(instruction, shift)`` for ``out = (A B) 2**-shift``.
+
+    ``a`` and ``b`` are stored tensors; ``inner``, ``rows`` and ``cols`` are the
+    :class:`Groups` along the three axes of the product, or None.
+    """
+    m, k = (a.cols, a.rows) if a_transposed else (a.rows, a.cols)
+    n = b.rows if b_transposed else b.cols
+    _check("output rows of a GEMM", m, MAX_M)
+    _check("the inner dimension of a GEMM", k, MAX_K)
+    _check("output columns of a GEMM", n, MAX_N)
+    tiles = inner_tiles(k, params.depth, params.rows, inner.count if inner else 1)
+    need = tiles * (m + unsigned)
+    if need > params.stream_words:
+        raise MemoryFullError(
+            f"an operand of {m}x{k} needs {need} words of the array's operand buffer, "
+            f"{need - params.stream_words} more than its {params.stream_words}")
+    flags = (GemmFlag.A_TRANSPOSED * a_transposed | GemmFlag.B_TRANSPOSED * b_transposed
+             | GemmFlag.UNSIGNED * unsigned | GemmFlag.INNER_GROUPS * bool(inner)
+             | GemmFlag.ROW_GROUPS * bool(rows) | GemmFlag.COL_GROUPS * bool(cols))
+    shift = gemm_shift(params, k, unsigned=unsigned, groups=(inner, rows, cols), limit=limit)
+    return instruction(
+        Opcode.GEMM, flags=flags, m=m, k=k, n=n, src0=a.base, src1=b.base, dst0=out.base,
+        tab0=inner.base if inner else 0, tab1=rows.base if rows else 0,
+        tab2=cols.base if cols else 0, shift=shift,
+        arg=(rows.count - 1 if rows else 0) | (cols.count - 1 if cols else 0) << 4,
+        key0=tiles), shift
+
+
+def quantise(x, q, ranges, *, unsigned=False, per_column=False, clip=0, key=None, rows=None,
+             cols=None):
+    """Quantise the wide tensor ``x`` to ``q``, ranges to ``ranges``.
+
+    ``key`` (stochastic rounding) is four 16-bit words; ``rows`` and ``cols`` are the
+    :class:`Groups` to fill (separable ShiftQuant).
+    """
+    _check("rows of a tensor", x.rows, MAX_M)
+    _check("columns of a tensor", x.cols, MAX_N)
+    flags = (QuantiseFlag.UNSIGNED * unsigned | QuantiseFlag.PER_COLUMN * per_column
+             | QuantiseFlag.STOCHASTIC * bool(key) | QuantiseFlag.GROUPED * bool(rows))
+    key0, key1 = key_words(key) if key else (0, 0)
+    return instruction(
+        Opcode.QUANTISE, flags=flags, m=x.rows, n=x.cols, src0=x.base, dst0=q.base,
+        dst1=ranges.base, tab1=rows.base if rows else 0, tab2=cols.base if cols else 0,
+        arg=clip, key0=key0, key1=key1)
+
+
+def sort(groups):
+    """Build the order table of an axis."""
+    return instruction(Opcode.SORT, k=groups.length, tab0=groups.base, arg=groups.count)
+
+
+def norm_forward(x, y, context, state, *, relu, inference=False):
+    """The L1 norm of ``x``."""
+    flags = NormFlag.RELU * relu | NormFlag.INFERENCE * inference
+    return instruction(
+        Opcode.NORM_FORWARD, flags=flags, m=x.rows, n=x.cols, src0=x.base, src1=state.base,
+        dst0=y.base, dst1=context.base)
+
+
+def norm_backward(dy, dx, context, state):
+    """The gradient of the L1 norm."""
+    return instruction(
+        Opcode.NORM_BACKWARD, m=dy.rows, n=dy.cols, src0=dy.base, src1=state.base,
+        dst0=dx.base, dst1=context.base)

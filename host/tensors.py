@@ -1,0 +1,75 @@
+"""Tensors in device memory: where they lie, and moving them.
+
+Element ``(i, j)`` of a tensor of ``rows`` rows is lane ``j % cols`` of word
+``base + (j // cols) * rows + i``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hdl.protocol import Space
+from host.errors import MemoryFullError
+
+__all__ = ["Arena", "Tensor", "load", "store"]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor's place: ``rows`` x ``cols`` elements from word ``base`` of ``space``."""
+    space: Space
+    base: int
+    rows: int
+    cols: int
+
+    def view(self, rows, cols):
+        """A tensor of another shape at the same place."""
+        return Tensor(self.space, self.base, rows, cols)
+
+
+class Arena:
+    """Hands out the words of one memory from the bottom up."""
+
+    def __init__(self, space, words, lanes):
+        self._space = space
+        self._words = words
+        self._lanes = lanes
+        self._next = 0
+
+    def words(self, rows, cols):
+        """Words that a tensor takes."""
+        return -(-cols // self._lanes) * rows
+
+    def allocate(self, name, *shapes):
+        """A place for a tensor of the first shape that could hold each of ``shapes``."""
+        need = max(self.words(*shape) for shape in shapes)
+        left = self._words - self._next
+        if need > left:
+            rows, cols = max(shapes, key=lambda shape: self.words(*shape))
+            raise MemoryFullError(
+                f"{name} of {rows}x{cols} needs {need} words of the device's "
+                f"{self._space.name.lower()} memory, {need - left} more than the {left} left "
+                f"of {self._words}: choose a smaller batch or a larger --memory")
+        tensor = Tensor(self._space, self._next, *shapes[0])
+        self._next += need
+        return tensor
+
+
+def store(device, tensor, value):
+    """Write the array ``value`` [rows, cols] to a tensor's place."""
+    lanes = device.params.cols
+    rows, cols = value.shape
+    tiles = -(-cols // lanes)
+    padded = np.zeros((rows, tiles * lanes), np.int64)
+    padded[:, :cols] = value
+    words = padded.reshape(rows, tiles, lanes).transpose(1, 0, 2).reshape(-1, lanes)
+    device.write(tensor.space, tensor.base, words)
+
+
+def load(device, tensor):
+    """The array [rows, cols] at a tensor's place."""
+    lanes = device.params.cols
+    tiles = -(-tensor.cols // lanes)
+    words = device.read(tensor.space, tensor.base, tiles * tensor.rows)
+    array = words.reshape(tiles, tensor.rows, lanes).transpose(1, 0, 2)
+    return array.reshape(tensor.rows, -1)[:, :tensor.cols]

@@ -1,0 +1,257 @@
+"""``python -m host.train``: train a network on a device, the simulated board by default.
+
+The result is a pure function of data, network and recipe: the same weights, bit for bit, on every
+device and array shape.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+from hdl.params import ParameterError, Params, parse_groups
+from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, weights_sha256
+from host.data import DATA_SETS, load_dataset
+from host.device import Device
+from host.errors import ArgumentError, HostError
+from host.layers import Mlp, Noise, tensor_id
+from sim.model import noise
+from sim.model.softmax import LOSS_FRACTION
+
+__all__ = ["MODELS", "Rate", "Recipe", "main", "train"]
+
+#: A learning rate: ``rate * 2**-shift``.
+Rate = namedtuple("Rate", "rate shift")
+
+#: The learning rate falls linearly from ``_RATE * 2**-_RATE_SHIFT`` (about 0.1) to 0.
+_RATE, _RATE_SHIFT = 400, 12
+
+#: Hidden layers of the networks by name.
+MODELS = {"mlp": (64,)}
+
+#: What decides a run's result, besides the data.
+Recipe = namedtuple("Recipe", "data model bits groups seed epochs batch limit")
+
+
+def rate_at(step, steps):
+    """The learning rate of a step, at least 2**-12.
+
+    >>> rate_at(0, 100), rate_at(99, 100)
+    (Rate(rate=400, shift=12), Rate(rate=4, shift=12))
+    """
+    return Rate(max(1, _RATE * (steps - step) // steps), _RATE_SHIFT)
+
+
+class Progress:
+    """Progress on standard error: a live line on a terminal, one line an epoch elsewhere."""
+
+    def __init__(self, file=sys.stderr):
+        self._file = file
+        self._live = file.isatty()
+        self._last = 0.0
+
+    def say(self, text):
+        """A line that stays."""
+        print(("\r\x1b[K" if self._live else "") + text, file=self._file, flush=True)
+
+    def tick(self, text):
+        """A line that the next one replaces; only on a terminal, at most ten times a second."""
+        if self._live and time.monotonic() - self._last > 0.1:
+            self._last = time.monotonic()
+            print("\r\x1b[K" + text, end="", file=self._file, flush=True)
+
+
+class _Meter:
+    """What an epoch cost the device."""
+
+    def __init__(self, device):
+        self._device = device
+        self._start = self._now()
+
+    def _now(self):
+        device = self._device
+        return time.perf_counter(), device.cycles, device.run_cycles, (
+            device.bytes_down, device.bytes_up)
+
+    def report(self, macs):
+        """Seconds, cycles, utilisation and bytes since the start."""
+        params = self._device.params
+        (t0, total0, run0, bytes0), (t1, total1, run1, bytes1) = self._start, self._now()
+        clocked = total0 is not None
+
+        def share(cycles):
+            return round(macs / (params.macs * cycles), 4) if cycles else None
+        return {
+            "seconds": round(t1 - t0, 3),
+            "cycles": total1 - total0 if clocked else None,
+            "macs": macs,
+            "utilisation": share(run1 - run0) if clocked else None,
+            "utilisation_with_link": share(total1 - total0) if clocked else None,
+            "bytes_down": bytes1[0] - bytes0[0],
+            "bytes_up": bytes1[1] - bytes0[1],
+        }
+
+
+def _accuracy(network, space, x, y, batch):
+    correct = sum(int((network.predict(space, x[i:i + batch]) == y[i:i + batch]).sum())
+                  for i in range(0, len(x), batch))
+    return 100 * correct / len(x)
+
+
+def train(device, data, recipe, *, out=None, resume=False, progress=None):
+    """Train; returns the report that ``--json`` prints.
+
+    ``out`` is a folder for ``checkpoint.npz`` (written after every epoch) and ``report.json``.
+    """
+    progress = progress or Progress()
+    batch, steps_per_epoch = recipe.batch, len(data.x_train) // recipe.batch
+    if not steps_per_epoch:
+        raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
+                            f"got {batch}")
+    network = Mlp((data.features, *MODELS[recipe.model], data.classes), recipe.seed)
+    space = network.workspace(device, batch)
+    total = recipe.epochs * steps_per_epoch
+    epochs, first = [], 0
+    checkpoint = Path(out) / "checkpoint.npz" if out else None
+    if resume:
+        epochs = load_checkpoint(checkpoint, network, recipe._asdict())["epochs"]
+        first = len(epochs)
+        progress.say(f"resumed after epoch {first} of {recipe.epochs}")
+    for epoch in range(first, recipe.epochs):
+        key = noise.key(recipe.seed, epoch, tensor_id(0, Noise.SHUFFLE))
+        order = noise.permutation(key, len(data.x_train))
+        meter = _Meter(device)
+        loss = correct = 0
+        for i in range(steps_per_epoch):
+            index = order[i * batch:(i + 1) * batch]
+            step = epoch * steps_per_epoch + i
+            step_loss, step_correct = network.train_step(
+                space, data.x_train[index], data.y_train[index], rate_at(step, total), step)
+            loss, correct = loss + step_loss, correct + step_correct
+            seen = (i + 1) * batch
+            progress.tick(f"epoch {epoch + 1}/{recipe.epochs}  step {i + 1}/{steps_per_epoch}  "
+                          f"loss {loss / seen / 2**LOSS_FRACTION:.4f}  "
+                          f"accuracy {100 * correct / seen:.2f} %")
+        seen = steps_per_epoch * batch
+        report = {"loss": loss / seen / 2**LOSS_FRACTION, "train_accuracy": 100 * correct / seen}
+        cost = meter.report(seen * network.macs_per_sample)
+        report["test_accuracy"] = _accuracy(network, space, data.x_test, data.y_test, batch)
+        epochs.append({**report, **cost})
+        used = "" if cost["cycles"] is None else (
+            f"  {cost['cycles']:,} cycles, {100 * cost['utilisation']:.1f} % of peak")
+        progress.say(f"epoch {epoch + 1}/{recipe.epochs}  loss {report['loss']:.4f}  "
+                     f"training {report['train_accuracy']:.2f} %  "
+                     f"test {report['test_accuracy']:.2f} %  {cost['seconds']:.1f} s{used}")
+        if checkpoint:
+            save_checkpoint(checkpoint, network, recipe._asdict(), {"epochs": epochs})
+    status = device.status()
+    return {
+        "fingerprint": device.params.fingerprint, **recipe._asdict(),
+        "test_accuracy": epochs[-1]["test_accuracy"],
+        "weights_sha256": weights_sha256(network), "state_sha256": state_sha256(network),
+        "bad_frames": status.bad_frames, "saturations": status.saturations,
+        "epochs": epochs,
+    }
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ArgumentError(message)
+
+
+def _whole(name, low, high):
+    def convert(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise ArgumentError(f"{name} must be a whole number from {low} to {high}, got {text}")
+        return value
+    return convert
+
+
+def _arguments(arguments):
+    parser = _Parser(prog="python -m host.train", description=__doc__.split("\n\n")[0],
+                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", default="digits",
+                        help=f"{', '.join(DATA_SETS)}, or a .npz file with x_train, y_train, "
+                             "x_test, y_test")
+    parser.add_argument("--model", default="mlp", help=", ".join(MODELS))
+    parser.add_argument("--bits", type=_whole("bits", 2, 8), default=4, help="width of the numbers, 2..8")
+    parser.add_argument("--groups", default="4x4", help="sample x channel groups: 1, 2, 4 or 8")
+    parser.add_argument("--epochs", type=_whole("epochs", 1, 10**6), default=20)
+    parser.add_argument("--batch", type=_whole("batch", 1, 10**6), default=64)
+    parser.add_argument("--limit", type=_whole("limit", 1, 10**9), default=None,
+                        help="use only the first N training samples")
+    parser.add_argument("--seed", type=_whole("seed", 0, 2**32 - 1), default=0)
+    parser.add_argument("--device", default="sim:", help="sim:, model: or serial:PORT[?baud=N]")
+    parser.add_argument("--rows", type=_whole("rows", 1, 64), default=8, help="rows of the array")
+    parser.add_argument("--cols", type=_whole("cols", 1, 64), default=8, help="columns of the array")
+    parser.add_argument("--depth", type=_whole("depth", 1, 16), default=1, help="products per element per clock")
+    parser.add_argument("--arith", default=None,
+                        help="shift or int; by default what the groups need")
+    parser.add_argument("--memory", type=_whole("memory", 4, 256), default=32,
+                        help="wide memory in units of 1,024 elements")
+    parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--json", action="store_true", help="print the report on standard output")
+    return parser.parse_args(arguments)
+
+
+def _train_command(arguments):
+    options = _arguments(arguments)
+    sample_groups, channel_groups = parse_groups(options.groups)
+    params = Params(
+        bits=options.bits, sample_groups=sample_groups, channel_groups=channel_groups,
+        rows=options.rows, cols=options.cols, depth=options.depth, memory=options.memory,
+        arith=options.arith or "shift")
+    if options.model not in MODELS:
+        raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")
+    if options.resume and not options.out:
+        raise ArgumentError("--resume needs --out, the folder of the run to continue")
+    data = load_dataset(options.data)
+    if options.limit:
+        data = data.limited(options.limit)
+    out = Path(options.out) if options.out else None
+    if out:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArgumentError(f"cannot make the folder {out}: {error.strerror}") from None
+    recipe = Recipe(options.data, options.model, options.bits, params.groups, options.seed,
+                    options.epochs, options.batch, options.limit)
+    progress = Progress()
+    with Device.open(options.device, params, progress=progress.say) as device:
+        report = {"device": options.device, **train(
+            device, data, recipe, out=out, resume=options.resume, progress=progress)}
+    if out:
+        beside = out / "report.json.part"
+        beside.write_text(json.dumps(report, indent=1) + "\n")
+        beside.replace(out / "report.json")
+    if options.json:
+        print(json.dumps(report, indent=1))
+    else:
+        print(f"test accuracy {report['test_accuracy']:.2f} %\n"
+              f"weights {report['weights_sha256']}")
+
+
+def main(arguments=None):
+    """The command; returns its exit code."""
+    try:
+        _train_command(arguments)
+    except (HostError, ParameterError) as error:
+        code = getattr(error, "exit_code", 2)
+        print(f"host.train: {error}", file=sys.stderr)
+        return code
+    except KeyboardInterrupt:
+        print("\nhost.train: interrupted; the last finished epoch is in --out, "
+              "continue with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

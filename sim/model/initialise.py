@@ -1,0 +1,27 @@
+"""Initial weights."""
+
+from math import isqrt
+
+import numpy as np
+
+from sim.model.noise import bits16
+
+__all__ = ["MASTER_FRACTION", "uniform_weights"]
+
+#: Fraction bits of a master weight (int32), and of gamma's, beta's and the bias's masters.
+MASTER_FRACTION = 24
+
+
+def uniform_weights(words, fan_in, fan_out):
+    """[fan_in, fan_out] master weights, uniform with variance ``1 / fan_in``.
+
+    ``floor((2 u - 65535) a / 2**16)`` for 16 random bits u and
+    ``a = floor(2**MASTER_FRACTION sqrt(3 / fan_in))``.
+
+    >>> w = uniform_weights((1, 2, 3, 4), 64, 10)
+    >>> w.shape, bool(abs(w).max() < 2**24 * (3 / 64) ** 0.5)
+    ((64, 10), True)
+    """
+    bound = isqrt((3 << 2 * MASTER_FRACTION) // fan_in)
+    u = bits16(words, np.arange(fan_in * fan_out).reshape(fan_in, fan_out))
+    return (2 * u - 65535) * bound >> 16
