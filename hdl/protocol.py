@@ -15,10 +15,11 @@ receiver that has lost its place finds it at the next ``END``. Empty frames are 
 (7, 5, b'')
 
 The host sends one request and waits for its answer. The answer carries the same ``seq``,
-``kind | 0x80`` and, as the first byte of its body, a :class:`Status`. A frame whose CRC is
-wrong, or that is too short or too long, is counted and answered by ``Kind.NAK`` with ``seq`` 0;
-nothing of it takes effect. A RUN whose ``seq`` equals that of the RUN before it is not executed
-again: its stored answer is sent (HELLO and RESET forget it).
+``kind | 0x80`` and, as the first byte of its body, a :class:`Status`. A frame with a wrong CRC
+or escape, or that is too short or too long, is counted and answered by
+``Kind.NAK | Kind.ANSWER`` (0xFF) with ``seq`` 0; nothing of it takes effect. A RUN whose ``seq``
+equals that of the RUN before it is not executed again: its stored answer is sent. HELLO, RESET
+and ``REPEAT_WINDOW`` requests of other kinds since that RUN forget it.
 
 ======  =====================================  ==================================================
 kind    body of the request                    body of the answer after the status byte
@@ -33,8 +34,16 @@ RESET   (nothing)                              (nothing); units stopped, counter
 ======  =====================================  ==================================================
 
 Numbers are unsigned and least significant byte first. Words of a space: see :class:`Space`.
-A request with a bad body is answered by its status alone. HELLO with another protocol version
-is answered by ``VERSION``, its own version and fingerprint.
+A request with a bad body is answered by its status alone, as is a RUN that is refused with
+``STICKY``. HELLO with another protocol version is answered by ``VERSION``, its own version and
+fingerprint. WRITE and READ move at least one word, or are refused with ``BAD_LENGTH``, and touch
+no memory unless all of it is there; an unknown space is an ``ADDRESS``.
+
+RUN takes 1 to 64 instructions and stops at the first that fails: the first number of its answer
+is then that instruction's, counted from 0. Its ``unit`` is the one that ran last, ``NONE`` after
+``BAD_INSTRUCTION``. The error is kept, as STATUS shows it, and further RUNs are refused with
+``STICKY`` until RESET. What earlier instructions wrote stays, and so does what the one that
+failed had written.
 
 Instructions
 ------------
@@ -60,22 +69,60 @@ addresses: ``w`` in the wide memory, ``q`` in the quantised memory, ``t`` in the
   context is written.
 * ``NORM_BACKWARD``: dst0(w)[m,n] = gradient with respect to the norm's input, from src0(w)[m,n],
   the context dst1(w)[m,n] and the state src1(w)[8,n]. Source and destination may be the same.
+
+An instruction is refused with ``BAD_INSTRUCTION`` if its opcode is unknown; if it has a flag that
+its operation has not; if one of m, k and n that it uses is 0 or beyond ``MAX_M``, ``MAX_K`` or
+``MAX_N``; and further
+
+* ``GEMM``: if ``shift`` is above ``MAX_SHIFT``, ``tiles`` is 0, or the streamed operand,
+  ``tiles * m`` words and ``tiles`` more with ``UNSIGNED``, does not fit the buffer of
+  ``Params.stream_words``; if a half of ``arg`` that is used is not below the machine's number of
+  groups; if it has a group flag on a machine without groups;
+* ``QUANTISE``: if ``GROUPED`` comes with ``PER_COLUMN``, ``UNSIGNED`` or a clip, or on a machine
+  without groups;
+* ``SORT``: if ``arg`` is 0 or above the machine's number of groups; always on a machine without
+  groups.
 """
 
 import zlib
 from enum import IntEnum, IntFlag
 
 __all__ = [
-    "END", "ESC", "ESC_END", "ESC_ESC", "FrameError", "GemmFlag", "INSTRUCTION",
-    "INSTRUCTION_BYTES", "Kind", "MAX_BODY", "NormFlag", "Opcode", "QuantiseFlag", "Space",
-    "STATE_ROWS", "StateRow", "Status", "TABLE_HEADER", "Unit", "decode", "encode", "escape",
-    "instruction", "unescape", "unpack_instruction", "word_bytes",
+    "END",
+    "ESC",
+    "ESC_END",
+    "ESC_ESC",
+    "INSTRUCTION",
+    "INSTRUCTION_BYTES",
+    "MAX_BODY",
+    "STATE_ROWS",
+    "TABLE_HEADER",
+    "FrameError",
+    "GemmFlag",
+    "Kind",
+    "NormFlag",
+    "Opcode",
+    "QuantiseFlag",
+    "Space",
+    "StateRow",
+    "Status",
+    "Unit",
+    "decode",
+    "encode",
+    "escape",
+    "instruction",
+    "unescape",
+    "unpack_instruction",
+    "word_bytes",
 ]
 
 END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 
 #: Longest body of a frame in bytes, in either direction.
 MAX_BODY = 2048
+#: Requests other than RUN after which the answer to a RUN is forgotten, so that a ``seq`` that
+#: comes round again is not taken for a repetition.
+REPEAT_WINDOW = 128
 
 
 class Kind(IntEnum):
@@ -86,7 +133,7 @@ class Kind(IntEnum):
     RUN = 4
     STATUS = 5
     RESET = 6
-    #: Answer to a frame that could not be read.
+    #: Answer to a frame that could not be read; no request.
     NAK = 0x7F
     ANSWER = 0x80
 
@@ -210,6 +257,9 @@ STATE_ROWS = len(StateRow)
 #: Words at the start of an order table before the entries: the first is the number of slots in
 #: use, the next seven are the schedule rows before which the array shifts (all ones: none).
 TABLE_HEADER = 8
+
+#: Largest right shift of a GEMM's result.
+MAX_SHIFT = 31
 
 #: Name and width in bits of each field of an instruction, from bit 0.
 INSTRUCTION = (
