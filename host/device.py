@@ -187,7 +187,8 @@ class Device:
     def _sentence(self, status, rest, program):
         text = _SENTENCES.get(status, f"the device answered {status.name}")
         if program and len(rest) >= 2 and rest[0] < len(program):
-            name = Opcode(unpack_instruction(program[rest[0]])["op"]).name
+            op = unpack_instruction(program[rest[0]])["op"]
+            name = Opcode(op).name if op in set(Opcode) else f"opcode {op}"
             text += f": instruction {rest[0]} ({name})"
         return text
 

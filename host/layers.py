@@ -13,6 +13,7 @@ of dW is divided by ``s_w[c]`` in the update.
 
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -286,7 +287,7 @@ class Workspace:
         self.params = params = device.params
         wide = Arena(Space.WIDE, params.wide_words, params.cols)
         quant = Arena(Space.QUANT, params.quant_words, params.cols)
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(pairwise(sizes))
         hidden = sizes[1:-1]
         self.stage = wide.allocate("the batch or a weight matrix", (batch, sizes[0]), *pairs)
         self.work = wide.allocate("a layer's output", *((batch, n) for n in sizes[1:]))
@@ -337,7 +338,7 @@ class Mlp:
         self.sizes = tuple(sizes)
         self.seed = seed
         self.hidden = [Hidden(i, a, b, seed)
-                       for i, (a, b) in enumerate(zip(sizes[:-2], sizes[1:-1], strict=True))]
+                       for i, (a, b) in enumerate(pairwise(sizes[:-1]))]
         self.head = Head(len(sizes) - 2, sizes[-2], sizes[-1], seed)
 
     @property
@@ -348,7 +349,7 @@ class Mlp:
     @property
     def macs_per_sample(self):
         """Multiply-accumulates of a training step for one sample; the input needs no gradient."""
-        products = [a * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True)]
+        products = [a * b for a, b in pairwise(self.sizes)]
         return 3 * sum(products) - products[0]
 
     def workspace(self, device, batch):

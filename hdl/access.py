@@ -1,0 +1,260 @@
+"""The host's access to the memories: the bodies of WRITE and READ."""
+
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.link.frame import ANSWER_BYTE
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.protocol import MAX_BODY, Space, Status, word_bytes
+from hdl.unit import GROUP_BITS, quant_word, wide_word
+
+__all__ = ["Access", "depths"]
+
+#: The head of a READ's body; a WRITE's is the same without ``count``.
+_HEAD = data.StructLayout({"space": 8, "zero": 8, "address": ADDRESS_BITS, "count": 16})
+_READ_BYTES = Shape.cast(_HEAD).width // 8
+_WRITE_BYTES = _READ_BYTES - 2
+
+
+def depths(params):
+    """Words of every space.
+
+    >>> from hdl.params import Params
+    >>> depths(Params())[Space.QUANT]
+    8192
+    """
+    return {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
+            Space.GROUP: params.table_words}
+
+
+class Access(wiring.Component):
+    """Checks a WRITE or a READ, then moves its words.
+
+    ``done`` pulses with ``status`` when a WRITE's last word is written, when a READ's checks have
+    passed and its words begin to come out of ``o``, or when either is refused, in which case no
+    memory was touched. Checks, in this order: the head is there, the space exists, the body is a
+    whole number of words and not empty (WRITE) or the answer fits a frame and is not empty
+    (READ): ``BAD_LENGTH``; no word lies beyond the end: ``ADDRESS``, also for an unknown space.
+
+    A word of w bytes takes ``w + 1`` clocks to write, after one clock per word for the checks,
+    and ``w + 4`` to read; either waits for its stream.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+
+    Members
+    -------
+    start : In(1)
+    write : In(1)
+        WRITE, not READ; taken with ``start``, as is ``length``.
+    length : In(range(MAX_BODY + 1))
+        Bytes of the request's body.
+    i : In(stream.Signature(8))
+        The body.
+    o : Out(stream.Signature(ANSWER_BYTE))
+        The words of a READ.
+    done : Out(1)
+    status : Out(Status)
+    wide_r, quant_r, group_r : Out(ReadPort)
+    wide_w, quant_w, group_w : Out(WritePort)
+    """
+    def __init__(self, params):
+        self.params = params
+        members = {
+            "start": In(1),
+            "write": In(1),
+            "length": In(range(MAX_BODY + 1)),
+            "i": In(stream.Signature(8)),
+            "o": Out(stream.Signature(ANSWER_BYTE)),
+            "done": Out(1),
+            "status": Out(8),
+        }
+        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": GROUP_BITS}
+        for name, shape in shapes.items():
+            members[f"{name}_r"] = Out(ReadPort(shape))
+            members[f"{name}_w"] = Out(WritePort(shape))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.word = word = _Word(self.params)
+        for name in ("wide", "quant", "group"):
+            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_r")),
+                           getattr(word, f"{name}_r"))
+            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_w")),
+                           getattr(word, f"{name}_w"))
+
+        head = Signal(_HEAD)
+        write = Signal()
+        left = Signal.like(self.length)       # bytes of the body or of a word
+        index = Signal(range(_READ_BYTES))
+        count = Signal(16)
+        bytes_, depth, most = (Signal(range(limit + 1)) for limit in (
+            4 * max(self.params.cols, 1), max(depths(self.params).values()), MAX_BODY))
+        with m.Switch(head.space):
+            for space in Space:
+                size = word_bytes(space, self.params.cols)
+                with m.Case(space):
+                    m.d.sync += [
+                        bytes_.eq(size),
+                        depth.eq(depths(self.params)[space]),
+                        most.eq((MAX_BODY - 1) // size),
+                    ]
+
+        def finish(status, state="IDLE"):
+            m.d.sync += self.done.eq(1), self.status.eq(status)
+            m.next = state
+
+        m.d.comb += [
+            word.space.eq(head.space), word.address.eq(head.address), word.i.eq(self.i.payload),
+            self.o.payload.data.eq(word.o),
+            self.o.payload.last.eq((count == 1) & (left == 1)),
+        ]
+        m.d.sync += self.done.eq(0)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += write.eq(self.write), left.eq(self.length), index.eq(0)
+                with m.If(self.start):
+                    m.next = "LENGTH"
+            with m.State("LENGTH"):
+                with m.If(Mux(write, left < _WRITE_BYTES, left != _READ_BYTES)):
+                    finish(Status.BAD_LENGTH)
+                with m.Else():
+                    m.next = "HEAD"
+            with m.State("HEAD"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid):
+                    m.d.sync += [
+                        head.as_value().word_select(index, 8).eq(self.i.payload),
+                        index.eq(index + 1),
+                        left.eq(left - 1),
+                    ]
+                    with m.If(index == Mux(write, _WRITE_BYTES, _READ_BYTES) - 1):
+                        m.next = "SPACE"
+            with m.State("SPACE"):
+                m.d.sync += count.eq(Mux(write, 0, head.count))
+                with m.If(head.space > max(Space)):
+                    finish(Status.ADDRESS)
+                with m.Else():
+                    m.next = "COUNT"
+            with m.State("COUNT"):
+                # A WRITE's words by repeated subtraction.
+                with m.If(write & (left >= bytes_)):
+                    m.d.sync += left.eq(left - bytes_), count.eq(count + 1)
+                with m.Elif((count == 0) | (count > most) | (left != 0)):
+                    finish(Status.BAD_LENGTH)
+                with m.Else():
+                    m.next = "BOUND"
+            with m.State("BOUND"):
+                m.d.sync += left.eq(bytes_)
+                with m.If(head.address + count > depth):
+                    finish(Status.ADDRESS)
+                with m.Elif(write):
+                    m.next = "TAKE"
+                with m.Else():
+                    finish(Status.OK, "READ")
+            # A word from the body.
+            with m.State("TAKE"):
+                m.d.comb += self.i.ready.eq(1), word.shift.eq(self.i.valid)
+                with m.If(self.i.valid):
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(left == 1):
+                        m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += word.write.eq(1)
+                m.d.sync += [
+                    head.address.eq(head.address + 1), count.eq(count - 1), left.eq(bytes_),
+                ]
+                m.next = "TAKE"
+                with m.If(count == 1):
+                    finish(Status.OK)
+            # A word to the answer.
+            with m.State("READ"):
+                m.d.comb += word.read.eq(1)
+                m.d.sync += left.eq(bytes_)
+                m.next = "WAIT"
+            with m.State("WAIT"), m.If(word.loaded):
+                m.next = "GIVE"
+            with m.State("GIVE"):
+                m.d.comb += self.o.valid.eq(1), word.shift.eq(self.o.ready)
+                with m.If(self.o.ready):
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(left == 1):
+                        m.d.sync += head.address.eq(head.address + 1), count.eq(count - 1)
+                        m.next = "READ"
+                        with m.If(count == 1):
+                            m.next = "IDLE"
+        return m
+
+
+class _Word(wiring.Component):
+    """A word of any space, in and out byte by byte.
+
+    A byte enters at the top while the lowest one leaves, so a word that is complete fills the
+    top bytes of the register, whatever its size; a word that was read fills the bottom ones.
+
+    Members
+    -------
+    space : In(8)
+    address : In(ADDRESS_BITS)
+    shift : In(1)
+        Take ``i``, drop ``o``.
+    i : In(8)
+    o : Out(8)
+    write, read : In(1)
+        Write the word; begin to read one.
+    loaded : Out(1)
+        The word is here from the next clock.
+    wide_r, quant_r, group_r : Out(ReadPort)
+    wide_w, quant_w, group_w : Out(WritePort)
+    """
+    def __init__(self, params):
+        self.params = params
+        members = {
+            "space": In(8), "address": In(ADDRESS_BITS), "shift": In(1), "i": In(8), "o": Out(8),
+            "write": In(1), "read": In(1), "loaded": Out(1),
+        }
+        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": GROUP_BITS}
+        for name, shape in shapes.items():
+            members[f"{name}_r"] = Out(ReadPort(shape))
+            members[f"{name}_w"] = Out(WritePort(shape))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        cols, bits = self.params.cols, self.params.bits
+        word = Signal(8 * word_bytes(Space.WIDE, cols), reset_less=True)
+        m.d.comb += self.o.eq(word[:8])
+        with m.If(self.shift):
+            m.d.sync += word.eq(Cat(word[8:], self.i))
+
+        # Read: the memory's latency, then the word into the register.
+        waiting = Signal(READ_LATENCY)
+        m.d.sync += waiting.eq(Cat(self.read, waiting))
+        m.d.comb += self.loaded.eq(waiting[-1])
+        quant = Signal(data.ArrayLayout(8, cols))
+        for lane in range(cols):
+            # Sign-extended: the lane is signed.
+            m.d.comb += quant[lane].eq(self.quant_r.data[lane])
+        sources = {
+            Space.WIDE: (self.wide_r, self.wide_w, self.wide_r.data.as_value()),
+            Space.QUANT: (self.quant_r, self.quant_w, quant.as_value()),
+            Space.GROUP: (self.group_r, self.group_w, self.group_r.data),
+        }
+        for space, (read, write, value) in sources.items():
+            chosen = self.space == space
+            m.d.comb += [
+                read.en.eq(self.read & chosen), read.addr.eq(self.address),
+                write.en.eq(self.write & chosen), write.addr.eq(self.address),
+            ]
+            with m.If(self.loaded & chosen):
+                m.d.sync += word.eq(value)
+
+        # Write: the top bytes.
+        m.d.comb += self.wide_w.data.eq(word), self.group_w.data.eq(word[-GROUP_BITS:])
+        for lane in range(cols):
+            start = len(word) - 8 * (cols - lane)
+            m.d.comb += self.quant_w.data[lane].eq(word[start:start + bits])
+        return m

@@ -1,0 +1,247 @@
+"""RUN: fetch instructions, check them, and run each on its unit under a watchdog."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.params import MAX_K, MAX_M, MAX_N
+from hdl.protocol import (
+    INSTRUCTION_BYTES,
+    MAX_BODY,
+    MAX_SHIFT,
+    GemmFlag,
+    NormFlag,
+    Opcode,
+    QuantiseFlag,
+    Status,
+    Unit,
+)
+from hdl.unit import INSTRUCTION_LAYOUT, UnitPort
+
+__all__ = ["WATCHDOG_CYCLES", "InstructionCheck", "Program", "units_of"]
+
+#: Clocks after which a unit that is not done has failed.
+WATCHDOG_CYCLES = 1 << 26
+#: Most instructions of one RUN.
+MAX_INSTRUCTIONS = MAX_BODY // INSTRUCTION_BYTES
+
+
+def units_of(params):
+    """The units that a machine has; without groups there is nothing to sort.
+
+    >>> from hdl.params import Params
+    >>> [unit.name for unit in units_of(Params(sample_groups=1, channel_groups=1))]
+    ['GEMM', 'QUANTISE', 'NORM_FORWARD', 'NORM_BACKWARD']
+    """
+    return [unit for unit in Unit if unit != Unit.NONE
+            and (unit != Unit.SORT or params.max_groups > 1)]
+
+
+class InstructionCheck(wiring.Component):
+    """Whether the machine can run an instruction; the rules are those of :mod:`hdl.protocol`.
+
+    Latency ``LATENCY``, one instruction per clock.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+
+    Members
+    -------
+    instruction : In(INSTRUCTION_LAYOUT)
+    good : Out(1)
+    """
+    LATENCY = 3
+
+    def __init__(self, params):
+        self.params = params
+        super().__init__({"instruction": In(INSTRUCTION_LAYOUT), "good": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fields, groups = self.instruction, self.params.max_groups
+        flags, arg, tiles = fields.flags, fields.arg, fields.key0[:16]
+
+        # Words of the streamed operand, through a multiplier's registers. Widths hold what the
+        # rules below let through.
+        most = self.params.stream_words
+        tiles_in, rows_in = Signal(range(most + 1)), Signal(range(MAX_M + 2))
+        words = Signal(range(most * (MAX_M + 1) + 1))
+        m.d.sync += [
+            tiles_in.eq(tiles),
+            rows_in.eq(fields.m + (flags & GemmFlag.UNSIGNED).any()),
+            words.eq(tiles_in * rows_in),
+        ]
+
+        def within(value, most):
+            return (value != 0) & (value <= most)
+
+        def only(*allowed):
+            known = reduce(or_, (int(flag) for flag in allowed), 0)
+            return (flags & (0xFF & ~known)) == 0
+
+        def exponent(flag, value):
+            """A group exponent is used by ``flag`` alone and less than the number of groups."""
+            return ~(flags & flag).any() | (value < groups)
+
+        rows, inner, cols = (within(fields.m, MAX_M), within(fields.k, MAX_K),
+                             within(fields.n, MAX_N))
+        gemm_flags = list(GemmFlag)
+        quantise_flags = list(QuantiseFlag)
+        if groups == 1:
+            gemm_flags = [GemmFlag.A_TRANSPOSED, GemmFlag.B_TRANSPOSED, GemmFlag.UNSIGNED]
+            quantise_flags.remove(QuantiseFlag.GROUPED)
+        plain = QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED
+        rules = {
+            Opcode.GEMM: rows & inner & cols & only(*gemm_flags)
+            & (fields.shift <= MAX_SHIFT) & within(tiles, most)
+            & exponent(GemmFlag.ROW_GROUPS, arg[:4]) & exponent(GemmFlag.COL_GROUPS, arg[4:]),
+            Opcode.QUANTISE: rows & cols & only(*quantise_flags)
+            & ~((flags & QuantiseFlag.GROUPED).any() & ((flags & plain).any() | arg.any())),
+            Opcode.SORT: inner & only() & within(arg, groups),
+            Opcode.NORM_FORWARD: rows & cols & only(*NormFlag),
+            Opcode.NORM_BACKWARD: rows & cols & only(),
+        }
+        lawful, fits = Signal(), Signal()
+        m.d.sync += lawful.eq(0)
+        with m.Switch(fields.op):
+            for unit in units_of(self.params):
+                with m.Case(unit):
+                    m.d.sync += lawful.eq(rules[Opcode(unit)])
+        m.d.comb += fits.eq((fields.op != Opcode.GEMM) | (words <= most))
+        m.d.sync += self.good.eq(lawful & fits)
+        return m
+
+
+class Program(wiring.Component):
+    """Runs the instructions of one RUN in order and stops at the first that fails.
+
+    An instruction is fetched byte by byte into the register that its unit reads, checked, and
+    started; the next one follows when its unit is done and no memory has reported an access
+    beyond its end. Each takes 37 clocks and those from its unit's ``start`` to ``done``.
+
+    An access beyond the end (``ADDRESS``) or ``watchdog`` clocks without ``done`` (``WATCHDOG``)
+    stop the unit: ``abort`` pulses, which resets every unit.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    watchdog : int
+        Clocks that one instruction may take.
+
+    Members
+    -------
+    start : In(1)
+    count : In(range(MAX_INSTRUCTIONS + 1))
+        Instructions, taken with ``start``; at least 1.
+    i : In(stream.Signature(8))
+        The instructions.
+    fault : In(1)
+        A memory was accessed beyond its end.
+    control : In(UnitPort()) x units
+        The units, in the order of :func:`units_of`.
+    abort : Out(1)
+    done : Out(1)
+        Pulses at the end; what follows holds until the next ``start``.
+    status : Out(8)
+        ``OK``, ``BAD_INSTRUCTION``, ``ADDRESS`` or ``WATCHDOG``.
+    completed : Out(8)
+        Instructions that ran without an error; the number of the one that failed, from 0.
+    unit : Out(8)
+        The unit that ran last, ``Unit.NONE`` after ``BAD_INSTRUCTION``.
+    cycles : Out(32)
+        Clocks from the first fetch until the last unit was done.
+    """
+    def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
+        self.params = params
+        self.watchdog = watchdog
+        super().__init__({
+            "start": In(1),
+            "count": In(range(MAX_INSTRUCTIONS + 1)),
+            "i": In(stream.Signature(8)),
+            "fault": In(1),
+            "control": In(UnitPort()).array(len(units_of(params))),
+            "abort": Out(1),
+            "done": Out(1),
+            "status": Out(8),
+            "completed": Out(8),
+            "unit": Out(8),
+            "cycles": Out(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        instruction = Signal(INSTRUCTION_LAYOUT)
+        m.submodules.check = check = InstructionCheck(self.params)
+        m.d.comb += check.instruction.eq(instruction)
+
+        begin, unit_done = Signal(), Signal()
+        for unit, control in zip(units_of(self.params), self.control, strict=True):
+            m.d.comb += control.instruction.eq(instruction)
+            with m.If(instruction.op == unit):
+                m.d.comb += control.start.eq(begin), unit_done.eq(control.done)
+
+        left = Signal.like(self.count)
+        index = Signal(range(INSTRUCTION_BYTES))
+        checking = Signal(range(check.LATENCY))
+        patience = Signal(range(self.watchdog + 1))
+        counting = Signal()
+        with m.If(counting):
+            m.d.sync += self.cycles.eq(self.cycles + 1)
+
+        def fail(status):
+            m.d.sync += self.status.eq(status), self.abort.eq(1)
+            m.d.sync += self.done.eq(1), counting.eq(0)
+            m.next = "IDLE"
+
+        m.d.sync += self.done.eq(0), self.abort.eq(0)
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [
+                    left.eq(self.count), self.status.eq(Status.OK), self.completed.eq(0),
+                    self.unit.eq(Unit.NONE), self.cycles.eq(0), counting.eq(1),
+                ]
+                m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid):
+                    m.d.sync += [
+                        instruction.eq(Cat(instruction.as_value()[8:], self.i.payload)),
+                        index.eq(index + 1),
+                    ]
+                    with m.If(index == INSTRUCTION_BYTES - 1):
+                        m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += patience.eq(self.watchdog), checking.eq(checking + 1)
+                with m.If(checking == check.LATENCY - 1):
+                    m.d.sync += checking.eq(0)
+                    m.next = "START"
+            with m.State("START"):
+                m.d.comb += begin.eq(check.good)
+                m.d.sync += self.unit.eq(instruction.op)
+                m.next = "RUN"
+                with m.If(~check.good):
+                    m.d.sync += self.unit.eq(Unit.NONE)
+                    fail(Status.BAD_INSTRUCTION)
+            with m.State("RUN"):
+                m.d.sync += patience.eq(patience - 1)
+                with m.If(self.fault):
+                    fail(Status.ADDRESS)
+                with m.Elif(unit_done):
+                    m.next = "SETTLE"
+                with m.Elif(patience == 0):
+                    fail(Status.WATCHDOG)
+            with m.State("SETTLE"):
+                # A memory reports the unit's last access one clock after it.
+                with m.If(self.fault):
+                    fail(Status.ADDRESS)
+                with m.Else():
+                    m.d.sync += self.completed.eq(self.completed + 1), left.eq(left - 1)
+                    m.next = "FETCH"
+                    with m.If(left == 1):
+                        m.d.sync += self.done.eq(1), counting.eq(0)
+                        m.next = "IDLE"
+        return m

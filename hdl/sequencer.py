@@ -1,0 +1,307 @@
+"""The sequencer: executes requests and answers them, as :mod:`hdl.protocol` says."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.access import Access
+from hdl.link.frame import ANSWER_BYTE, FramePort
+from hdl.memory import ReadPort, WritePort
+from hdl.params import PROTOCOL_VERSION
+from hdl.program import WATCHDOG_CYCLES, Program, units_of
+from hdl.protocol import INSTRUCTION_BYTES, REPEAT_WINDOW, Kind, Status
+from hdl.unit import GROUP_BITS, UnitPort, quant_word, wide_word
+
+__all__ = ["Answer", "ClampCounter", "Sequencer"]
+
+
+class Sequencer(wiring.Component):
+    """Takes one verified request at a time, executes it, and answers it.
+
+    The answer to a damaged frame is a NAK. A RUN that is repeated gets its answer again. An
+    error of a RUN is kept until RESET, and RUN is refused until then. A request's answer begins
+    five clocks after the request was verified, where nothing is moved or run.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    watchdog : int
+        Clocks that one instruction may take.
+
+    Members
+    -------
+    frame : In(FramePort())
+    o : Out(stream.Signature(ANSWER_BYTE))
+    fault : In(1)
+        A memory was accessed beyond its end in the clock before.
+    wide_r, quant_r, group_r : Out(ReadPort)
+    wide_w, quant_w, group_w : Out(WritePort)
+    control : In(UnitPort()) x units
+        The units, in the order of :func:`hdl.program.units_of`.
+    units_reset : Out(1)
+        Resets every unit.
+    """
+    def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
+        self.params = params
+        self.watchdog = watchdog
+        members = {
+            "frame": In(FramePort()),
+            "o": Out(stream.Signature(ANSWER_BYTE)),
+            "fault": In(1),
+            "control": In(UnitPort()).array(len(units_of(params))),
+            "units_reset": Out(1),
+        }
+        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": GROUP_BITS}
+        for name, shape in shapes.items():
+            members[f"{name}_r"] = Out(ReadPort(shape))
+            members[f"{name}_w"] = Out(WritePort(shape))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        frame = self.frame
+        m.submodules.access = access = Access(self.params)
+        m.submodules.program = program = Program(self.params, watchdog=self.watchdog)
+        m.submodules.answer = answer = Answer(self.params)
+        m.submodules.clamps = clamps = ClampCounter(len(self.control))
+
+        for name in ("wide", "quant", "group"):
+            wiring.connect(m, getattr(access, f"{name}_r"),
+                           wiring.flipped(getattr(self, f"{name}_r")))
+            wiring.connect(m, getattr(access, f"{name}_w"),
+                           wiring.flipped(getattr(self, f"{name}_w")))
+        wiring.connect(m, access.o, answer.words)
+        wiring.connect(m, answer.o, wiring.flipped(self.o))
+        for mine, inner in zip(self.control, program.control, strict=True):
+            wiring.connect(m, wiring.flipped(mine), inner)
+        for port, clamped in zip(self.control, clamps.clamped, strict=True):
+            m.d.comb += clamped.eq(port.clamped)
+
+        # What a request changes.
+        bad_frames = Signal(32)
+        error, error_at, error_unit = Signal(8), Signal(8), Signal(8)
+        restart = Signal()
+        m.d.comb += clamps.clear.eq(restart), self.units_reset.eq(program.abort | restart)
+        # The last RUN: its number, its answer's status and whether that is all, and for how many
+        # requests it stays known.
+        run_seq, run_status, run_alone = Signal(8), Signal(8), Signal()
+        run_age = Signal(range(REPEAT_WINDOW + 1))
+        m.d.comb += [
+            program.fault.eq(self.fault),
+            program.count.eq(frame.length // INSTRUCTION_BYTES),
+            access.length.eq(frame.length),
+            access.write.eq(frame.kind == Kind.WRITE),
+            answer.seq.eq(Mux(frame.damaged, 0, frame.seq)),
+            answer.kind.eq(Mux(frame.damaged, Kind.NAK, frame.kind) | Kind.ANSWER),
+            answer.run.eq(Cat(program.completed, program.unit, program.cycles)),
+            answer.counters.eq(Cat(bad_frames, clamps.total, error, error_at, error_unit)),
+        ]
+
+        def reply(status, alone=0):
+            m.d.sync += answer.status.eq(status), answer.alone.eq(alone)
+            m.next = "ANSWER"
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(frame.valid & frame.damaged):
+                    m.d.sync += bad_frames.eq(bad_frames + 1)
+                    reply(Status.BAD_FRAME, 1)
+                with m.Elif(frame.valid):
+                    with m.If((run_age != 0) & (frame.kind != Kind.RUN)):
+                        m.d.sync += run_age.eq(run_age - 1)
+                    reply(Status.BAD_KIND, 1)
+                    with m.Switch(frame.kind):
+                        with m.Case(Kind.HELLO):
+                            m.next = "HELLO"
+                        with m.Case(Kind.WRITE, Kind.READ):
+                            m.d.comb += access.start.eq(1)
+                            m.next = "ACCESS"
+                        with m.Case(Kind.RUN):
+                            m.next = "RUN"
+                        with m.Case(Kind.STATUS):
+                            m.next = "STATUS"
+                        with m.Case(Kind.RESET):
+                            m.next = "RESET"
+            with m.State("HELLO"):
+                with m.If(frame.length != 1):
+                    reply(Status.BAD_LENGTH, 1)
+                with m.Elif(frame.body.valid):
+                    m.d.sync += run_age.eq(0)
+                    reply(Status.OK)
+                    with m.If(frame.body.payload != PROTOCOL_VERSION):
+                        reply(Status.VERSION)
+            with m.State("ACCESS"):
+                m.d.comb += [
+                    access.i.payload.eq(frame.body.payload),
+                    access.i.valid.eq(frame.body.valid),
+                    frame.body.ready.eq(access.i.ready),
+                ]
+                with m.If(access.done):
+                    reply(access.status, access.status != Status.OK)
+            with m.State("RUN"):
+                with m.If((run_age != 0) & (run_seq == frame.seq)):
+                    reply(run_status, run_alone)
+                with m.Elif(error != 0):
+                    reply(Status.STICKY, 1)
+                with m.Elif((frame.length == 0) | (frame.length % INSTRUCTION_BYTES != 0)):
+                    reply(Status.BAD_LENGTH, 1)
+                with m.Else():
+                    m.d.comb += program.start.eq(1)
+                    m.next = "RUNNING"
+            with m.State("RUNNING"):
+                m.d.comb += [
+                    program.i.payload.eq(frame.body.payload),
+                    program.i.valid.eq(frame.body.valid),
+                    frame.body.ready.eq(program.i.ready),
+                ]
+                with m.If(program.done):
+                    with m.If(program.status != Status.OK):
+                        m.d.sync += [
+                            error.eq(program.status), error_at.eq(program.completed),
+                            error_unit.eq(program.unit),
+                        ]
+                    reply(program.status)
+            with m.State("STATUS"):
+                reply(Status.OK)
+                with m.If(frame.length != 0):
+                    reply(Status.BAD_LENGTH, 1)
+            with m.State("RESET"):
+                reply(Status.OK, 1)
+                with m.If(frame.length != 0):
+                    reply(Status.BAD_LENGTH, 1)
+                with m.Else():
+                    m.d.comb += restart.eq(1)
+                    m.d.sync += bad_frames.eq(0), error.eq(0), error_at.eq(0), error_unit.eq(0)
+                    m.d.sync += run_age.eq(0)
+            with m.State("ANSWER"):
+                m.d.comb += answer.start.eq(1)
+                with m.If(~frame.damaged & (frame.kind == Kind.RUN)):
+                    m.d.sync += [
+                        run_seq.eq(frame.seq), run_status.eq(answer.status),
+                        run_alone.eq(answer.alone), run_age.eq(REPEAT_WINDOW),
+                    ]
+                m.next = "SEND"
+            with m.State("SEND"), m.If(answer.done):
+                m.d.comb += frame.done.eq(1)
+                m.next = "RELEASE"
+            with m.State("RELEASE"):
+                # The receiver takes ``valid`` back.
+                m.next = "IDLE"
+        return m
+
+
+class Answer(wiring.Component):
+    """Sends ``seq``, ``kind``, the status, and what belongs to an answer of that kind.
+
+    One byte per clock, the first in the clock after ``start``.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+
+    Members
+    -------
+    start : In(1)
+    seq, kind, status : In(8)
+        These hold, as do ``alone``, ``run`` and ``counters``, until ``done``.
+    alone : In(1)
+        The status is all of the answer.
+    run : In(48)
+        The body of RUN's answer after the status.
+    counters : In(88)
+        The body of STATUS's answer after the status.
+    words : In(stream.Signature(ANSWER_BYTE))
+        The words of a READ.
+    o : Out(stream.Signature(ANSWER_BYTE))
+    done : Out(1)
+        Pulses with the last byte.
+    """
+    def __init__(self, params):
+        self.fingerprint = bytes.fromhex(params.fingerprint)
+        super().__init__({
+            "start": In(1),
+            "seq": In(8),
+            "kind": In(8),
+            "status": In(8),
+            "alone": In(1),
+            "run": In(48),
+            "counters": In(88),
+            "words": In(stream.Signature(ANSWER_BYTE)),
+            "o": Out(stream.Signature(ANSWER_BYTE)),
+            "done": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hello = Cat(Const(PROTOCOL_VERSION, 8), *(Const(byte, 8) for byte in self.fingerprint))
+        head = Cat(self.seq, self.kind, self.status)
+        heads, index = len(head) // 8, Signal(range(32))
+        byte, last, reading = Signal(8), Signal(), Signal()
+
+        # The byte at ``index``.
+        m.d.comb += last.eq(index == heads - 1)
+        with m.If(index < heads):
+            m.d.comb += byte.eq(head.word_select(index[:2], 8))
+        with m.If(~self.alone), m.Switch(self.kind):
+            with m.Case(Kind.READ | Kind.ANSWER):
+                m.d.comb += reading.eq(1), last.eq(0)
+            for kind, body in ((Kind.HELLO, hello), (Kind.RUN, self.run),
+                               (Kind.STATUS, self.counters)):
+                with m.Case(kind | Kind.ANSWER):
+                    m.d.comb += last.eq(index == heads + len(body) // 8 - 1)
+                    with m.If(index >= heads):
+                        m.d.comb += byte.eq(body.word_select((index - heads)[:5], 8))
+
+        m.d.comb += self.done.eq(self.o.valid & self.o.ready & self.o.payload.last)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += index.eq(0)
+                with m.If(self.start):
+                    m.next = "BYTES"
+            with m.State("BYTES"):
+                m.d.comb += [
+                    self.o.valid.eq(1), self.o.payload.data.eq(byte), self.o.payload.last.eq(last),
+                ]
+                with m.If(self.o.ready):
+                    m.d.sync += index.eq(index + 1)
+                    with m.If(last):
+                        m.next = "IDLE"
+                    with m.Elif(reading & (index == heads - 1)):
+                        m.next = "WORDS"
+            with m.State("WORDS"):
+                m.d.comb += [
+                    self.o.payload.eq(self.words.payload), self.o.valid.eq(self.words.valid),
+                    self.words.ready.eq(self.o.ready),
+                ]
+                with m.If(self.done):
+                    m.next = "IDLE"
+        return m
+
+
+class ClampCounter(wiring.Component):
+    """Sums up the elements that the units have clamped.
+
+    Latency 2; the sum wraps at ``2**32``.
+
+    Parameters
+    ----------
+    units : int
+
+    Members
+    -------
+    clamped : In(8) x units
+    clear : In(1)
+    total : Out(32)
+    """
+    def __init__(self, units):
+        super().__init__({
+            "clamped": In(8).array(units), "clear": In(1), "total": Out(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        now = Signal(range(255 * len(self.clamped) + 1))
+        m.d.sync += now.eq(sum(self.clamped)), self.total.eq(self.total + now)
+        with m.If(self.clear):
+            m.d.sync += now.eq(0), self.total.eq(0)
+        return m

@@ -1,0 +1,189 @@
+"""host.device: every request ends, damaged frames are recovered and counted, strangers refused."""
+
+import time
+
+import numpy as np
+import pytest
+
+from hdl.params import Params
+from hdl.protocol import END, Kind, Opcode, QuantiseFlag, Space, Status, encode, instruction
+from host.device import Device
+from host.errors import ArgumentError, DeviceError, LinkError
+from host.transport import ModelTransport, open_transport
+
+PARAMS = Params(cols=5, memory=4)
+
+
+class Damaged:
+    """A link that applies a function to the n-th chunk in one direction, once."""
+    cycles = None
+
+    def __init__(self, *, down=None, up=None):
+        self._inner = ModelTransport(PARAMS)
+        self._down, self._up = down or {}, up or {}
+        self._sent = self._got = 0
+
+    def send(self, data):
+        self._sent += 1
+        self._inner.send(self._down.pop(self._sent, lambda d: d)(data))
+
+    def receive(self, deadline):
+        data = self._inner.receive(deadline)
+        if data:
+            self._got += 1
+            data = self._up.pop(self._got, lambda d: d)(data)
+        if not data:
+            time.sleep(max(0, deadline - time.monotonic()))
+        return data
+
+    def close(self):
+        pass
+
+
+def flip(data):
+    """One bit of the middle of a frame, never making an END."""
+    middle = len(data) // 2
+    flipped = data[middle] ^ 0x10 if data[middle] ^ 0x10 != END else data[middle] ^ 0x20
+    return data[:middle] + bytes([flipped]) + data[middle + 1:]
+
+
+def device_over(transport):
+    return Device(transport, PARAMS, answer_seconds=0.05, run_seconds=0.05)
+
+
+def test_words_survive_the_way_there_and_back():
+    device = device_over(ModelTransport(PARAMS))
+    rng = np.random.default_rng(0)
+    wide = rng.integers(-2**31, 2**31, (300, 5))
+    device.write(Space.WIDE, 7, wide)
+    assert (device.read(Space.WIDE, 7, 300) == wide).all()
+    quant = rng.integers(-8, 8, (500, 5))
+    device.write(Space.QUANT, 0, quant)
+    assert (device.read(Space.QUANT, 0, 500) == quant).all()
+
+
+@pytest.mark.parametrize("damage", [
+    {"down": {1: flip}}, {"up": {1: flip}}, {"down": {1: lambda d: d[:-5]}},
+    {"down": {1: lambda d: b""}}, {"up": {1: lambda d: b""}},
+    {"up": {1: lambda d: b"\x01\x02" + d}}, {"down": {1: lambda d: b"\xdb\x00" + d}},
+], ids=["request-flipped", "answer-flipped", "request-cut", "request-lost", "answer-lost",
+        "answer-after-noise", "request-after-wrong-escape"])
+def test_a_damaged_frame_is_recovered(damage):
+    device = device_over(Damaged(**damage))
+    device.hello()
+    words = np.arange(15).reshape(3, 5)
+    device.write(Space.WIDE, 0, words)
+    assert (device.read(Space.WIDE, 0, 3) == words).all()
+
+
+def test_a_damaged_request_is_counted_by_the_device_and_the_host():
+    device = device_over(Damaged(down={1: flip}))
+    device.hello()
+    assert device.status().bad_frames == 1
+    assert device.resent == 1
+
+
+def test_a_program_whose_answer_is_lost_runs_once():
+    device = device_over(Damaged(up={2: lambda d: b""}))
+    x = np.array([[40, -3, 9, 1, 0]])
+    device.write(Space.WIDE, 0, x)
+    # In place: a second execution would quantise the ranges of the first.
+    device.run([instruction(Opcode.QUANTISE, flags=QuantiseFlag.PER_COLUMN, m=1, n=5, arg=6)])
+    assert device.resent == 1
+    assert device.read(Space.WIDE, 0, 1).tolist() == [[40, 3, 9, 1, 0]]
+
+
+def test_a_silent_link_ends_with_a_sentence():
+    silent = {n: (lambda d: b"") for n in range(1, 10)}
+    with pytest.raises(LinkError, match="did not answer HELLO within"):
+        device_over(Damaged(down=silent)).hello()
+
+
+def test_another_machine_is_refused():
+    other = Params(cols=6, memory=4)
+    with pytest.raises(DeviceError, match=f"needs {other.fingerprint}"):
+        Device(ModelTransport(PARAMS), other).hello()
+
+
+def test_another_protocol_version_is_refused(monkeypatch):
+    monkeypatch.setattr("host.device.PROTOCOL_VERSION", 99)
+    with pytest.raises(DeviceError, match="speaks protocol version 1, this host version 99"):
+        device_over(ModelTransport(PARAMS)).hello()
+
+
+@pytest.mark.parametrize(("program", "sentence"), [
+    ([instruction(99)], r"refused the instruction: instruction 0 \(opcode 99\)"),
+    ([instruction(Opcode.GEMM)], r"instruction 0 \(GEMM\)"),
+    ([instruction(Opcode.QUANTISE, m=1, n=5),
+      instruction(Opcode.QUANTISE, m=1, n=5, src0=0xFFFF)], r"beyond the end.*instruction 1"),
+])
+def test_a_bad_instruction_is_named_and_sticks_until_reset(program, sentence):
+    device = device_over(ModelTransport(PARAMS))
+    with pytest.raises(DeviceError, match=sentence):
+        device.run(program)
+    assert device.status().error in (Status.BAD_INSTRUCTION, Status.ADDRESS)
+    with pytest.raises(DeviceError, match="needs a reset"):
+        device.run([instruction(Opcode.QUANTISE, m=1, n=5)])
+    device.reset()
+    device.run([instruction(Opcode.QUANTISE, m=1, n=5)])
+
+
+@pytest.mark.parametrize("url", ["", "sim", "usb:", "serial:", "model:x", "serial:/dev/x?baud=0",
+                                 "serial:/dev/x?baud=fast"])
+def test_a_wrong_url_is_one_sentence(url):
+    with pytest.raises(ArgumentError, match="got"):
+        open_transport(url, PARAMS)
+
+
+def test_a_missing_port_is_one_sentence():
+    with pytest.raises(LinkError, match="cannot open serial port /dev/nonexistent at 1000000"):
+        open_transport("serial:/dev/nonexistent", PARAMS)
+
+
+def test_a_serial_device_answers_over_a_pseudo_terminal():
+    """The serial transport against a model behind a pty, byte for byte."""
+    import os
+    import threading
+    import tty
+
+    from sim.model.machine import Machine
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    stop = threading.Event()
+
+    def serve():
+        machine = Machine(PARAMS)
+        while not stop.is_set():
+            try:
+                answer = machine.feed(os.read(master, 4096))
+            except OSError:
+                return
+            os.write(master, answer)
+
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+    with Device.open(f"serial:{os.ttyname(slave)}", PARAMS) as device:
+        words = np.arange(50).reshape(10, 5)
+        device.write(Space.WIDE, 3, words)
+        assert (device.read(Space.WIDE, 3, 10) == words).all()
+    stop.set()
+    os.close(slave)
+    os.close(master)
+
+
+def test_a_silent_port_ends_with_a_sentence():
+    import os
+    import tty
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    with pytest.raises(LinkError, match="did not answer HELLO"):
+        Device.open(f"serial:{os.ttyname(slave)}", PARAMS, answer_seconds=0.05)
+    os.close(slave)
+    os.close(master)
+
+
+def test_a_frame_may_arrive_in_pieces():
+    machine = ModelTransport(PARAMS)._machine
+    frame = encode(9, Kind.STATUS)
+    answers = b"".join(machine.feed(frame[i:i + 1]) for i in range(len(frame)))
+    assert answers[1] == 9

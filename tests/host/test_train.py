@@ -1,0 +1,176 @@
+"""host.train: same bits everywhere, resumable, and clear about bad input."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hdl.params import Params
+from host import train as host_train
+from host.checkpoint import state_sha256
+from host.data import load_dataset
+from host.device import Device
+from host.layers import Mlp
+from host.train import Recipe, main
+
+RECIPE = Recipe("digits", "mlp", 4, "4x4", 0, 2, 64, 256)
+
+#: The weights of RECIPE: numerics version 1. A change of any model function changes it.
+GOLDEN = "0e27270e9be8bf358827888cc3530859f03fcc166626d2841b7fe6e1e7bdb61f"
+
+
+class Quiet(host_train.Progress):
+    def say(self, text):
+        pass
+
+    tick = say
+
+
+def run(params=None, recipe=RECIPE, **options):
+    data = load_dataset("digits").limited(recipe.limit)
+    with Device.open("model:", params or Params()) as device:
+        return host_train.train(device, data, recipe, progress=Quiet(), **options)
+
+
+def test_the_weights_are_those_of_numerics_version_1():
+    assert run()["weights_sha256"] == GOLDEN
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (3, 5, 2), (16, 2, 1)])
+def test_the_array_shape_does_not_change_a_bit(shape):
+    rows, cols, depth = shape
+    report = run(Params(rows=rows, cols=cols, depth=depth))
+    assert report["weights_sha256"] == GOLDEN
+
+
+def test_seed_bits_and_groups_change_the_weights():
+    hashes = {
+        run(recipe=RECIPE._replace(seed=1))["weights_sha256"],
+        run(Params(bits=5))["weights_sha256"],
+        run(Params(sample_groups=1, channel_groups=1))["weights_sha256"],
+        GOLDEN,
+    }
+    assert len(hashes) == 4
+
+
+def test_int_and_one_group_train_the_same_bits():
+    flat = {"sample_groups": 1, "channel_groups": 1}
+    shift, plain = run(Params(**flat)), run(Params(**flat, arith="int"))
+    assert shift["state_sha256"] == plain["state_sha256"]
+
+
+@pytest.mark.parametrize("kill_at", [1, 5, 7])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch, kill_at):
+    whole = run()
+    steps = 0
+    original = Mlp.train_step
+
+    def dying(self, *arguments):
+        nonlocal steps
+        steps += 1
+        if steps == kill_at:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Mlp, "train_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(out=tmp_path)
+    monkeypatch.undo()
+    resume = (tmp_path / "checkpoint.npz").exists()
+    assert resume == (kill_at > 4)
+    report = run(out=tmp_path, resume=resume)
+    assert report["state_sha256"] == whole["state_sha256"]
+    assert [e["loss"] for e in report["epochs"]] == [e["loss"] for e in whole["epochs"]]
+
+
+def test_a_checkpoint_keeps_its_state_hash(tmp_path):
+    report = run(out=tmp_path)
+    network = Mlp((64, 64, 10), 0)
+    host_train.load_checkpoint(tmp_path / "checkpoint.npz", network, RECIPE._asdict())
+    assert state_sha256(network) == report["state_sha256"]
+
+
+def fails(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1, err
+    return code, err
+
+
+@pytest.mark.parametrize(("arguments", "code", "sentence"), [
+    (["--bits", "9"], 2, "bits must be a whole number from 2 to 8, got 9"),
+    (["--bits", "four"], 2, "bits must be a whole number from 2 to 8, got four"),
+    (["--groups", "3"], 2, "each number one of 1, 2, 4 or 8, got '3'"),
+    (["--rows", "65"], 2, "rows must be a whole number from 1 to 64, got 65"),
+    (["--data", "mnist"], 2, "data must be one of digits, fashion-mnist or a .npz file"),
+    (["--model", "vit"], 2, "model must be one of mlp, got 'vit'"),
+    (["--device", "gpu:"], 2, "device must be model:, sim: or serial:PORT, got 'gpu:'"),
+    (["--device", "serial:/dev/nonexistent"], 1, "cannot open serial port /dev/nonexistent"),
+    (["--device", "model:", "--limit", "63"], 2, "batch must be at most the 63 training samples"),
+    (["--device", "model:", "--batch", "512"], 1, "more than"),
+    (["--device", "model:", "--memory", "4"], 1, "needs"),
+    (["--resume"], 2, "--resume needs --out"),
+    (["--epochs", "0"], 2, "epochs must be a whole number from 1"),
+    (["--arith", "fp16"], 2, "arith must be one of shift, int"),
+    (["--arith", "int"], 2, "arith int has no groups"),
+    (["--frobnicate"], 2, "unrecognized arguments"),
+])
+def test_bad_input_is_one_sentence(capsys, arguments, code, sentence):
+    got, err = fails(capsys, *arguments)
+    assert got == code and sentence in err
+
+
+def test_a_missing_file_names_itself(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SHIFTGRAD_DATA", str(tmp_path))
+    monkeypatch.setattr("host.data._SYSTEM_FASHION", tmp_path / "nowhere")
+    code, err = fails(capsys, "--data", "fashion-mnist")
+    assert code == 1 and "train-images-idx3-ubyte.gz is missing" in err
+
+
+@pytest.mark.parametrize(("value", "sentence"), [
+    (np.nan, "finite numbers, got nan at (2, 1)"), (np.inf, "finite numbers, got inf at (2, 1)"),
+    (0.5, "whole numbers, got 0.5 at (2, 1)"), (-1, "between 0 and"),
+])
+def test_data_that_is_not_whole_numbers_is_refused(capsys, tmp_path, value, sentence):
+    x = np.ones((8, 3))
+    x[2, 1] = value
+    y = np.arange(8) % 2
+    np.savez(tmp_path / "bad.npz", x_train=x, y_train=y, x_test=np.ones((8, 3)), y_test=y)
+    code, err = fails(capsys, "--data", tmp_path / "bad.npz", "--device", "model:")
+    assert code == 1 and sentence in err
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(capsys, tmp_path):
+    arguments = ["--device", "model:", "--resume", "--out", tmp_path, "--limit", "64"]
+    code, err = fails(capsys, *arguments)
+    assert code == 2 and "no checkpoint" in err
+    (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 not a zip")
+    code, err = fails(capsys, *arguments)
+    assert code == 1 and "damaged" in err
+    run(out=tmp_path)
+    code, err = fails(capsys, *arguments, "--seed", "5")
+    assert code == 2 and "was made with" in err
+
+
+def test_json_goes_to_standard_output_alone(capsys, tmp_path):
+    assert main(["--device", "model:", "--limit", "128", "--epochs", "1", "--json",
+                 "--out", str(tmp_path / "a" / "b")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["device"] == "model:" and len(report["weights_sha256"]) == 64
+    assert report["epochs"][0]["cycles"] is None
+    assert json.loads((tmp_path / "a" / "b" / "report.json").read_text()) == report
+    assert sorted(p.name for p in (tmp_path / "a" / "b").iterdir()) == [
+        "checkpoint.npz", "report.json"]
+
+
+def test_odd_sizes_train(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "odd.npz", x_train=rng.integers(0, 300, (50, 7)),
+             y_train=rng.integers(0, 3, 50), x_test=rng.integers(0, 300, (11, 7)),
+             y_test=rng.integers(0, 3, 11))
+    arguments = ["--data", str(tmp_path / "odd.npz"), "--device", "model:", "--batch", "13",
+                 "--epochs", "1", "--json"]
+    assert main(arguments) == 0
+    wide = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--rows", "3", "--cols", "7", "--depth", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["state_sha256"] == wide["state_sha256"]
