@@ -8,11 +8,13 @@ it counts no cycles.
 
 import numpy as np
 
-from hdl.params import INDEX_BITS, MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
+from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
 from hdl.protocol import (
     END,
     INSTRUCTION_BYTES,
     MAX_BODY,
+    MAX_SHIFT,
+    REPEAT_WINDOW,
     STATE_ROWS,
     FrameError,
     GemmFlag,
@@ -33,7 +35,6 @@ from hdl.protocol import (
 from sim.model.gemm import gemm
 from sim.model.noise import bits16
 from sim.model.norm import Context, l1_backward, l1_forward
-from sim.model.order import inner_tiles
 from sim.model.quantise import quantise
 
 __all__ = ["Machine", "RunError"]
@@ -95,13 +96,13 @@ class Machine:
         self.orders = {}
         self._pending = bytearray()
         self._reset()
-        self._last_run = None
 
     def _reset(self):
         self.bad_frames = 0
         self.saturations = 0
         self.error = (Status.OK, 0, Unit.NONE)
-        self._last_run = None
+        #: The last RUN's ``(seq, answer)`` and the requests of other kinds since.
+        self._last_run, self._since_run = None, 0
 
     # The link.
 
@@ -120,6 +121,10 @@ class Machine:
         except FrameError:
             self.bad_frames = (self.bad_frames + 1) & 0xFFFFFFFF
             return encode(0, Kind.NAK | Kind.ANSWER, bytes([Status.BAD_FRAME]))
+        if kind != Kind.RUN and self._last_run:
+            self._since_run += 1
+            if self._since_run >= REPEAT_WINDOW:
+                self._last_run = None
         if kind == Kind.RUN and self._last_run and self._last_run[0] == seq:
             return self._last_run[1]
         handler = {
@@ -135,7 +140,7 @@ class Machine:
                 status, answer = error.status, b""
         frame = encode(seq, kind | Kind.ANSWER, bytes([status]) + answer)
         if kind == Kind.RUN:
-            self._last_run = (seq, frame)
+            self._last_run, self._since_run = (seq, frame), 0
         return frame
 
     def _hello(self, body):
@@ -312,29 +317,26 @@ def check(params, f):
         if not condition:
             raise RunError(Status.BAD_INSTRUCTION)
 
-    op, flags = f["op"], f["flags"]
+    op, flags, groups = f["op"], f["flags"], params.max_groups
     require(op in set(Opcode))
     op = Opcode(op)
     if op == Opcode.SORT:
-        require(1 <= f["k"] <= MAX_K and params.max_groups > 1
-                and 1 <= f["arg"] <= params.max_groups)
+        require(1 <= f["k"] <= MAX_K and not flags and groups > 1 and 1 <= f["arg"] <= groups)
         return
     require(1 <= f["m"] <= MAX_M and 1 <= f["n"] <= MAX_N)
     if op == Opcode.GEMM:
         grouped = GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS | GemmFlag.COL_GROUPS
         tiles = f["key0"] & 0xFFFF
-        rows = f["m"] + bool(flags & GemmFlag.UNSIGNED)
-        require(1 <= f["k"] <= MAX_K and flags < 64 and f["shift"] < 32
-                and 1 <= tiles <= inner_tiles(MAX_K, params.depth, params.rows, 8)
-                and tiles * rows <= params.stream_words
-                and (params.max_groups > 1 or not flags & grouped))
+        require(1 <= f["k"] <= MAX_K and not flags & ~sum(GemmFlag) and f["shift"] <= MAX_SHIFT
+                and tiles
+                and tiles * (f["m"] + bool(flags & GemmFlag.UNSIGNED)) <= params.stream_words
+                and (groups > 1 or not flags & grouped)
+                and (not flags & GemmFlag.ROW_GROUPS or f["arg"] & 15 < groups)
+                and (not flags & GemmFlag.COL_GROUPS or f["arg"] >> 4 < groups))
     elif op == Opcode.QUANTISE:
-        require(flags < 16)
+        require(not flags & ~sum(QuantiseFlag))
         if flags & QuantiseFlag.GROUPED:
-            require(params.max_groups > 1 and not f["arg"]
+            require(groups > 1 and not f["arg"]
                     and not flags & (QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED))
     else:
-        require(flags < 4)
-
-
-assert MAX_N < 1 << INDEX_BITS
+        require(not flags & ~(sum(NormFlag) if op == Opcode.NORM_FORWARD else 0))
