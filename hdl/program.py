@@ -187,7 +187,7 @@ class Program(wiring.Component):
         left = Signal.like(self.count)
         index = Signal(range(INSTRUCTION_BYTES))
         checking = Signal(range(check.LATENCY))
-        patience = Signal(range(self.watchdog + 1))
+        patience = Signal(range(self.watchdog))
         counting = Signal()
         with m.If(counting):
             m.d.sync += self.cycles.eq(self.cycles + 1)
@@ -215,7 +215,7 @@ class Program(wiring.Component):
                     with m.If(index == INSTRUCTION_BYTES - 1):
                         m.next = "CHECK"
             with m.State("CHECK"):
-                m.d.sync += patience.eq(self.watchdog), checking.eq(checking + 1)
+                m.d.sync += patience.eq(self.watchdog - 1), checking.eq(checking + 1)
                 with m.If(checking == check.LATENCY - 1):
                     m.d.sync += checking.eq(0)
                     m.next = "START"

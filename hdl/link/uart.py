@@ -80,6 +80,7 @@ class UartReceiver(wiring.Component):
             with m.State("STOP"), m.If(middle):
                 m.next = "BREAK"
                 with m.If(rx):
+                    m.next = "IDLE"
                     m.d.sync += self.o.payload.eq(bits), self.o.valid.eq(1)
             with m.State("BREAK"), m.If(rx):
                 m.next = "IDLE"

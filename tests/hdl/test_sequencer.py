@@ -1,0 +1,496 @@
+"""hdl.sequencer, hdl.access and hdl.program: the protocol, with stand-ins for the units."""
+
+import random
+
+import pytest
+from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
+
+from hdl.link.frame import FrameReceiver, FrameSender
+from hdl.link.slip import Escaper, Unescaper
+from hdl.memory import Ram, WritePort
+from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION, Params
+from hdl.program import InstructionCheck, units_of
+from hdl.protocol import (
+    MAX_BODY,
+    REPEAT_WINDOW,
+    GemmFlag,
+    Kind,
+    NormFlag,
+    Opcode,
+    QuantiseFlag,
+    Space,
+    Status,
+    Unit,
+    encode,
+    instruction,
+    unpack_instruction,
+    word_bytes,
+)
+from hdl.sequencer import Sequencer
+from hdl.unit import GROUP_BITS, UnitPort, quant_word, wide_word
+from sim.model.machine import RunError, check
+from tests.support.requests import read_body, simulate
+
+SMALL = Params(bits=3, rows=2, cols=3, memory=4)
+WATCHDOG = 300
+#: ``key1`` of an instruction whose unit never finishes.
+HANG = 0xFFFF
+
+
+class StandIn(wiring.Component):
+    """A unit that waits ``m`` clocks and then writes ``n`` to wide[dst0], lane 0.
+
+    It clamps ``key0 & 0xFF`` elements on the way. With ``key1 == HANG`` it never ends.
+    """
+    def __init__(self, params):
+        super().__init__({
+            "control": Out(UnitPort()), "wide_w": Out(WritePort(wide_word(params))),
+        })
+        self.runs = Signal(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        control, fields = self.control, self.control.instruction
+        left = Signal(16)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += left.eq(fields.m)
+                with m.If(control.start):
+                    m.d.sync += self.runs.eq(self.runs + 1)
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                m.d.sync += left.eq(left - 1)
+                with m.If((left == 1) & (fields.key1 != HANG)):
+                    m.d.comb += [
+                        control.clamped.eq(fields.key0), control.done.eq(1),
+                        self.wide_w.en.eq(1), self.wide_w.addr.eq(fields.dst0),
+                        self.wide_w.data[0].eq(fields.n),
+                    ]
+                    m.next = "IDLE"
+        return m
+
+
+class Bench(wiring.Component):
+    """The machine with a stand-in for every unit."""
+    i: In(stream.Signature(8))
+    o: Out(stream.Signature(8))
+
+    def __init__(self, params=SMALL):
+        super().__init__()
+        self.params = params
+        self.stand_ins = {unit: StandIn(params) for unit in units_of(params)}
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.unescaper = unescaper = Unescaper()
+        m.submodules.receiver = receiver = FrameReceiver()
+        m.submodules.sequencer = sequencer = Sequencer(self.params, watchdog=WATCHDOG)
+        m.submodules.sender = sender = FrameSender()
+        m.submodules.escaper = escaper = Escaper()
+        wiring.connect(m, wiring.flipped(self.i), unescaper.i)
+        wiring.connect(m, unescaper.o, receiver.i)
+        wiring.connect(m, receiver.frame, sequencer.frame)
+        wiring.connect(m, sequencer.o, sender.i)
+        wiring.connect(m, sender.o, escaper.i)
+        wiring.connect(m, escaper.o, wiring.flipped(self.o))
+
+        memories = {
+            "wide": Ram(wide_word(self.params), self.params.wide_words, readers=1,
+                        writers=1 + len(self.stand_ins)),
+            "quant": Ram(quant_word(self.params), self.params.quant_words, readers=1, writers=1),
+            "group": Ram(GROUP_BITS, self.params.table_words, readers=1, writers=1),
+        }
+        for name, ram in memories.items():
+            m.submodules[name] = ram
+            wiring.connect(m, getattr(sequencer, f"{name}_r"), ram.r[0])
+            wiring.connect(m, getattr(sequencer, f"{name}_w"), ram.w[0])
+        m.d.comb += sequencer.fault.eq(memories["wide"].fault)
+        for i, (unit, stand_in) in enumerate(self.stand_ins.items()):
+            m.submodules[unit.name] = ResetInserter(sequencer.units_reset)(stand_in)
+            wiring.connect(m, sequencer.control[i], stand_in.control)
+            wiring.connect(m, stand_in.wide_w, memories["wide"].w[1 + i])
+        return m
+
+
+def norm(m=1, n=1, dst0=0, clamped=0, key1=0, op=Opcode.NORM_FORWARD):
+    """An instruction for a stand-in."""
+    return instruction(op, m=m, n=n, dst0=dst0, key0=clamped, key1=key1)
+
+
+def run_answer(answer):
+    """``(completed, unit, cycles)``."""
+    assert len(answer) == 6
+    return answer[0], Unit(answer[1]), int.from_bytes(answer[2:], "little")
+
+
+async def status_of(request):
+    """``(bad frames, saturations, error, instruction, unit)``."""
+    status, body = await request(Kind.STATUS)
+    assert status == Status.OK and len(body) == 11
+    return (int.from_bytes(body[:4], "little"), int.from_bytes(body[4:8], "little"),
+            Status(body[8]), body[9], Unit(body[10]))
+
+
+CLEAR = (0, 0, Status.OK, 0, Unit.NONE)
+
+
+def test_hello_tells_version_and_fingerprint_and_refuses_other_versions():
+    expected = bytes([PROTOCOL_VERSION]) + bytes.fromhex(SMALL.fingerprint)
+
+    async def process(ctx, request):
+        assert await request(Kind.HELLO, bytes([PROTOCOL_VERSION])) == (Status.OK, expected)
+        assert await request(Kind.HELLO, bytes([PROTOCOL_VERSION + 1])) == (
+            Status.VERSION, expected)
+        assert await request(Kind.HELLO) == (Status.BAD_LENGTH, b"")
+        assert await request(Kind.HELLO, bytes([PROTOCOL_VERSION, 0])) == (Status.BAD_LENGTH, b"")
+
+    simulate(Bench(), process)
+
+
+def stored(space, words, params):
+    """Bytes of words as they come back."""
+    if space != Space.QUANT:
+        return words
+    half = 1 << params.bits - 1
+    return bytes((((byte & 2 * half - 1) ^ half) - half) & 0xFF for byte in words)
+
+
+@pytest.mark.parametrize("params", [SMALL, Params(bits=8, cols=1, memory=4),
+                                    Params(bits=2, cols=16, memory=4)],
+                         ids=lambda params: params.name)
+def test_what_is_written_is_read(params):
+    depth = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
+             Space.GROUP: params.table_words}
+
+    async def process(ctx, request):
+        chance = random.Random(1)
+        for space in Space:
+            size, end = word_bytes(space, params.cols), depth[space]
+            words = chance.randbytes(3 * size)
+            await request.write(space, 5, words)
+            await request.write(space, end - 1, words[:size])
+            expected = stored(space, words, params)
+            assert await request.read(space, 5, 3) == expected
+            assert await request.read(space, 6, 1) == expected[size:2 * size]
+            assert await request.read(space, end - 1, 1) == expected[:size]
+            assert await status_of(request) == CLEAR
+
+    simulate(Bench(params), process)
+
+
+def test_the_longest_write_and_read():
+    async def process(ctx, request):
+        words = random.Random(2).randbytes((MAX_BODY - 4) // 3 * 3)
+        await request.write(Space.QUANT, 1, words)
+        most = (MAX_BODY - 1) // 3
+        got = await request.read(Space.QUANT, 1, most)
+        assert got[:len(words)] == stored(Space.QUANT, words, SMALL)
+        for space, size in ((Space.WIDE, 12), (Space.QUANT, 3), (Space.GROUP, 4)):
+            most = (MAX_BODY - 1) // size
+            assert await request(Kind.READ, read_body(space, 1, most + 1)) == (
+                Status.BAD_LENGTH, b"")
+
+    simulate(Bench(), process)
+
+
+def test_a_write_or_read_beyond_the_end_touches_nothing():
+    depth = {Space.WIDE: SMALL.wide_words, Space.QUANT: SMALL.quant_words,
+             Space.GROUP: SMALL.table_words}
+
+    async def process(ctx, request):
+        refused = (Status.ADDRESS, b"")
+        for space in Space:
+            size, end = word_bytes(space, SMALL.cols), depth[space]
+            for address in (end - 1, end, 0xFFFF):
+                head = bytes([space, 0]) + address.to_bytes(2, "little")
+                assert await request(Kind.WRITE, head + b"\1" * 2 * size) == refused
+                assert await request(Kind.READ, read_body(space, address, 2)) == refused
+            assert await request.read(space, end - 1, 1) == bytes(size)
+            assert await request.read(space, 0, 2) == bytes(2 * size)
+        for space in (3, 255):
+            assert await request(Kind.WRITE, bytes([space, 0, 0, 0, 1])) == refused
+            assert await request(Kind.READ, read_body(space, 0, 1)) == refused
+        assert await status_of(request) == CLEAR
+
+    simulate(Bench(), process)
+
+
+def test_bodies_of_the_wrong_length_are_refused():
+    async def process(ctx, request):
+        for kind, body in (
+                (Kind.WRITE, b""), (Kind.WRITE, bytes(3)), (Kind.WRITE, bytes(4)),
+                (Kind.WRITE, bytes([Space.WIDE]) + bytes(3 + 11)),
+                (Kind.WRITE, bytes([Space.WIDE]) + bytes(3 + 13)),
+                (Kind.WRITE, bytes([Space.QUANT]) + bytes(3 + 4)),
+                (Kind.WRITE, bytes([Space.GROUP]) + bytes(3 + 6)),
+                (Kind.READ, b""), (Kind.READ, bytes(5)), (Kind.READ, bytes([0, 0, 0, 0, 1, 0, 0])),
+                (Kind.READ, read_body(Space.WIDE, 0, 0)),
+                (Kind.READ, read_body(Space.GROUP, 0, 0xFFFF)),
+                (Kind.RUN, b""), (Kind.RUN, bytes(31)), (Kind.RUN, norm() + b"x"),
+                (Kind.STATUS, b"x"), (Kind.RESET, b"x")):
+            assert await request(kind, body) == (Status.BAD_LENGTH, b""), (kind, body)
+        assert await status_of(request) == CLEAR
+
+    simulate(Bench(), process)
+
+
+def test_unknown_kinds_are_refused():
+    async def process(ctx, request):
+        for kind in (0, 7, 0x7E, Kind.NAK, 0x80 | Kind.HELLO, 0xFF):
+            assert await request(kind, b"\1") == (Status.BAD_KIND, b"")
+
+    simulate(Bench(), process)
+
+
+def test_damaged_frames_are_counted_answered_and_have_no_effect():
+    async def process(ctx, request):
+        nak = (0, Kind.NAK | Kind.ANSWER, bytes([Status.BAD_FRAME]))
+        frame = encode(1, Kind.WRITE, bytes([Space.GROUP, 0, 0, 0, 1, 2, 3, 4]))
+        assert await request.wire(frame[:8] + b"\x77" + frame[9:]) == nak
+        assert await request.wire(frame[:-3] + frame[-1:]) == nak
+        assert await request.wire(encode(1, Kind.RUN, norm(n=5) * 64 + b"x")) == nak
+        assert await status_of(request) == (3, *CLEAR[1:])
+        assert await request.read(Space.GROUP, 0, 1) == bytes(4)
+        assert await request(Kind.RESET) == (Status.OK, b"")
+        assert await status_of(request) == CLEAR
+
+    simulate(Bench(), process)
+
+
+def test_run_starts_the_unit_of_the_opcode():
+    async def process(ctx, request):
+        for op in Opcode:
+            fields = {"m": 1, "k": 2, "n": 3, "dst0": op, "key0": 1, "arg": 1, "tab2": 0xABCD}
+            program = instruction(op, **fields if op != Opcode.QUANTISE else fields | {"arg": 0})
+            status, answer = await request(Kind.RUN, program)
+            assert (status, *run_answer(answer)[:2]) == (Status.OK, 1, Unit(op))
+            # All see the instruction; only its own unit ran.
+            for unit, stand_in in bench.stand_ins.items():
+                assert ctx.get(stand_in.control.instruction.as_value()) == int.from_bytes(
+                    program, "little")
+                assert ctx.get(stand_in.runs) == (unit <= op)
+
+    bench = Bench()
+    simulate(bench, process)
+
+
+def test_run_executes_in_order_and_counts_cycles_and_clamped_elements():
+    async def process(ctx, request):
+        program = [norm(n=7, dst0=1, clamped=200), norm(m=50, n=8, dst0=1, clamped=100),
+                   norm(m=5, n=9, dst0=2, op=Opcode.NORM_BACKWARD, clamped=1)]
+        status, answer = await request(Kind.RUN, b"".join(program))
+        assert status == Status.OK
+        assert run_answer(answer) == (3, Unit.NORM_BACKWARD, 3 * 37 + 1 + 50 + 5)
+        words = await request.read(Space.WIDE, 1, 2)
+        assert (words[0], words[12]) == (8, 9)
+        assert await status_of(request) == (0, 301, Status.OK, 0, Unit.NONE)
+        # The counter stays until a reset.
+        status, answer = await request(Kind.RUN, norm(clamped=255))
+        assert run_answer(answer) == (1, Unit.NORM_FORWARD, 38)
+        assert await status_of(request) == (0, 556, Status.OK, 0, Unit.NONE)
+        assert await request(Kind.RESET) == (Status.OK, b"")
+        assert await status_of(request) == CLEAR
+
+    simulate(Bench(), process)
+
+
+def test_run_takes_as_many_instructions_as_fit_a_frame():
+    async def process(ctx, request):
+        program = b"".join(norm(n=i + 1, dst0=i) for i in range(64))
+        status, answer = await request(Kind.RUN, program)
+        assert (status, run_answer(answer)[0]) == (Status.OK, 64)
+        words = await request.read(Space.WIDE, 0, 64)
+        assert [words[12 * i] for i in range(64)] == list(range(1, 65))
+
+    simulate(Bench(), process)
+
+
+def test_an_error_stops_the_run_and_stays_until_reset():
+    errors = [
+        (norm(m=0), Status.BAD_INSTRUCTION, Unit.NONE),
+        (norm(dst0=SMALL.wide_words), Status.ADDRESS, Unit.NORM_FORWARD),
+        (norm(m=40, dst0=0xFFFF, op=Opcode.QUANTISE), Status.ADDRESS, Unit.QUANTISE),
+        (norm(key1=HANG, op=Opcode.NORM_BACKWARD), Status.WATCHDOG, Unit.NORM_BACKWARD),
+        (norm(m=WATCHDOG + 1), Status.WATCHDOG, Unit.NORM_FORWARD),
+    ]
+
+    async def process(ctx, request):
+        for bad, status, unit in errors:
+            await request.write(Space.WIDE, 0, bytes(36))
+            program = norm(n=1, dst0=0) + norm(n=2, dst0=1) + bad + norm(n=3, dst0=2)
+            answer = await request(Kind.RUN, program)
+            assert (answer[0], *run_answer(answer[1])[:2]) == (status, 2, unit)
+            assert await status_of(request) == (0, 0, status, 2, unit)
+            # What ran before it stays; nothing after it runs, now or later.
+            words = await request.read(Space.WIDE, 0, 3)
+            assert (words[0], words[12], words[24]) == (1, 2, 0)
+            assert await request(Kind.RUN, norm(n=3, dst0=2)) == (Status.STICKY, b"")
+            assert await status_of(request) == (0, 0, status, 2, unit)
+            assert await request.read(Space.WIDE, 2, 1) == bytes(12)
+            assert await request(Kind.RESET) == (Status.OK, b"")
+            assert await status_of(request) == CLEAR
+            # The unit starts afresh.
+            again = max(unit, Unit.QUANTISE)
+            answer = await request(Kind.RUN, norm(m=7, n=9, dst0=2, op=again))
+            assert (answer[0], *run_answer(answer[1])) == (Status.OK, 1, again, 44)
+            assert (await request.read(Space.WIDE, 2, 1))[0] == 9
+
+    simulate(Bench(), process)
+
+
+def test_a_unit_may_take_as_long_as_the_watchdog_allows():
+    async def process(ctx, request):
+        assert (await request(Kind.RUN, norm(m=WATCHDOG)))[0] == Status.OK
+        assert (await request(Kind.RUN, norm(m=WATCHDOG + 1)))[0] == Status.WATCHDOG
+
+    simulate(Bench(), process)
+
+
+def test_a_repeated_run_is_answered_but_not_executed_again():
+    async def process(ctx, request):
+        async def wide():
+            return (await request.read(Space.WIDE, 0, 1))[0]
+
+        first = await request(Kind.RUN, norm(n=1, clamped=3), seq=77)
+        # The same frame again, after a damaged one, after other requests, or with another body.
+        assert await request(Kind.RUN, norm(n=1, clamped=3), seq=77) == first
+        assert (await request.wire(encode(77, Kind.RUN, b"")[:-2] + b"\xC0"))[2] == b"\1"
+        assert await request(Kind.RUN, norm(n=2), seq=77) == first
+        assert await status_of(request) == (1, 3, Status.OK, 0, Unit.NONE)
+        assert await wide() == 1
+        assert await request(Kind.RUN, b"", seq=77) == first
+        # Another seq is another RUN; the one before it is forgotten.
+        assert (await request(Kind.RUN, norm(n=2), seq=78))[0] == Status.OK
+        assert await wide() == 2
+        assert (await request(Kind.RUN, norm(n=3), seq=77))[0] == Status.OK
+        assert await wide() == 3
+        # HELLO and RESET forget.
+        for kind, body in ((Kind.HELLO, bytes([PROTOCOL_VERSION])), (Kind.RESET, b"")):
+            assert (await request(kind, body))[0] == Status.OK
+            value = await wide() + 1
+            assert (await request(Kind.RUN, norm(n=value), seq=77))[0] == Status.OK
+            assert await wide() == value
+
+    simulate(Bench(), process)
+
+
+def test_answers_of_every_length_are_repeated():
+    async def process(ctx, request):
+        refused = await request(Kind.RUN, b"x", seq=1)
+        assert refused == (Status.BAD_LENGTH, b"")
+        assert await request(Kind.RUN, norm(), seq=1) == refused
+        failed = await request(Kind.RUN, norm() + norm(key1=HANG), seq=2)
+        assert failed[0] == Status.WATCHDOG and len(failed[1]) == 6
+        assert await request(Kind.RUN, norm(), seq=2) == failed
+        sticky = await request(Kind.RUN, norm(), seq=3)
+        assert sticky == (Status.STICKY, b"")
+        assert await request(Kind.RUN, norm(), seq=3) == sticky
+
+    simulate(Bench(), process)
+
+
+def test_a_run_is_forgotten_after_a_window_of_other_requests():
+    async def process(ctx, request):
+        for count, executed in ((REPEAT_WINDOW - 1, False), (REPEAT_WINDOW, True)):
+            assert (await request(Kind.RUN, norm(clamped=1), seq=200))[0] == Status.OK
+            for _ in range(count):
+                before = await status_of(request)
+            assert (await request(Kind.RUN, norm(clamped=1), seq=200))[0] == Status.OK
+            assert (await status_of(request))[1] == before[1] + executed
+
+    simulate(Bench(), process)
+
+
+# What may run.
+
+GROUPED, PLAIN = SMALL, Params(sample_groups=1, channel_groups=1, rows=3, depth=2)
+
+GEMM = {"op": Opcode.GEMM, "m": 4, "k": 5, "n": 6, "key0": 2}
+QUANTISE = {"op": Opcode.QUANTISE, "m": 4, "n": 6}
+SORT = {"op": Opcode.SORT, "k": 5, "arg": 4}
+NORM = {"op": Opcode.NORM_FORWARD, "m": 4, "n": 6}
+BACKWARD = {"op": Opcode.NORM_BACKWARD, "m": 4, "n": 6}
+
+STREAM = GROUPED.stream_words
+
+CASES = [
+    # (machine, fields, changes, good)
+    *((GROUPED, f, {}, True) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD)),
+    *((PLAIN, f, {}, f is not SORT) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD)),
+    *((GROUPED, GEMM, {"op": op}, False) for op in (0, 6, 255)),
+    *((GROUPED, f, {"m": m}, good) for f in (GEMM, QUANTISE, NORM, BACKWARD)
+      for m, good in ((0, False), (1, True), (MAX_M, True), (MAX_M + 1, False), (0xFFFF, False))),
+    *((GROUPED, f, {"n": n}, good) for f in (GEMM, QUANTISE, NORM, BACKWARD)
+      for n, good in ((0, False), (1, True), (MAX_N, True), (MAX_N + 1, False), (0xFFFF, False))),
+    *((GROUPED, f, {"k": k}, good) for f in (GEMM, SORT)
+      for k, good in ((0, False), (1, True), (MAX_K, True), (MAX_K + 1, False), (0xFFFF, False))),
+    # Fields that an operation does not use may hold anything.
+    (GROUPED, SORT, {"m": 0, "n": 0xFFFF, "shift": 99}, True),
+    (GROUPED, NORM, {"k": 0, "shift": 99, "arg": 99, "key0": 0xFFFFFFFF}, True),
+    (GROUPED, QUANTISE, {"k": 0, "shift": 99, "arg": 255}, True),
+    (GROUPED, GEMM, {"arg": 255, "key0": 0xABCD0001, "key1": 7}, True),
+    # GEMM.
+    *((GROUPED, GEMM, {"shift": s}, s < 32) for s in (0, 31, 32, 255)),
+    *((GROUPED, GEMM, {"key0": t}, good) for t, good in (
+        (0, False), (0xFFFF0000, False), (STREAM // 4, True), (STREAM // 4 + 1, False),
+        (0xFFFF, False))),
+    (GROUPED, GEMM, {"flags": GemmFlag.UNSIGNED, "key0": STREAM // 5}, True),
+    (GROUPED, GEMM, {"flags": GemmFlag.UNSIGNED, "key0": STREAM // 4}, False),
+    (GROUPED, GEMM, {"m": 1, "key0": STREAM}, True),
+    (GROUPED, GEMM, {"m": MAX_M, "key0": STREAM}, False),
+    (GROUPED, GEMM, {"m": MAX_M, "flags": GemmFlag.UNSIGNED, "key0": 0x8000}, False),
+    *((GROUPED, GEMM, {"flags": 1 << bit}, bit < 6) for bit in range(8)),
+    *((PLAIN, GEMM, {"flags": 1 << bit}, bit < 3) for bit in range(8)),
+    *((GROUPED, GEMM, {"flags": GemmFlag.ROW_GROUPS, "arg": a}, a & 15 < 4)
+      for a in (0, 3, 4, 15, 0xF3)),
+    *((GROUPED, GEMM, {"flags": GemmFlag.COL_GROUPS, "arg": a}, a >> 4 < 4)
+      for a in (0, 0x30, 0x40, 0xF0, 0x3F)),
+    # QUANTISE.
+    *((GROUPED, QUANTISE, {"flags": flags}, good) for flags, good in (
+        (QuantiseFlag.UNSIGNED | QuantiseFlag.PER_COLUMN | QuantiseFlag.STOCHASTIC, True),
+        (QuantiseFlag.GROUPED, True), (QuantiseFlag.GROUPED | QuantiseFlag.STOCHASTIC, True),
+        (QuantiseFlag.GROUPED | QuantiseFlag.UNSIGNED, False),
+        (QuantiseFlag.GROUPED | QuantiseFlag.PER_COLUMN, False), (16, False), (128, False))),
+    (GROUPED, QUANTISE, {"flags": QuantiseFlag.GROUPED, "arg": 1}, False),
+    (PLAIN, QUANTISE, {"flags": QuantiseFlag.GROUPED}, False),
+    (PLAIN, QUANTISE, {"flags": QuantiseFlag.STOCHASTIC, "arg": 128}, True),
+    # SORT.
+    *((GROUPED, SORT, {"arg": a}, 1 <= a <= 4) for a in (0, 1, 4, 5, 255)),
+    (GROUPED, SORT, {"flags": 1}, False),
+    # Norms.
+    *((GROUPED, NORM, {"flags": flags}, flags < 4)
+      for flags in (NormFlag.RELU, NormFlag.INFERENCE, 3, 4, 128)),
+    (GROUPED, BACKWARD, {"flags": NormFlag.RELU}, False),
+]
+
+
+def model_accepts(params, fields):
+    try:
+        check(params, fields)
+    except RunError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("params", [GROUPED, PLAIN], ids=lambda params: params.name)
+def test_instructions_that_cannot_run_are_refused(params):
+    dut = InstructionCheck(params)
+
+    async def process(ctx):
+        for machine, fields, changes, good in CASES:
+            if machine is params:
+                fields = unpack_instruction(instruction(**{**fields, **changes}))
+                for name, value in fields.items():
+                    ctx.set(dut.instruction[name], value)
+                for _ in range(dut.LATENCY):
+                    await ctx.tick()
+                assert ctx.get(dut.good) == good, fields
+                assert model_accepts(params, fields) == good, fields
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(process)
+    simulator.run()
