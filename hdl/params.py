@@ -15,9 +15,23 @@ import json
 from dataclasses import asdict, dataclass
 
 __all__ = [
-    "ACC_BITS", "ARITHMETICS", "GROUP_CHOICES", "INDEX_BITS", "MAX_K", "MAX_M", "MAX_N",
-    "NORM_FRACTION", "NORM_IN_BITS", "NUMERICS_VERSION", "PARAMETER_FRACTION", "PROTOCOL_VERSION",
-    "Params", "WIDE_BITS", "XHAT_FRACTION", "ParameterError", "parse_groups",
+    "ACC_BITS",
+    "ARITHMETICS",
+    "GROUP_CHOICES",
+    "INDEX_BITS",
+    "MAX_K",
+    "MAX_M",
+    "MAX_N",
+    "NORM_FRACTION",
+    "NORM_IN_BITS",
+    "NUMERICS_VERSION",
+    "PARAMETER_FRACTION",
+    "PROTOCOL_VERSION",
+    "WIDE_BITS",
+    "XHAT_FRACTION",
+    "ParameterError",
+    "Params",
+    "parse_groups",
 ]
 
 #: Raised whenever a model function's result changes (see docs/numerics.md).

@@ -10,7 +10,12 @@ from sim.model.requantise import requantise, safe_shift
 from sim.model.rounding import bit_length
 from sim.model.scale import Scale
 from sim.model.softmax import (
-    GRADIENT_FRACTION, LOGIT_FRACTION, LOSS_FRACTION, cross_entropy, exponential, logarithm,
+    GRADIENT_FRACTION,
+    LOGIT_FRACTION,
+    LOSS_FRACTION,
+    cross_entropy,
+    exponential,
+    logarithm,
 )
 from sim.model.update import sgd
 

@@ -1,0 +1,62 @@
+"""hdl.params: ranges are refused in sentences, widths are derived."""
+
+import itertools
+
+import pytest
+
+from hdl.params import ACC_BITS, MAX_K, ParameterError, Params, parse_groups
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("bits", 1), ("bits", 9), ("bits", 4.0), ("bits", True), ("rows", 0), ("rows", 65),
+    ("cols", 0), ("depth", 17), ("memory", 3), ("arith", "fp99"), ("sample_groups", 3),
+    ("channel_groups", 16),
+])
+def test_a_value_out_of_range_is_one_sentence(field, value):
+    with pytest.raises(ParameterError) as refused:
+        Params(**{field: value})
+    assert str(value) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "x", "3", "4x", "4x4x4", "0x4", "4,4", "-1"])
+def test_groups_that_are_none_are_refused(text):
+    with pytest.raises(ParameterError, match="groups must be SxC or C"):
+        parse_groups(text)
+
+
+def test_plain_integers_have_no_groups():
+    with pytest.raises(ParameterError, match="arith int has no groups"):
+        Params(arith="int")
+    assert Params(arith="int", sample_groups=1, channel_groups=1).max_groups == 1
+
+
+def test_no_gemm_of_any_machine_leaves_the_accumulators():
+    bits, groups = 8, 8
+    # Streamed -2**(b-1), stationary B, and the row of ones scaled by 2**(b-1).
+    worst = MAX_K * (2**bits - 1) * (2 ** (bits - 1) - 1) << groups - 1
+    assert worst < 2 ** (ACC_BITS - 1)
+
+
+@pytest.mark.parametrize(("bits", "rows", "depth", "groups"), list(itertools.product(
+    (2, 3, 8), (1, 2, 3, 9), (1, 4), (1, 2, 8))))
+def test_partial_sums_need_every_bit(bits, rows, depth, groups):
+    params = Params(bits=bits, rows=rows, depth=depth, sample_groups=1, channel_groups=groups)
+    # Horner's rule with the marks where they hurt most: before the last rows.
+    product = depth * 2 ** (bits - 1) * params.qmax
+    worst = 0
+    for row in range(rows):
+        if row and rows - row <= groups - 1:
+            worst *= 2
+        worst += product
+    assert worst < 2 ** (params.psum_bits - 1)
+    assert worst >= 2 ** (params.psum_bits - 2)
+
+
+def test_everything_that_decides_the_machine_is_in_the_fingerprint():
+    base = Params()
+    for change in ({"bits": 5}, {"sample_groups": 1}, {"channel_groups": 8}, {"rows": 4},
+                   {"cols": 4}, {"depth": 2}, {"memory": 16}):
+        assert Params(**change).fingerprint != base.fingerprint
+    flat = {"sample_groups": 1, "channel_groups": 1}
+    assert Params(**flat).fingerprint != Params(**flat, arith="int").fingerprint
+    assert len(base.fingerprint) == 32
