@@ -1,0 +1,1 @@
+"""The systolic array: elements, the mesh that connects them, and its delay lines."""
