@@ -1,0 +1,398 @@
+"""The backward L1 norm: the unit of ``NORM_BACKWARD``."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.norm.backward_lane import (
+    BACKWARD_CONTROL,
+    GATED,
+    PRODUCTS,
+    QUOTIENT_BITS,
+    RESULT,
+    TOTAL_BITS,
+    A,
+    B,
+    BackwardLane,
+    Result,
+    T,
+)
+from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation
+from hdl.norm.rows import ColumnTiles, RowReader
+from hdl.protocol import STATE_ROWS, StateRow
+from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
+
+__all__ = ["NormBackward"]
+
+
+class NormBackward(wiring.Component):
+    """The gradient of the L1 norm with respect to its input; ``sim.model.norm.l1_backward``.
+
+    Goes over the tiles of ``cols`` columns three times: for the smallest deviation; over all
+    rows of dy and their contexts for the largest gradient, two cycles per row; and, tile after
+    tile, over the rows for the sums, through the divisions, and over the rows again for dx, two
+    cycles per row each; then four rows of the state. A row is read before it is written, so the
+    source may be the destination.
+
+    Nothing is clamped and nothing can stall the unit.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+
+    Members
+    -------
+    control : Out(UnitPort)
+    wide_r : Out(ReadPort(wide_word(params)))
+    wide_w : Out(WritePort(wide_word(params)))
+    """
+    def __init__(self, params):
+        self.params = params
+        self.divider = LaneDivider(params.cols, TOTAL_BITS, QUOTIENT_BITS)
+        super().__init__({
+            "control": Out(UnitPort()),
+            "wide_r": Out(ReadPort(wide_word(params))),
+            "wide_w": Out(WritePort(wide_word(params))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.control = control = _Control(self.params)
+        m.submodules.divider = divider = self.divider
+        m.submodules.extreme = extreme = _ExtremeLength(len(divider.length))
+        m.d.comb += [
+            control.start.eq(self.control.start),
+            control.instruction.eq(self.control.instruction),
+            self.control.done.eq(control.done),
+            self.wide_r.en.eq(control.read),
+            self.wide_r.addr.eq(control.read_addr),
+            self.wide_w.en.eq(control.write),
+            self.wide_w.addr.eq(control.write_addr),
+            divider.start.eq(control.divide),
+            divider.operation.eq(control.operation),
+            divider.denominator.eq(self.control.instruction.m),
+            control.divided.eq(divider.done),
+            extreme.clear.eq(control.clear_extreme),
+            extreme.smallest.eq(control.smallest),
+            extreme.join.eq(divider.take.any() & control.measuring),
+            control.extreme.eq(extreme.o),
+        ]
+        for group, length in enumerate(divider.length):
+            m.d.comb += extreme.length[group].eq(length)
+        for j in range(self.params.cols):
+            group = j // divider.SPAN
+            m.submodules[f"lane_{j}"] = lane = BackwardLane()
+            m.d.comb += [
+                lane.control.eq(control.lanes),
+                lane.used.eq(control.used[j]),
+                lane.i.eq(self.wide_r.data[j]),
+                divider.numerator[j].eq(lane.total),
+                divider.value[j].eq(lane.scan),
+                lane.take.eq(divider.take[j]),
+                lane.quotient.eq(divider.quotient[group]),
+                lane.excess.eq(divider.length[group] - control.deviation_bits),
+                self.wide_w.data[j].eq(lane.o),
+            ]
+            if j == 0:
+                m.d.comb += control.product.eq(lane.product)
+        return m
+
+
+class _ExtremeLength(wiring.Component):
+    """The largest bit length, or the smallest that is not 0; two cycles after ``join``.
+
+    The smallest is sought as the largest ``-length`` modulo 32, of which 0 is 0.
+    """
+    def __init__(self, groups):
+        super().__init__({
+            "clear": In(1),
+            "smallest": In(1),
+            "join": In(1),
+            "length": In(LENGTH_BITS).array(groups),
+            "o": Out(LENGTH_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        keys = []
+        for group, length in enumerate(self.length):
+            key = Signal(LENGTH_BITS, name=f"key_{group}")
+            m.d.sync += key.eq(Mux(self.join, Mux(self.smallest, -length, length), 0))
+            keys.append(key)
+        largest = Signal(LENGTH_BITS)
+        keys.append(largest)
+        # A tree, pair by pair.
+        while len(keys) > 1:
+            pairs = [Mux(a > b, a, b) for a, b in zip(keys[::2], keys[1::2], strict=False)]
+            keys = pairs + (keys[-1:] if len(keys) % 2 else [])
+        with m.If(self.clear):
+            m.d.sync += largest.eq(0)
+        with m.Else():
+            m.d.sync += largest.eq(keys[0])
+        m.d.comb += self.o.eq(Mux(self.smallest, -largest, largest))
+        return m
+
+
+class _Loop(enum.Enum, shape=2):
+    """What the tiles are gone through for."""
+    DEVIATIONS = 0
+    MAGNITUDES = 1
+    CHANNELS = 2
+
+
+class _Control(wiring.Component):
+    """The sequence of the unit: which rows are read, and what the lanes do with them."""
+    def __init__(self, params):
+        self.params = params
+        super().__init__({
+            "start": In(1),
+            "instruction": In(INSTRUCTION_LAYOUT),
+            "done": Out(1),
+            "read": Out(1),
+            "read_addr": Out(ADDRESS_BITS),
+            "write": Out(1),
+            "write_addr": Out(ADDRESS_BITS),
+            "divide": Out(1),
+            "operation": Out(Operation),
+            "divided": In(1),
+            # Lengths are measured for the extreme one, the smallest or the largest.
+            "measuring": Out(1),
+            "smallest": Out(1),
+            "clear_extreme": Out(1),
+            "extreme": In(LENGTH_BITS),
+            "deviation_bits": Out(LENGTH_BITS),
+            # The product of a channel is there.
+            "product": In(1),
+            "used": Out(params.cols),
+            "lanes": Out(BACKWARD_CONTROL),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.tiles = tiles = ColumnTiles(self.params.cols)
+        m.submodules.reader = reader = RowReader(paired=True)
+        m.submodules.writer = writer = _Writer()
+        fields, lanes = self.instruction, self.lanes
+        dy, context, state = (Signal(ADDRESS_BITS) for _ in range(3))
+        loop = Signal(_Loop)
+        grad_bits = Signal(LENGTH_BITS)
+        m.d.comb += [
+            tiles.n.eq(fields.n),
+            reader.rows.eq(fields.m),
+            reader.spaced.eq(1),
+            reader.base.eq(dy),
+            reader.second.eq(context),
+            self.read.eq(reader.en),
+            self.read_addr.eq(reader.addr),
+            writer.instruction.eq(fields),
+            writer.start.eq(self.start),
+            writer.state.eq(state),
+            self.write.eq(writer.en),
+            self.write_addr.eq(writer.addr),
+            self.used.eq(tiles.used),
+            self.smallest.eq(loop == _Loop.DEVIATIONS),
+            # g = floor(dy * 2**(25 - bits)) = floor(dy * 2**(31 - bits) / 2**6)
+            lanes.shift.eq(~grad_bits),
+            lanes.result.eq(writer.result),
+            lanes.bits.eq(Mux(writer.row == StateRow.GRAD_BITS, grad_bits, self.deviation_bits)),
+        ]
+
+        # rows[c]: a row of which dy was on the read port c cycles ago.
+        way = Signal(READ_LATENCY - 1 + writer.STAGES)
+        rows = way[READ_LATENCY - 1:]
+        drained = Signal()
+        m.d.sync += way.eq(Cat(reader.row, way))
+        m.d.comb += [
+            drained.eq(~reader.busy & ~way.any()),
+            writer.rows.eq(rows),
+            lanes.dy.eq(rows[0]),
+            lanes.context.eq(rows[1]),
+        ]
+
+        def read(following):
+            m.d.comb += reader.start.eq(1)
+            m.next = following
+
+        def divide(operation, following):
+            m.d.comb += [self.divide.eq(1), self.operation.eq(operation)]
+            m.next = following
+
+        def multiply(a, b, following):
+            m.d.comb += [lanes.multiply.eq(1), lanes.a.eq(a), lanes.b.eq(b)]
+            m.next = following
+
+        def save(row, following):
+            m.d.comb += [writer.save.eq(1), writer.row.eq(row)]
+            m.next = following
+
+        parameter = Signal(range(STATE_ROWS))
+        m.d.sync += self.done.eq(0)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += loop.eq(_Loop.DEVIATIONS)
+                m.d.comb += self.clear_extreme.eq(1)
+                with m.If(self.start):
+                    m.next = "REWIND"
+
+            # Of all tiles, and of every tile, in turn.
+            with m.State("REWIND"):
+                m.d.comb += [tiles.first.eq(1), lanes.clear_scan.eq(1)]
+                m.d.sync += [dy.eq(fields.src0), context.eq(fields.dst1), state.eq(fields.src1)]
+                m.next = "TILE"
+            with m.State("TILE"):
+                m.d.sync += parameter.eq(0)
+                with m.If(loop == _Loop.MAGNITUDES):
+                    read("MAGNITUDES")
+                with m.Else():
+                    m.d.comb += [
+                        lanes.clear.eq(1), lanes.clear_sums.eq(1), lanes.clear_scan.eq(1),
+                        reader.base.eq(state), reader.rows.eq(StateRow.DEVIATION + 1),
+                        reader.spaced.eq(0),
+                    ]
+                    read("PARAMETERS")
+            with m.State("NEXT"):
+                m.d.comb += tiles.step.eq(1)
+                m.d.sync += [dy.eq(dy + fields.m), context.eq(context + fields.m),
+                             state.eq(state + STATE_ROWS)]
+                m.next = "TILE"
+                with m.If(tiles.last):
+                    m.d.comb += self.clear_extreme.eq(1)
+                    m.next = "REWIND"
+                    with m.Switch(loop):
+                        with m.Case(_Loop.DEVIATIONS):
+                            m.d.sync += [loop.eq(_Loop.MAGNITUDES),
+                                         self.deviation_bits.eq(self.extreme)]
+                        with m.Case(_Loop.MAGNITUDES):
+                            m.d.sync += [loop.eq(_Loop.CHANNELS), grad_bits.eq(self.extreme)]
+                        with m.Case(_Loop.CHANNELS):
+                            m.d.sync += self.done.eq(1)
+                            m.next = "IDLE"
+
+            # Rows of the state, and magnitudes.
+            with m.State("PARAMETERS"):
+                m.d.sync += parameter.eq(parameter + rows[GATED])
+                m.d.comb += [
+                    lanes.gamma.eq(rows[GATED] & (parameter == StateRow.GAMMA)),
+                    lanes.scan.eq(rows[GATED] & (parameter == StateRow.DEVIATION)),
+                ]
+                with m.If(drained & (loop == _Loop.DEVIATIONS)):
+                    divide(Operation.LENGTH, "MEASURE")
+                with m.Elif(drained):
+                    read("SUMS")
+            with m.State("MAGNITUDES"):
+                m.d.comb += [lanes.gate.eq(1), lanes.scan.eq(rows[GATED])]
+                with m.If(drained):
+                    m.next = "NEXT"
+                    with m.If(tiles.last):
+                        divide(Operation.LENGTH, "MEASURE")
+            with m.State("MEASURE"):
+                m.d.comb += self.measuring.eq(1)
+                with m.If(self.divided):
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                m.next = "NEXT"
+
+            # One tile's channels.
+            with m.State("SUMS"):
+                first, second = PRODUCTS
+                m.d.comb += [
+                    lanes.gate.eq(1),
+                    lanes.sign.eq(rows[GATED]),
+                    lanes.accumulate.eq(1),
+                    lanes.multiply.eq(rows[first] | rows[second]),
+                    lanes.a.eq(A.GRADIENT),
+                    lanes.b.eq(Mux(rows[first], B.XHAT, B.ONE)),
+                ]
+                with m.If(drained):
+                    divide(Operation.DIVIDE, "GRAD_BETA")
+            with m.State("GRAD_BETA"):
+                m.d.comb += lanes.divided_offset.eq(1)
+                with m.If(self.divided):
+                    m.d.comb += lanes.exchange.eq(1)
+                    m.next = "SAVE_GRAD_BETA"
+            with m.State("SAVE_GRAD_BETA"):
+                divide(Operation.DIVIDE, "GRAD_GAMMA")
+                save(StateRow.GRAD_BETA, "GRAD_GAMMA")
+            with m.State("GRAD_GAMMA"):
+                m.d.comb += lanes.divided_gamma.eq(1)
+                with m.If(self.divided):
+                    m.d.comb += lanes.clear_sums.eq(1)
+                    multiply(A.GRAD_GAMMA, B.SIGNS, "CENTRE")
+            with m.State("CENTRE"):
+                m.d.comb += lanes.accumulate.eq(1)
+                with m.If(self.product):
+                    divide(Operation.DIVIDE, "OFFSET")
+            with m.State("OFFSET"):
+                m.d.comb += lanes.divided_offset.eq(1)
+                with m.If(self.divided):
+                    divide(Operation.INVERT, "INVERT")
+            with m.State("INVERT"):
+                m.d.comb += lanes.inverted.eq(1)
+                with m.If(self.divided):
+                    multiply(A.GAMMA, B.FACTOR, "FACTOR")
+            with m.State("FACTOR"):
+                m.d.comb += lanes.scaled.eq(1)
+                with m.If(self.product):
+                    m.next = "SAVE_GRAD_GAMMA"
+            with m.State("SAVE_GRAD_GAMMA"):
+                save(StateRow.GRAD_GAMMA, "SAVE_GRAD_BITS")
+            with m.State("SAVE_GRAD_BITS"):
+                save(StateRow.GRAD_BITS, "SAVE_DEVIATION_BITS")
+            with m.State("SAVE_DEVIATION_BITS"):
+                save(StateRow.DEVIATION_BITS, "BEGIN_OUTPUT")
+            with m.State("BEGIN_OUTPUT"):
+                read("OUTPUT")
+            with m.State("OUTPUT"):
+                m.d.comb += [
+                    lanes.gate.eq(1),
+                    lanes.multiply.eq(rows[T]),
+                    lanes.a.eq(A.T),
+                    lanes.b.eq(B.FACTOR),
+                    writer.active.eq(1),
+                ]
+                with m.If(drained):
+                    m.next = "NEXT"
+        return m
+
+
+class _Writer(wiring.Component):
+    """Which result the lanes put out, and where it goes, one cycle later, in the wide memory."""
+    #: Cycles after a row was on the read port in which something is left to do.
+    STAGES = RESULT + 1
+
+    def __init__(self):
+        super().__init__({
+            "start": In(1),
+            "instruction": In(INSTRUCTION_LAYOUT),
+            # The output pass.
+            "active": In(1),
+            "rows": In(self.STAGES),
+            # Save this row of the state at ``state``.
+            "save": In(1),
+            "row": In(StateRow),
+            "state": In(ADDRESS_BITS),
+            "result": Out(Result),
+            "en": Out(1),
+            "addr": Out(ADDRESS_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        dx = Signal(ADDRESS_BITS)
+        m.d.sync += self.en.eq(0)
+        with m.If(self.start):
+            m.d.sync += dx.eq(self.instruction.dst0)
+        with m.Elif(self.save):
+            with m.Switch(self.row):
+                with m.Case(StateRow.GRAD_BETA):
+                    m.d.comb += self.result.eq(Result.GRAD_BETA)
+                with m.Case(StateRow.GRAD_GAMMA):
+                    m.d.comb += self.result.eq(Result.GRAD_GAMMA)
+                with m.Default():
+                    m.d.comb += self.result.eq(Result.BITS)
+            m.d.sync += [self.en.eq(1), self.addr.eq(self.state + self.row)]
+        with m.Elif(self.active & self.rows[RESULT]):
+            m.d.comb += self.result.eq(Result.DX)
+            m.d.sync += [self.en.eq(1), self.addr.eq(dx), dx.eq(dx + 1)]
+        return m

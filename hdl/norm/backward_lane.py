@@ -1,0 +1,312 @@
+"""The datapath of one lane of the backward L1 norm."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.norm.arithmetic import Multiplier
+from hdl.norm.context import CONTEXT, GAMMA_BITS, XHAT_BITS
+from hdl.norm.reciprocal import COUNT_BITS, LENGTH_BITS, RECIPROCAL_BITS, VALUE_BITS
+from hdl.params import WIDE_BITS, XHAT_FRACTION
+from hdl.relu import ReluGradient
+
+__all__ = ["BACKWARD_CONTROL", "GATED", "GRADIENT", "PRODUCTS", "QUOTIENT_BITS", "RESULT",
+           "TOTAL_BITS", "A", "B", "BackwardLane", "Result", "T"]
+
+#: Width of g: -2**25 <= g < 2**25. The model's GRADIENT_BITS and the sign.
+GRADIENT_BITS = 26
+#: Width of the sum of g * xhat over 511 rows. A mean of |xhat| is below 2**11: for a deviation
+#: s >= 2 it is at most ``2**10 (s + 1) / s + 1/2`` because s is the floor of the mean of |d|, and
+#: for s = 1, where xhat = 2**10 d exactly, it is below 2**10 * 2. So |sum| < 511 * 2**36.
+TOTAL_BITS = 25 + 11 + COUNT_BITS + 1
+#: Width of the sum divided by the count.
+QUOTIENT_BITS = 25 + 11 + 1
+#: Width of grad_gamma, which lies in [-2**26, 2**26).
+GRAD_GAMMA_BITS = QUOTIENT_BITS - XHAT_FRACTION
+#: Width of centre - grad_beta and of g + that: |centre| <= 2**26, -2**25 <= grad_beta < 2**25.
+OFFSET_BITS = 28
+#: Width of t: as above, and sign * grad_gamma; below 2**27 + 2**26.
+T_BITS = 29
+#: Width of c: -2**15 * 2**16 / 2**15 <= c < 2**16.
+C_BITS = 17
+#: Fraction bits of gamma * r that c drops, and of t * c that dx drops at least.
+C_SHIFT, DX_SHIFT = 15, 14
+#: Width of t * c, below 3 * 2**42, without all but one of these: 3 * 2**29. So |dx| < 2**31.
+DX_BITS = 32
+
+# A row's way through a lane: the cycle, counted from that in which the element of dy is on the
+# read port, in which a value is in its register. The context follows dy by one cycle.
+GATED = 2
+GRADIENT = 3
+#: The two products of a row in the sums: g * xhat, and g * 1.
+PRODUCTS = GRADIENT, GRADIENT + 1
+T = 5
+RESULT = T + Multiplier.LATENCY + 2
+
+
+class A(enum.Enum, shape=2):
+    """First operand of the multiplier."""
+    GRADIENT = 0
+    GRAD_GAMMA = 1
+    GAMMA = 2
+    T = 3
+
+
+class B(enum.Enum, shape=2):
+    """Second operand of the multiplier."""
+    XHAT = 0
+    ONE = 1
+    SIGNS = 2
+    #: The reciprocal r, and from then on c.
+    FACTOR = 3
+
+
+class Result(enum.Enum, shape=2):
+    """What a lane puts out in the next cycle."""
+    DX = 0
+    GRAD_BETA = 1
+    GRAD_GAMMA = 2
+    #: ``bits``, the same in all lanes.
+    BITS = 3
+
+
+#: What all lanes are told.
+BACKWARD_CONTROL = data.StructLayout({
+    # The word on the read port is dy, or a row of the state; the context of the dy before it.
+    "dy": 1, "context": 1,
+    #: The rectifier's mask counts.
+    "gate": 1,
+    #: Gated is gamma.
+    "gamma": 1,
+    #: Join gated to the magnitudes.
+    "scan": 1,
+    #: No magnitudes.
+    "clear_scan": 1,
+    #: Set the sums of products to 0.
+    "clear_sums": 1,
+    #: Set the sum of signs and the offset to 0.
+    "clear": 1,
+    #: Bits to shift dy to the left, for a g of 32 bits of which the top 26 are taken.
+    "shift": LENGTH_BITS,
+    #: Add the sign of d to their sum.
+    "sign": 1,
+    "multiply": 1, "a": A, "b": B,
+    #: Products are added to the sums.
+    "accumulate": 1,
+    #: Exchange the two sums.
+    "exchange": 1,
+    #: The product is gamma * r.
+    "scaled": 1,
+    # What the divider's results are.
+    "divided_offset": 1, "divided_gamma": 1, "inverted": 1,
+    "result": Result,
+    "bits": LENGTH_BITS,
+})
+
+
+class BackwardLane(wiring.Component):
+    """The datapath of one column: one row every two cycles, dy in the first, its context next.
+
+    dy -> mask -> |dy| for the magnitudes; -> shift -> g -> g * xhat and g to the sums;
+    g + offset - sign grad_gamma -> t -> t * c -> shift and round -> dx.
+
+    One multiplier makes all products. Two sums take turns: every product is added to the older
+    one, so that the sum of g * 1, which came last, is then at ``total``, and ``exchange`` brings
+    that of g * xhat. Products of a channel (signs * grad_gamma, gamma * r) use the same path.
+
+    dx of the row on ``i`` in cycle 0 is on ``o`` in cycle ``RESULT + 1``.
+
+    Members
+    -------
+    control : In(BACKWARD_CONTROL)
+    used : In(1)
+        The lane holds a column; otherwise it has no magnitude.
+    i : In(signed(WIDE_BITS))
+        The lane's element on the read port.
+    take : In(1)
+        ``quotient`` and ``excess`` are this lane's.
+    quotient : In(signed(QUOTIENT_BITS))
+    excess : In(LENGTH_BITS)
+        Length of the deviation beyond the smallest one's.
+    total : Out(signed(TOTAL_BITS))
+    scan : Out(VALUE_BITS)
+        The OR of all magnitudes since ``clear_scan``: it has the bit length of the largest.
+    product : Out(1)
+        A product is being added to the sums, or taken.
+    o : Out(signed(WIDE_BITS))
+    """
+    def __init__(self):
+        super().__init__({
+            "control": In(BACKWARD_CONTROL),
+            "used": In(1),
+            "i": In(signed(WIDE_BITS)),
+            "take": In(1),
+            "quotient": In(signed(QUOTIENT_BITS)),
+            "excess": In(LENGTH_BITS),
+            "total": Out(signed(TOTAL_BITS)),
+            "scan": Out(VALUE_BITS),
+            "product": Out(1),
+            "o": Out(signed(WIDE_BITS)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        control = self.control
+        m.submodules.front = front = _Front()
+        m.submodules.channel = channel = _Channel()
+        m.submodules.multiplier = multiplier = Multiplier(T_BITS)
+        m.d.comb += [
+            front.control.eq(control), front.i.eq(self.i), front.used.eq(self.used),
+            self.scan.eq(front.scan),
+            channel.control.eq(control), channel.gated.eq(front.gated),
+            channel.take.eq(self.take), channel.quotient.eq(self.quotient),
+            channel.excess.eq(self.excess),
+            channel.product.eq(multiplier.o), channel.product_valid.eq(multiplier.valid),
+            self.product.eq(multiplier.valid),
+        ]
+
+        # The sums.
+        signs = Signal(signed(COUNT_BITS + 1))
+        older = Signal(signed(TOTAL_BITS))
+        with m.If(control.clear):
+            m.d.sync += signs.eq(0)
+        with m.Elif(control.sign & front.nonzero):
+            m.d.sync += signs.eq(signs + Mux(front.negative, -1, 1))
+        with m.If(control.clear_sums):
+            m.d.sync += [self.total.eq(0), older.eq(0)]
+        with m.Elif(control.exchange | control.accumulate & multiplier.valid):
+            m.d.sync += [self.total.eq(older + multiplier.o), older.eq(self.total)]
+
+        # t, in two stages.
+        u = Signal(signed(OFFSET_BITS), reset_less=True)
+        t = Signal(signed(T_BITS), reset_less=True)
+        negative, nonzero = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            u.eq(front.gradient + channel.offset),
+            negative.eq(front.negative), nonzero.eq(front.nonzero),
+        ]
+        step = Signal(signed(GRAD_GAMMA_BITS))
+        m.d.comb += step.eq((channel.grad_gamma.as_unsigned() & nonzero.replicate(GRAD_GAMMA_BITS))
+                            ^ (nonzero & ~negative).replicate(GRAD_GAMMA_BITS))
+        m.d.sync += t.eq(u + step + (nonzero & ~negative))
+
+        # Products.
+        m.d.comb += multiplier.en.eq(control.multiply)
+        with m.Switch(control.a):
+            for a, value in ((A.GRADIENT, front.gradient), (A.GRAD_GAMMA, channel.grad_gamma),
+                             (A.GAMMA, channel.gamma), (A.T, t)):
+                with m.Case(a):
+                    m.d.comb += multiplier.a.eq(value)
+        with m.Switch(control.b):
+            for b, value in ((B.XHAT, front.xhat), (B.ONE, 1), (B.SIGNS, signs),
+                             (B.FACTOR, channel.factor)):
+                with m.Case(b):
+                    m.d.comb += multiplier.b.eq(value)
+
+        # dx: shift, then round.
+        shifted = Signal(signed(DX_BITS), reset_less=True)
+        dx = Signal(signed(DX_BITS - 1), reset_less=True)
+        m.d.sync += [
+            shifted.eq((multiplier.o >> DX_SHIFT - 1) >> channel.excess_held),
+            dx.eq(shifted + 1 >> 1),
+        ]
+        with m.Switch(control.result):
+            for result, value in ((Result.DX, dx), (Result.GRAD_BETA, channel.offset),
+                                  (Result.GRAD_GAMMA, channel.grad_gamma),
+                                  (Result.BITS, control.bits)):
+                with m.Case(result):
+                    m.d.sync += self.o.eq(value)
+        return m
+
+
+class _Front(wiring.Component):
+    """From the read port to g: dy and its context meet, dy is masked, measured and scaled."""
+    def __init__(self):
+        super().__init__({
+            "control": In(BACKWARD_CONTROL),
+            "used": In(1),
+            "i": In(signed(WIDE_BITS)),
+            "gated": Out(signed(WIDE_BITS)),
+            "scan": Out(VALUE_BITS),
+            # In cycles GATED and GRADIENT.
+            "xhat": Out(signed(XHAT_BITS)),
+            "negative": Out(1),
+            "nonzero": Out(1),
+            # In both PRODUCTS cycles.
+            "gradient": Out(signed(GRADIENT_BITS)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        control = self.control
+        m.submodules.relu = relu = ReluGradient(WIDE_BITS)
+        context = data.View(CONTEXT, self.i)
+        dy = Signal(signed(WIDE_BITS), reset_less=True)
+        m.d.comb += [relu.i.eq(dy), relu.mask.eq(context.mask | ~control.gate)]
+        with m.If(control.dy):
+            m.d.sync += dy.eq(self.i)
+        with m.If(control.context):
+            m.d.sync += [
+                self.gated.eq(relu.o),
+                self.xhat.eq(context.xhat),
+                self.negative.eq(context.negative),
+                self.nonzero.eq(context.nonzero),
+            ]
+
+        # -2**31 has the magnitude 2**31 - 1: at least its length.
+        magnitude = Signal(VALUE_BITS)
+        opposite = Signal(VALUE_BITS + 1)
+        m.d.comb += [
+            opposite.eq(-self.gated),
+            magnitude.eq(Mux(self.gated < 0, Cat(opposite[:-2], opposite[-2:].any()), self.gated)),
+        ]
+        with m.If(control.clear_scan):
+            m.d.sync += self.scan.eq(0)
+        with m.Elif(control.scan & self.used):
+            m.d.sync += self.scan.eq(self.scan | magnitude)
+
+        scaled = Signal(WIDE_BITS)
+        m.d.comb += scaled.eq(self.gated << control.shift)
+        m.d.sync += self.gradient.eq(scaled[WIDE_BITS - GRADIENT_BITS:])
+        return m
+
+
+class _Channel(wiring.Component):
+    """What a lane keeps during a tile: gamma and what is divided."""
+    def __init__(self):
+        super().__init__({
+            "control": In(BACKWARD_CONTROL),
+            "gated": In(signed(WIDE_BITS)),
+            "take": In(1),
+            "quotient": In(signed(QUOTIENT_BITS)),
+            "excess": In(LENGTH_BITS),
+            "product": In(signed(T_BITS + Multiplier.B_BITS)),
+            "product_valid": In(1),
+            "gamma": Out(signed(GAMMA_BITS)),
+            # grad_beta, and then centre - grad_beta.
+            "offset": Out(signed(OFFSET_BITS)),
+            "grad_gamma": Out(signed(GRAD_GAMMA_BITS)),
+            # r, and then c.
+            "factor": Out(signed(Multiplier.B_BITS)),
+            "excess_held": Out(LENGTH_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        control = self.control
+        with m.If(control.gamma):
+            m.d.sync += self.gamma.eq(self.gated)
+        with m.If(control.clear):
+            m.d.sync += self.offset.eq(0)
+        with m.Elif(self.take & control.divided_offset):
+            m.d.sync += self.offset.eq(self.quotient - self.offset)
+        with m.If(self.take & control.divided_gamma):
+            m.d.sync += self.grad_gamma.eq(self.quotient >> XHAT_FRACTION)
+        with m.If(self.take & control.inverted):
+            m.d.sync += [
+                self.factor.eq(self.quotient[:RECIPROCAL_BITS]),
+                self.excess_held.eq(self.excess),
+            ]
+        with m.Elif(control.scaled & self.product_valid):
+            m.d.sync += self.factor.eq(self.product[C_SHIFT:C_SHIFT + C_BITS].as_signed())
+        return m

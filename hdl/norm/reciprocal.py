@@ -1,0 +1,201 @@
+"""Division and reciprocal of what a channel has once: serial, dividers shared by lanes."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.divide import Divider
+from hdl.params import MAX_M
+
+__all__ = ["COUNT_BITS", "LENGTH_BITS", "RECIPROCAL_BITS", "VALUE_BITS", "LaneDivider",
+           "Operation", "Reciprocal"]
+
+#: Width of a count of rows.
+COUNT_BITS = MAX_M.bit_length()
+#: Width of a value of which the reciprocal is taken, unsigned: deviations and magnitudes.
+VALUE_BITS = 31
+#: Width of a value's bit length.
+LENGTH_BITS = VALUE_BITS.bit_length()
+#: Width of a reciprocal's mantissa, up to ``2**16``, unsigned.
+RECIPROCAL_BITS = 17
+
+
+class Operation(enum.Enum, shape=2):
+    """What a :class:`Reciprocal` does."""
+    #: quotient = floor(numerator / denominator)
+    DIVIDE = 0
+    #: quotient, length = reciprocal(value)
+    INVERT = 1
+    #: length = bit_length(value)
+    LENGTH = 2
+
+
+class Reciprocal(wiring.Component):
+    """A divider that also takes reciprocals; ``sim.model.norm.reciprocal`` and ``floor_divide``.
+
+    ``INVERT``: the value is shifted left until its top bit is set, one bit per clock, which gives
+    ``length``; its top 16 bits, rounded up, are the mantissa m, and ``quotient = floor(2**31/m)``
+    with ``1/value ~ quotient * 2**-(15 + length)``. The value 0 gives 0 and 0.
+
+    ``done`` pulses ``latency(operation)`` cycles after ``start``, whatever the values; the
+    results hold until the next ``start``.
+
+    Parameters
+    ----------
+    numerator_bits, quotient_bits : int
+        Signed widths; at least 33 and 18 bits.
+
+    Members
+    -------
+    start : In(1)
+    operation : In(Operation)
+        Taken with ``start``, as the operands are.
+    numerator : In(signed(numerator_bits))
+    denominator : In(COUNT_BITS)
+    value : In(VALUE_BITS)
+    done : Out(1)
+    quotient : Out(signed(quotient_bits))
+    length : Out(LENGTH_BITS)
+        Of ``INVERT`` and ``LENGTH``.
+    """
+    def __init__(self, numerator_bits, quotient_bits):
+        assert numerator_bits >= VALUE_BITS + 2 and quotient_bits > RECIPROCAL_BITS
+        self.divider = Divider(numerator_bits, RECIPROCAL_BITS, quotient_bits)
+        super().__init__({
+            "start": In(1),
+            "operation": In(Operation),
+            "numerator": In(signed(numerator_bits)),
+            "denominator": In(COUNT_BITS),
+            "value": In(VALUE_BITS),
+            "done": Out(1),
+            "quotient": Out(signed(quotient_bits)),
+            "length": Out(LENGTH_BITS),
+        })
+
+    def latency(self, operation):
+        """Cycles from ``start`` to ``done``."""
+        normalise = VALUE_BITS + 1
+        return {Operation.DIVIDE: self.divider.latency,
+                Operation.INVERT: normalise + self.divider.latency,
+                Operation.LENGTH: normalise}[operation]
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.divider = divider = self.divider
+        value = Signal(VALUE_BITS, reset_less=True)
+        left = Signal(range(VALUE_BITS + 1))
+        normalised, invert = Signal(), Signal()
+
+        # Normalise: VALUE_BITS steps, so that all lanes take the same time.
+        m.d.sync += normalised.eq(left == 1)
+        with m.If(self.start):
+            m.d.sync += [
+                value.eq(self.value),
+                self.length.eq(VALUE_BITS),
+                left.eq(Mux(self.operation == Operation.DIVIDE, 0, VALUE_BITS)),
+                invert.eq(self.operation == Operation.INVERT),
+            ]
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+            with m.If(~value[-1]):
+                m.d.sync += [value.eq(value << 1), self.length.eq(self.length - 1)]
+
+        # The mantissa, rounded up. Its top bit is set even for 0, of which 0 / 2**15 is taken.
+        fraction = value[:-1]
+        mantissa = Signal(RECIPROCAL_BITS)
+        m.d.comb += mantissa.eq((fraction + 0x7FFF >> 15) + 0x8000)
+
+        direct = self.start & (self.operation == Operation.DIVIDE)
+        m.d.comb += [
+            divider.start.eq(direct | normalised & invert),
+            divider.numerator.eq(Mux(direct, self.numerator,
+                                     Cat(self.length.any()) << VALUE_BITS)),
+            divider.denominator.eq(Mux(direct, self.denominator, mantissa)),
+            self.quotient.eq(divider.quotient),
+            self.done.eq(divider.done | normalised & ~invert),
+        ]
+        return m
+
+
+class LaneDivider(wiring.Component):
+    """A :class:`Reciprocal` for every ``SPAN`` lanes, which walk over their lanes together.
+
+    After ``start`` each step serves one lane of every group of ``SPAN``: group i, which is lanes
+    ``i * SPAN ...``, presents its result at ``quotient[i]`` and ``length[i]`` in the cycle in
+    which ``take[lane]`` pulses. ``done`` pulses ``latency(operation)`` cycles after ``start``,
+    in the cycle after the last ``take``. Operands are taken when a lane's turn comes: they must
+    hold until its ``take``.
+
+    Parameters
+    ----------
+    lanes : int
+    numerator_bits, quotient_bits : int
+        Signed widths, as of :class:`Reciprocal`.
+
+    Members
+    -------
+    start : In(1)
+    operation : In(Operation)
+        Taken with ``start``.
+    numerator : In(signed(numerator_bits)) x lanes
+    denominator : In(COUNT_BITS)
+        The same for all lanes.
+    value : In(VALUE_BITS) x lanes
+    take : Out(lanes)
+    quotient : Out(signed(quotient_bits)) x groups
+    length : Out(LENGTH_BITS) x groups
+    done : Out(1)
+    """
+    #: Lanes that share a divider.
+    SPAN = 4
+
+    def __init__(self, lanes, numerator_bits, quotient_bits):
+        self.lanes = lanes
+        self.steps = min(self.SPAN, lanes)
+        self.reciprocals = [Reciprocal(numerator_bits, quotient_bits)
+                            for _ in range(0, lanes, self.SPAN)]
+        groups = len(self.reciprocals)
+        super().__init__({
+            "start": In(1),
+            "operation": In(Operation),
+            "numerator": In(signed(numerator_bits)).array(lanes),
+            "denominator": In(COUNT_BITS),
+            "value": In(VALUE_BITS).array(lanes),
+            "take": Out(lanes),
+            "quotient": Out(signed(quotient_bits)).array(groups),
+            "length": Out(LENGTH_BITS).array(groups),
+            "done": Out(1),
+        })
+
+    def latency(self, operation):
+        """Cycles from ``start`` to ``done``."""
+        return self.steps * (self.reciprocals[0].latency(operation) + 1) + 1
+
+    def elaborate(self, platform):
+        m = Module()
+        step = Signal(range(self.SPAN))
+        launch = Signal()
+        operation = Signal(Operation)
+        # All take the same time, so one speaks for all.
+        ready = self.reciprocals[0].done
+        last = step == self.steps - 1
+        m.d.sync += [launch.eq(self.start | ready & ~last), self.done.eq(ready & last)]
+        with m.If(self.start):
+            m.d.sync += [step.eq(0), operation.eq(self.operation)]
+        with m.Elif(ready):
+            m.d.sync += step.eq(step + 1)
+
+        for group, reciprocal in enumerate(self.reciprocals):
+            m.submodules[f"reciprocal_{group}"] = reciprocal
+            lanes = range(group * self.SPAN, min((group + 1) * self.SPAN, self.lanes))
+            m.d.comb += [
+                reciprocal.start.eq(launch),
+                reciprocal.operation.eq(operation),
+                reciprocal.numerator.eq(Array(self.numerator[lane] for lane in lanes)[step]),
+                reciprocal.denominator.eq(self.denominator),
+                reciprocal.value.eq(Array(self.value[lane] for lane in lanes)[step]),
+                self.quotient[group].eq(reciprocal.quotient),
+                self.length[group].eq(reciprocal.length),
+            ]
+            m.d.comb += [self.take[lane].eq(ready & (step == lane % self.SPAN)) for lane in lanes]
+        return m
