@@ -1,0 +1,330 @@
+"""Scenarios of what goes wrong: damaged frames, refused requests, instructions that fail."""
+
+import numpy as np
+
+from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
+from hdl.protocol import (
+    END,
+    ESC,
+    ESC_END,
+    INSTRUCTION_BYTES,
+    MAX_BODY,
+    MAX_SHIFT,
+    REPEAT_WINDOW,
+    STATE_ROWS,
+    GemmFlag,
+    Kind,
+    Opcode,
+    QuantiseFlag,
+    Space,
+    Status,
+    encode,
+    instruction,
+    unescape,
+    word_bytes,
+)
+from host import program
+from sim.bench.exchange import decoded
+from sim.bench.recording import Recording
+from sim.model.order import inner_tiles
+
+__all__ = ["SCENARIOS"]
+
+
+class _Requests:
+    """Raw requests over a recording."""
+
+    def __init__(self, recording):
+        self.recording = recording
+        self.seq = 100
+
+    def say(self, kind, body=b"", *, seq=None):
+        """One request with the next ``seq``; its answer's status."""
+        self.seq = self.seq % 255 + 1
+        answer = self.recording.send(encode(self.seq if seq is None else seq, kind, body))
+        return Status(decoded(answer)[0][2][0])
+
+    def run(self, *steps, seq=None):
+        """A RUN."""
+        return self.say(Kind.RUN, b"".join(steps), seq=seq)
+
+    def words(self, kind, space, address, rest):
+        """A WRITE with ``rest`` bytes or a READ of ``rest`` words."""
+        head = bytes([space, 0]) + address.to_bytes(2, "little")
+        return self.say(kind, head + (rest if kind == Kind.WRITE else rest.to_bytes(2, "little")))
+
+    def refused(self, *steps):
+        """A RUN that fails, a RUN that is refused for it, the error, and RESET."""
+        status = self.run(*steps)
+        assert status in (Status.BAD_INSTRUCTION, Status.ADDRESS)
+        assert self.run(instruction(Opcode.NORM_BACKWARD, m=1, n=1)) == Status.STICKY
+        self.say(Kind.STATUS)
+        self.say(Kind.RESET)
+
+
+def errors_frames(params, seed, most=0):
+    """Damaged frames of every kind, noise, frames in pieces, and several at once."""
+    recording = Recording(params, f"errors_frames {seed}")
+    rng = recording.rng
+    requests = _Requests(recording)
+    recording.begin("damaged frames")
+    good = encode(9, Kind.READ, bytes([Space.GROUP, 0, 0, 0, 1, 0]))
+    requests.words(Kind.WRITE, Space.GROUP, 0, bytes([END, ESC, ESC_END, 0]) * 3)
+    for place in range(1, len(good) - 1):
+        # Never an END: that is two frames.
+        flips = [bit for bit in range(8) if good[place] ^ 1 << bit != END]
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << int(rng.choice(flips))
+        recording.send(bytes(damaged))
+    whole = unescape(good[1:-1])
+    for length in range(1, 7):
+        recording.send(bytes([END, *whole[:length], END]))
+    for noise in (bytes([ESC]), bytes([ESC, ESC]), bytes([1, ESC, 2]), good[1:-1] + bytes([ESC]),
+                  bytes([ESC, 5]) + good[1:-1], b"\0" * 40):
+        recording.send(bytes([END]) + noise + bytes([END]))
+    # The longest frame and longer ones.
+    words = rng.integers(0, 256, MAX_BODY - 4).astype(np.uint8).tobytes()
+    words = words[:len(words) // 4 * 4]
+    assert requests.words(Kind.WRITE, Space.GROUP, 7, words) == Status.OK
+    requests.words(Kind.READ, Space.GROUP, 7, len(words) // 4)
+    for extra in (1, 2, 5, 300):
+        recording.send(encode(3, Kind.WRITE, bytes([Space.GROUP, 0, 0, 0])
+                              + b"\x55" * (MAX_BODY - 4 + extra)))
+    requests.words(Kind.READ, Space.GROUP, 0, 5)
+    requests.say(Kind.STATUS)
+    recording.begin("boundaries and several requests at once")
+    recording.send(bytes([END] * 5) + good)
+    recording.send(good[1:])
+    recording.send(good + good[1:] + encode(10, Kind.STATUS) + encode(11, 99))
+    recording.send(good[:7])
+    recording.send(good[7:])
+    recording.send(encode(0, Kind.STATUS, bytes([END])))
+    requests.say(Kind.RESET)
+    requests.say(Kind.STATUS)
+    return recording.session("errors_frames")
+
+
+def errors_requests(params, seed, most=0):
+    """Requests that are refused: lengths, spaces, addresses, kinds, versions."""
+    recording = Recording(params, f"errors_requests {seed}")
+    rng = recording.rng
+    requests = _Requests(recording)
+    recording.begin("refused requests")
+    for kind in (0, 7, 8, 99, Kind.NAK, Kind.ANSWER, Kind.RUN | Kind.ANSWER, 255):
+        assert requests.say(kind, b"\x01\x02") == Status.BAD_KIND
+    for body in (b"", bytes(2), bytes([PROTOCOL_VERSION, 0])):
+        assert requests.say(Kind.HELLO, body) == Status.BAD_LENGTH
+    for version in (0, PROTOCOL_VERSION + 1, 255):
+        assert requests.say(Kind.HELLO, bytes([version])) == Status.VERSION
+    assert requests.say(Kind.STATUS, b"x") == Status.BAD_LENGTH
+    assert requests.say(Kind.RESET, b"x") == Status.BAD_LENGTH
+    for length in range(4):
+        assert requests.say(Kind.WRITE, bytes(length)) == Status.BAD_LENGTH
+    for length in (*range(6), 7, 8):
+        assert requests.say(Kind.READ, bytes(length)) == Status.BAD_LENGTH
+    depth = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
+             Space.GROUP: params.table_words}
+    for space, words in depth.items():
+        size = word_bytes(space, params.cols)
+        value = rng.integers(0, 256, 3 * size).astype(np.uint8).tobytes()
+        for address in (0, words - 3):
+            assert requests.words(Kind.WRITE, space, address, value) == Status.OK
+            assert requests.words(Kind.READ, space, address, 3) == Status.OK
+        for address in (words - 2, words - 1, words, 0xFFFE):
+            assert requests.words(Kind.WRITE, space, address, value[::-1]) == Status.ADDRESS
+            assert requests.words(Kind.READ, space, address, 3) == Status.ADDRESS
+        requests.words(Kind.READ, space, words - 3, 3)
+        for cut in {size - 1, size + 1, 0} - {size, 2 * size}:
+            assert requests.words(Kind.WRITE, space, 0, value[:cut]) == Status.BAD_LENGTH
+        longest = (MAX_BODY - 1) // size
+        for count in (0, longest + 1, 0xFFFF):
+            assert requests.words(Kind.READ, space, 0, count) == Status.BAD_LENGTH
+        requests.words(Kind.READ, space, 0, 3)
+    for space in (3, 4, 255):
+        assert requests.words(Kind.WRITE, space, 0, bytes(12)) == Status.ADDRESS
+        assert requests.words(Kind.READ, space, 0, 1) == Status.ADDRESS
+    for length in (0, 1, 31, 33, 2047):
+        assert requests.say(Kind.RUN, bytes(length)) == Status.BAD_LENGTH
+    requests.say(Kind.STATUS)
+    return recording.session("errors_requests")
+
+
+def _unlawful(params):
+    """Instructions that are refused, by what is wrong with them."""
+    groups, stream = params.max_groups, params.stream_words
+    lawful = {
+        Opcode.GEMM: {"m": 1, "k": 1, "n": 1, "key0": 1, "dst0": 8},
+        Opcode.QUANTISE: {"m": 1, "n": 1, "dst1": 8},
+        Opcode.SORT: {"k": 1, "arg": 1},
+        Opcode.NORM_FORWARD: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
+        Opcode.NORM_BACKWARD: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
+    }
+
+    def but(op, **fields):
+        return instruction(op, **{**lawful[op], **fields})
+
+    for op in (0, 6, 7, 8, 0x81, 255):
+        yield instruction(op, m=1, k=1, n=1, key0=1)
+    sizes = {"m": MAX_M, "k": MAX_K, "n": MAX_N}
+    for op, fields in lawful.items():
+        for name in sizes.keys() & fields.keys():
+            for value in (0, sizes[name] + 1, 0xFFFF):
+                yield but(op, **{name: value})
+    yield but(Opcode.GEMM, flags=64)
+    yield but(Opcode.GEMM, flags=128)
+    yield but(Opcode.GEMM, shift=MAX_SHIFT + 1)
+    yield but(Opcode.GEMM, shift=255)
+    yield but(Opcode.GEMM, key0=0)
+    yield but(Opcode.GEMM, key0=stream + 1)
+    yield but(Opcode.GEMM, key0=0xFFFF)
+    yield but(Opcode.GEMM, m=MAX_M, key0=stream // MAX_M + 1)
+    yield but(Opcode.GEMM, key0=stream, flags=GemmFlag.UNSIGNED)
+    if groups > 1:
+        yield but(Opcode.GEMM, flags=GemmFlag.ROW_GROUPS, arg=groups)
+        yield but(Opcode.GEMM, flags=GemmFlag.COL_GROUPS, arg=groups << 4)
+        yield but(Opcode.SORT, arg=0)
+        yield but(Opcode.SORT, arg=groups + 1)
+        yield but(Opcode.SORT, flags=1)
+        for flags, arg in ((QuantiseFlag.PER_COLUMN, 0), (QuantiseFlag.UNSIGNED, 0), (0, 1)):
+            yield but(Opcode.QUANTISE, flags=QuantiseFlag.GROUPED | flags, arg=arg)
+    else:
+        for flag in (GemmFlag.INNER_GROUPS, GemmFlag.ROW_GROUPS, GemmFlag.COL_GROUPS):
+            yield but(Opcode.GEMM, flags=flag)
+        yield but(Opcode.SORT)
+        yield but(Opcode.QUANTISE, flags=QuantiseFlag.GROUPED)
+    yield but(Opcode.QUANTISE, flags=16)
+    yield but(Opcode.NORM_FORWARD, flags=4)
+    yield but(Opcode.NORM_BACKWARD, flags=1)
+
+
+def _beyond(params):
+    """Instructions that reach beyond the end of a memory."""
+    wide, quant, table = params.wide_words, params.quant_words, params.table_words
+    m, n, k = 3, 2 * params.cols, 2
+    gemm = {"m": m, "k": k, "n": n, "dst0": 0, "src0": 0, "src1": 16,
+            "key0": inner_tiles(k, params.depth, params.rows)}
+    # Two tiles of columns: only the last row of the second lies beyond.
+    yield instruction(Opcode.GEMM, **{**gemm, "dst0": wide - 2 * m + 1})
+    yield instruction(Opcode.GEMM, **{**gemm, "src1": quant - 2 * k + 1})
+    yield instruction(Opcode.GEMM, **{**gemm, "src0": quant - m + 1})
+    yield instruction(Opcode.GEMM, **{**gemm, "src0": 0xFFFF})
+    both = {"m": m, "n": n, "src0": 0, "src1": 0, "dst1": 24}
+    yield instruction(Opcode.QUANTISE, **{**both, "src0": wide - 2 * m + 1})
+    yield instruction(Opcode.QUANTISE, **{**both, "dst0": quant - 2 * m + 1})
+    yield instruction(Opcode.QUANTISE, **{**both, "dst1": wide - 1})
+    for op in (Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD):
+        norm = {"m": m, "n": n, "src0": 0, "dst0": 0, "src1": 8, "dst1": 24}
+        for name, need in (("src0", 2 * m), ("dst0", 2 * m), ("dst1", 2 * m),
+                           ("src1", 2 * STATE_ROWS)):
+            yield instruction(op, **{**norm, name: wide - need + 1})
+    if params.max_groups > 1:
+        yield instruction(Opcode.SORT, k=4, arg=2, tab0=table - 3)
+        yield instruction(Opcode.GEMM, flags=GemmFlag.ROW_GROUPS, **gemm, tab1=table - m + 1)
+        yield instruction(Opcode.GEMM, flags=GemmFlag.COL_GROUPS, **gemm, tab2=table - n + 1)
+        for tab in ({"tab1": table - m + 1, "tab2": 0}, {"tab1": 0, "tab2": table - n + 1}):
+            yield instruction(Opcode.QUANTISE, flags=QuantiseFlag.GROUPED, **both, **tab)
+
+
+def errors_programs(params, seed, most=0):
+    """Instructions that are refused or reach beyond a memory, and what happens to the others."""
+    recording = Recording(params, f"errors_programs {seed}")
+    requests = _Requests(recording)
+    recording.begin("unlawful instructions")
+    # What the instructions that are lawful read.
+    for space, words in ((Space.WIDE, 64), (Space.QUANT, 64), (Space.GROUP, 32)):
+        lanes = 1 if space == Space.GROUP else params.cols
+        recording.device.write(space, 0, np.zeros((words, lanes), np.int64))
+    for step in _unlawful(params):
+        requests.refused(step)
+    recording.begin("addresses beyond the end")
+    for step in _beyond(params):
+        requests.refused(step)
+    recording.begin("a program that fails in its middle")
+    x = recording.rng.integers(-100, 100, (4, params.cols))
+    source = recording.stored(Space.WIDE, x)
+    q, ranges = recording.place(Space.QUANT, *x.shape), recording.place(Space.WIDE, 1, x.shape[1])
+    requests.refused(program.quantise(source, q, ranges), instruction(0),
+                     program.quantise(source, q, ranges, unsigned=True))
+    recording.read(q, ranges)
+    requests.refused(program.quantise(source, q, ranges, unsigned=True),
+                     instruction(Opcode.QUANTISE, m=4, n=1, src0=0xFFFF))
+    recording.read(q, ranges)
+    recording.begin("the limits of what is lawful")
+    for fields in ({"shift": MAX_SHIFT}, {"key0": params.stream_words},
+                   {"arg": 0xFF}, {"key0": 0xABCD0001, "key1": 0xFFFFFFFF}):
+        assert requests.run(instruction(Opcode.GEMM, **{
+            "m": 1, "k": 1, "n": 1, "key0": 1, "dst0": source.base, **fields})) == Status.OK
+        recording.device.read(Space.WIDE, source.base, 1)
+    steps = [program.quantise(source, q, ranges)] * (MAX_BODY // INSTRUCTION_BYTES)
+    assert requests.run(*steps) == Status.OK
+    recording.read(q, ranges)
+    return recording.session("errors_programs")
+
+
+def errors_repetition(params, seed, most=0):
+    """A RUN that is repeated runs once, until its answer is forgotten."""
+    recording = Recording(params, f"errors_repetition {seed}")
+    rng = recording.rng
+    requests = _Requests(recording)
+    recording.begin("repeated requests")
+    x = rng.integers(-2**20, 2**20, (4, params.cols))
+    work, context = recording.stored(Space.WIDE, x), recording.place(Space.WIDE, *x.shape)
+    state = recording.stored(Space.WIDE, rng.integers(1, 2**14, (STATE_ROWS, params.cols)))
+    # In place, so that running twice shows.
+    step = program.norm_forward(work, work, context, state, relu=False)
+
+    def seen():
+        recording.read(work)
+
+    def others(count):
+        for _ in range(count):
+            requests.say(int(rng.choice([Kind.STATUS, Kind.READ, Kind.WRITE, 99])))
+
+    # A repetition, at once, after other requests and after a damaged one.
+    requests.run(step, seq=5)
+    requests.run(step, seq=5)
+    seen()
+    recording.send(bytes([END, 5, Kind.RUN, 1, 2, 3, 4, 5, 6, END]))
+    requests.run(step, seq=5)
+    # Another body under the same number is still a repetition.
+    requests.run(step, step, seq=5)
+    seen()
+    # One number further is not; nor is the number 0 on a machine that has run nothing.
+    requests.run(step, seq=6)
+    seen()
+    requests.say(Kind.RESET)
+    requests.run(step, seq=0)
+    seen()
+    # The last requests that remember, and the first that forgets.
+    requests.run(step, seq=7)
+    others(REPEAT_WINDOW - 1)
+    requests.run(step, seq=7)
+    others(1)
+    seen()
+    requests.run(step, seq=8)
+    others(REPEAT_WINDOW)
+    requests.run(step, seq=8)
+    seen()
+    # HELLO and RESET forget.
+    for forget, body in ((Kind.HELLO, bytes([PROTOCOL_VERSION])), (Kind.RESET, b"")):
+        requests.run(step, seq=9)
+        requests.say(forget, body)
+        requests.run(step, seq=9)
+        seen()
+    # Errors are repeated too, and a repetition comes before STICKY.
+    for body in (b"", instruction(0)):
+        requests.say(Kind.RUN, body, seq=20)
+        requests.say(Kind.RUN, body, seq=20)
+        requests.run(step, seq=20)
+        requests.run(step, seq=21)
+        requests.run(step, seq=21)
+        requests.say(Kind.STATUS)
+        requests.say(Kind.RESET)
+    requests.run(step, seq=21)
+    seen()
+    return recording.session("errors_repetition")
+
+
+#: Scenarios by name.
+SCENARIOS = {function.__name__: function for function in (
+    errors_frames, errors_requests, errors_programs, errors_repetition)}

@@ -1,0 +1,247 @@
+"""One request and its answer: kept, compared, and explained where they differ."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from hdl.protocol import (
+    END,
+    INSTRUCTION_BYTES,
+    FrameError,
+    Kind,
+    Opcode,
+    Space,
+    Status,
+    Unit,
+    decode,
+    encode,
+    unescape,
+    unpack_instruction,
+)
+
+__all__ = ["Exchange", "Mismatch", "Session", "complete", "decoded", "describe", "frames"]
+
+#: Bytes of a RUN's answer that only a machine with a clock knows: its cycles.
+_CYCLES = range(3, 7)
+#: Differing elements that a message lists.
+_LISTED = 8
+
+
+class Mismatch(AssertionError):
+    """An answer is not the one that the model gave."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Bytes sent in one piece, and the answers to all requests that they complete.
+
+    ``ignored`` lists bytes of the answer's body, status included, that may have any value: lanes
+    beyond a tensor's columns. A RUN's cycles are ignored always. ``about`` says what the exchange
+    belongs to, for messages.
+    """
+    request: bytes
+    answer: bytes
+    ignored: tuple = ()
+    about: str = ""
+
+    def check(self, received, cols, before=()):
+        """Raise :class:`Mismatch` unless ``received`` is the answer.
+
+        ``before`` are the exchanges before this one: the message names the last program.
+        """
+        if received == self.answer:
+            return
+        expected, got = decoded(self.answer), decoded(received)
+        if None not in got and received != b"".join(encode(*frame) for frame in got):
+            raise Mismatch(self.explain(before, ["the frames are not in their canonical form: "
+                                                  + received.hex()]))
+        if [_masked(frame, self.ignored) for frame in got] == [
+                _masked(frame, self.ignored) for frame in expected]:
+            return
+        lines = []
+        for number, frame in enumerate(expected):
+            other = got[number] if number < len(got) else None
+            lines += _differences(frame, other, self.request, cols, self.ignored)
+        if len(got) > len(expected):
+            lines.append(f"{len(got) - len(expected)} frames too many")
+        raise Mismatch(self.explain(before, lines))
+
+    def explain(self, before, lines=()):
+        """The request in words, ``lines``, and the last program before it."""
+        head = [f"{self.about}: {describe(self.request)}" if self.about
+                else describe(self.request)]
+        programs = [text for text in (describe(e.request) for e in before)
+                    if text.startswith("RUN")]
+        if programs:
+            lines = [*lines, f"the last program was {programs[-1]}"]
+        return "\n  ".join(head + lines)
+
+
+@dataclass(frozen=True)
+class Session:
+    """The exchanges of one scenario with one machine."""
+    name: str
+    cols: int
+    exchanges: tuple
+
+    def save(self, path):
+        """As JSON; bytes in hexadecimal digits."""
+        def plain(value):
+            return value.hex() if isinstance(value, bytes) else value
+        rows = [{name: plain(value) for name, value in asdict(exchange).items()}
+                for exchange in self.exchanges]
+        with open(path, "w") as file:
+            json.dump({"name": self.name, "cols": self.cols, "exchanges": rows}, file)
+
+    @classmethod
+    def load(cls, path):
+        """From :meth:`save`.
+
+        >>> import tempfile
+        >>> session = Session("s", 4, (Exchange(b"\\x01", b"\\x02", (3, 4), "a"),))
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     session.save(file.name)
+        ...     Session.load(file.name) == session
+        True
+        """
+        with open(path) as file:
+            data = json.load(file)
+        return cls(data["name"], data["cols"], tuple(
+            Exchange(bytes.fromhex(row["request"]), bytes.fromhex(row["answer"]),
+                     tuple(row["ignored"]), row["about"]) for row in data["exchanges"]))
+
+
+def frames(data):
+    """The frames in ``data`` that are not empty, still escaped.
+
+    >>> frames(encode(7, Kind.STATUS))[0].hex()
+    '0705b770f27e'
+    """
+    return [piece for piece in bytes(data).split(bytes([END])) if piece]
+
+
+def complete(data, count):
+    """Whether ``data`` ends with the ``count``-th frame's last byte or is longer.
+
+    >>> complete(encode(7, Kind.STATUS), 1), complete(encode(7, Kind.STATUS)[:-1], 1)
+    (True, False)
+    """
+    return count == 0 or (len(frames(data)) >= count and data[-1] == END)
+
+
+def decoded(data):
+    """``(seq, kind, body)`` of every frame; None for a damaged one."""
+    out = []
+    for frame in frames(data):
+        try:
+            out.append(decode(unescape(frame)))
+        except FrameError:
+            out.append(None)
+    return out
+
+
+def _masked(frame, ignored):
+    if frame is None:
+        return None
+    seq, kind, body = frame
+    hidden = set(ignored)
+    if kind == Kind.RUN | Kind.ANSWER:
+        hidden |= set(_CYCLES)
+    return seq, kind, bytes(0 if i in hidden else byte for i, byte in enumerate(body))
+
+
+# Messages.
+
+def _name(enumeration, value):
+    try:
+        return enumeration(value).name
+    except ValueError:
+        return f"{value:#x}"
+
+
+def _differences(expected, got, request, cols, ignored):
+    """Lines about one answer that differs."""
+    if got is None:
+        return ["no whole, undamaged answer"]
+    lines = []
+    for what, one, two in zip(("seq", "kind"), expected, got, strict=False):
+        if one != two:
+            lines.append(f"{what}: expected {one:#x}, got {two:#x}")
+    _, kind, body = _masked(expected, ignored)
+    _, _, other = _masked(got, ignored)
+    if body[:1] != other[:1]:
+        lines.append(f"status: expected {_name(Status, body[0])}, got "
+                     f"{_name(Status, other[0]) if other else 'nothing'}")
+    if len(body) != len(other):
+        lines.append(f"expected {len(body)} bytes, got {len(other)}")
+    elif body != other:
+        read = _read_of(request)
+        if kind == Kind.READ | Kind.ANSWER and read:
+            lines += _words(body, other, *read, cols)
+        elif kind == Kind.STATUS | Kind.ANSWER:
+            lines += [f"expected {_counters(body)}", f"got {_counters(other)}"]
+        else:
+            lines += [f"expected {body.hex()}", f"got {other.hex()}"]
+    return lines
+
+
+def _read_of(request):
+    """Space and address of a READ."""
+    for frame in decoded(request):
+        if frame and frame[1] == Kind.READ and len(frame[2]) == 6 and frame[2][0] in set(Space):
+            return Space(frame[2][0]), int.from_bytes(frame[2][2:4], "little")
+    return None
+
+
+def _words(body, other, space, address, cols):
+    size = 1 if space == Space.QUANT else 4
+    lanes = 1 if space == Space.GROUP else cols
+    lines = []
+    for number, start in enumerate(range(1, len(body), size)):
+        one, two = (int.from_bytes(data[start:start + size], "little", signed=True)
+                    for data in (body, other))
+        if one != two:
+            word, lane = divmod(number, lanes)
+            lines.append(f"{space.name} word {address + word:#x} lane {lane} "
+                         f"(row {word} of this read): expected {one}, got {two}")
+    more = len(lines) - _LISTED
+    return lines[:_LISTED] + ([f"and {more} elements more"] if more > 0 else [])
+
+
+def _counters(body):
+    return (f"bad frames {int.from_bytes(body[1:5], 'little')}, "
+            f"saturations {int.from_bytes(body[5:9], 'little')}, "
+            f"error {_name(Status, body[9])} at {body[10]} of {_name(Unit, body[11])}"
+            if len(body) == 12 else body.hex())
+
+
+def describe(request):
+    """A request in words.
+
+    >>> from hdl.protocol import instruction
+    >>> describe(encode(1, Kind.RUN, instruction(Opcode.SORT, k=3, arg=2)))
+    'RUN SORT(k=3, arg=2)'
+    >>> describe(encode(1, Kind.READ, bytes([0, 0, 16, 0, 2, 0])))
+    'READ WIDE 0x10, 2 words'
+    """
+    texts = []
+    for frame in decoded(request):
+        if frame is None:
+            texts.append("a damaged frame")
+            continue
+        _, kind, body = frame
+        text = _name(Kind, kind)
+        if kind == Kind.RUN and body and len(body) % INSTRUCTION_BYTES == 0:
+            steps = [unpack_instruction(body[start:start + INSTRUCTION_BYTES])
+                     for start in range(0, len(body), INSTRUCTION_BYTES)]
+            text += " " + "; ".join(
+                _name(Opcode, step.pop("op")) + "("
+                + ", ".join(f"{name}={value}" for name, value in step.items() if value) + ")"
+                for step in steps)
+        elif kind == Kind.READ and len(body) == 6:
+            address, count = (int.from_bytes(body[i:i + 2], "little") for i in (2, 4))
+            text += f" {_name(Space, body[0])} {address:#x}, {count} words"
+        elif kind == Kind.WRITE and len(body) >= 4:
+            address = int.from_bytes(body[2:4], "little")
+            text += f" {_name(Space, body[0])} {address:#x}, {len(body) - 4} bytes"
+        texts.append(text)
+    return " and ".join(texts) or "bytes without a frame"

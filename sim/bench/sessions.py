@@ -1,0 +1,431 @@
+"""Scenarios: host code at work on the model of the machine, every exchange kept.
+
+A scenario is a function of ``(params, seed, most)`` that returns a
+:class:`~sim.bench.exchange.Session`; ``most`` bounds the dimensions of its random tensors. It
+writes whatever it later uses, and reads back whatever the machine made of it, so a session may
+start on a machine with any contents. What an instruction that fails has written is not read.
+"""
+
+from collections import namedtuple
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from hdl.params import MAX_K, MAX_M, NORM_IN_BITS
+from hdl.protocol import (
+    MAX_SHIFT,
+    STATE_ROWS,
+    QuantiseFlag,
+    Space,
+    StateRow,
+    instruction,
+    unpack_instruction,
+)
+from host import program
+from host.errors import MemoryFullError
+from host.layers import Mlp
+from host.tensors import store
+from host.train import Rate
+from sim.bench import errors
+from sim.bench.recording import Recording
+from sim.model.order import inner_tiles
+
+__all__ = ["SCENARIOS", "record"]
+
+
+def _dimension(rng, most, unit=1):
+    """A size from 1 to ``most``: often 1, often next to a multiple of ``unit``."""
+    near = unit * int(rng.integers(1, max(2, most // unit + 1)))
+    size = rng.choice([1, near - 1, near, near + 1, *rng.integers(1, most + 1, 4)])
+    return int(np.clip(size, 1, most))
+
+
+def _fitting(attempt, most):
+    """Call ``attempt(most)``, with smaller bounds until its tensors fit the memories."""
+    while True:
+        try:
+            return attempt(most)
+        except MemoryFullError:
+            most = max(1, most // 2)
+
+
+# GEMM.
+
+_Product = namedtuple("_Product", "a_transposed b_transposed unsigned inner rows cols")
+
+#: The three products of a layer: X W, dY W^T with channels inside, X^T dY with samples inside.
+_FORWARD = _Product(False, False, True, False, False, False)
+_INPUT = _Product(False, True, False, True, True, False)
+_WEIGHT = _Product(True, False, True, True, False, True)
+
+
+def _codes(rng, params, shape, *, streamed, extreme=False):
+    """Quantised elements; the streamed operand may hold -2**(bits-1)."""
+    low = -(1 << params.bits - 1) if streamed else -params.qmax
+    if extreme:
+        return rng.choice([low, low, params.qmax], shape)
+    return rng.integers(low, params.qmax + 1, shape)
+
+
+def _random_groups(rng, length, count):
+    """Groups of an axis: any, one alone, two extremes, or sorted already."""
+    return [
+        rng.integers(0, count, length), np.full(length, rng.integers(count)),
+        rng.choice([0, count - 1], length), np.sort(rng.integers(0, count, length)),
+    ][rng.integers(4)]
+
+
+def _axis(recording, length, wanted, count=None, groups=None):
+    """Groups of one axis of a product at a random place, or None."""
+    most = recording.params.max_groups
+    if not wanted or most == 1:
+        return None
+    count = count or int(recording.rng.integers(1, most + 1))
+    if groups is None:
+        groups = _random_groups(recording.rng, length, count)
+    return recording.groups(groups, length, count)
+
+
+def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=False, count=None,
+              groups=None):
+    """One product of random operands, and its result."""
+    params, rng = recording.params, recording.rng
+    a = _codes(rng, params, (m, k), streamed=True, extreme=extreme) if a is None else a
+    b = _codes(rng, params, (k, n), streamed=False, extreme=extreme) if b is None else b
+    a, b = a.T if kind.a_transposed else a, b.T if kind.b_transposed else b
+    # Places first: nothing is said about a product that does not fit.
+    places = (recording.place(Space.QUANT, *a.shape), recording.place(Space.QUANT, *b.shape),
+              recording.place(Space.WIDE, m, n))
+    if inner_tiles(k, params.depth, params.rows, params.max_groups) * (m + 1) > params.stream_words:
+        raise MemoryFullError("the operand buffer")
+    axes = [_axis(recording, length, wanted, count, None if groups is None else groups(length))
+            for length, wanted in ((k, kind.inner), (m, kind.rows), (n, kind.cols))]
+    inner, rows, cols = axes
+    store(recording.device, places[0], a)
+    store(recording.device, places[1], b)
+    step, safe = program.gemm(params, *places, a_transposed=kind.a_transposed,
+                              b_transposed=kind.b_transposed, unsigned=kind.unsigned,
+                              inner=inner, rows=rows, cols=cols)
+    if shift is None:
+        shift = rng.choice([safe, safe, 0, min(safe + 1, MAX_SHIFT), rng.integers(MAX_SHIFT + 1)])
+    fields = unpack_instruction(step)
+    step = instruction(fields.pop("op"), **{**fields, "shift": int(shift)})
+    recording.device.run([*([program.sort(inner)] if inner else []), step])
+    return recording.read(places[2])[0]
+
+
+def _products(name, kinds, params, seed, most, count=3):
+    recording = Recording(params, f"{name} {seed}")
+    rng = recording.rng
+
+    def attempt(kind, most):
+        m, k, n = (_dimension(rng, limit, unit) for limit, unit in (
+            (min(most, MAX_M), params.cols), (most, params.slots), (most, params.cols)))
+        recording.begin(f"{m}x{k} by {k}x{n}")
+        _multiply(recording, kind, m, k, n)
+
+    for kind in kinds:
+        plain = kind._replace(inner=False, rows=False, cols=False)
+        for i in range(count):
+            _fitting(partial(attempt, plain if i == 0 else kind), most)
+    recording.device.status()
+    return recording.session(name)
+
+
+def gemm_forward(params, seed, most=12):
+    """X W: activations unsigned or signed, no groups."""
+    return _products("gemm_forward", [_FORWARD, _FORWARD._replace(unsigned=False)],
+                     params, seed, most)
+
+
+def gemm_input(params, seed, most=12):
+    """dY W^T: channel groups inside, sample groups of rows; with and without."""
+    return _products("gemm_input", [_INPUT], params, seed, most, count=4)
+
+
+def gemm_weight(params, seed, most=12):
+    """X^T dY: sample groups inside, channel groups of columns; with and without."""
+    return _products("gemm_weight", [_WEIGHT], params, seed, most, count=4)
+
+
+def gemm_any(params, seed, most=12):
+    """Any combination of a product's flags."""
+    rng = np.random.default_rng([seed, 0])
+    kinds = [_Product(*(bool(bit) for bit in rng.integers(0, 2, 6))) for _ in range(3)]
+    return _products("gemm_any", kinds, params, seed, most, count=2)
+
+
+def gemm_extremes(params, seed, most=12):
+    """The largest sums there are, the smallest shapes, and long inner dimensions."""
+    recording = Recording(params, f"gemm_extremes {seed}")
+    most_groups = params.max_groups
+    low, most_code = -(1 << params.bits - 1), params.qmax
+
+    def product_of(about, kind, m, k, n, **options):
+        recording.begin(about)
+        _multiply(recording, kind, m, k, n, **options)
+
+    product_of("1x1 by 1x1", _FORWARD, 1, 1, 1)
+    product_of("1x1 by 1x1 with groups", _INPUT, 1, 1, 1)
+    for sign in (-1, 1):
+        # Every exponent at its largest, no rounding: what is too wide is clamped and counted.
+        for kind in (_INPUT, _WEIGHT, _FORWARD):
+            m, k, n = 2, 2 * params.slots + 1, params.cols + 1
+            product_of(f"sums of {sign * low}*{most_code}", kind, m, k, n, shift=0,
+                       a=np.full((m, k), low), b=np.full((k, n), -sign * most_code),
+                       count=most_groups, groups=lambda length: np.zeros(length, np.int64))
+    # A row of operands that is all padding but one, in every group's place.
+    for group in range(most_groups):
+        product_of(f"all in group {group}", _INPUT, 1, params.depth + 1, 1, count=most_groups,
+                   groups=lambda length, group=group: np.full(length, group), extreme=True)
+
+    def attempt(limit):
+        recording.begin("a long inner dimension")
+        _multiply(recording, _INPUT, 1, min(limit, MAX_K), 2, extreme=True)
+    _fitting(attempt, min(MAX_K, 16 * most))
+    recording.device.status()
+    return recording.session("gemm_extremes")
+
+
+# QUANTISE.
+
+
+def _values(rng, m, n):
+    """Wide elements of many magnitudes: by element, by row and by column."""
+    largest = int(rng.integers(1, 32))
+    exponent = (rng.uniform(0, 1, (m, n)) + rng.uniform(0, 4, (m, 1)) + rng.uniform(0, 4, (1, n)))
+    x = rng.choice([-1, 1], (m, n)) * np.exp2(largest - exponent)
+    x = np.floor(np.clip(x, -2**31, 2**31 - 1)).astype(np.int64)
+    x[:, rng.random(n) < 0.1] = 0
+    x[rng.random(m) < 0.1] = 0
+    x[rng.random((m, n)) < 0.05] = 0
+    return x
+
+
+def _quantise(recording, x, *, flags=0, clip=0):
+    """One tensor quantised; its codes, ranges and groups."""
+    params, rng = recording.params, recording.rng
+    m, n = x.shape
+    key = [int(word) for word in rng.integers(0, 1 << 16, 4)]
+    places = (recording.place(Space.WIDE, m, n), recording.place(Space.QUANT, m, n),
+              recording.place(Space.WIDE, 1, n))
+    rows = cols = None
+    if flags & QuantiseFlag.GROUPED:
+        rows = recording.groups(None, m, params.sample_groups)
+        cols = recording.groups(None, n, params.channel_groups)
+    store(recording.device, places[0], x)
+    recording.device.run([program.quantise(
+        *places, unsigned=bool(flags & QuantiseFlag.UNSIGNED), clip=clip, rows=rows, cols=cols,
+        per_column=bool(flags & QuantiseFlag.PER_COLUMN),
+        key=key if flags & QuantiseFlag.STOCHASTIC else None)])
+    recording.read(places[1], places[2])
+    if rows:
+        for groups in (rows, cols):
+            recording.device.read(Space.GROUP, groups.base, groups.length)
+
+
+def _quantise_modes(params):
+    """``(flags, clipped)`` of everything that QUANTISE accepts."""
+    one = (QuantiseFlag.UNSIGNED, QuantiseFlag.PER_COLUMN, QuantiseFlag.STOCHASTIC)
+    modes = [(sum(flag for flag, on in zip(one, chosen[:3], strict=True) if on), chosen[3])
+             for chosen in product((False, True), repeat=4)]
+    if params.max_groups > 1:
+        modes += [(QuantiseFlag.GROUPED, False), (QuantiseFlag.GROUPED | QuantiseFlag.STOCHASTIC,
+                                                  False)] * 2
+    return modes
+
+
+def quantise(params, seed, most=10):
+    """Every mode with random tensors."""
+    recording = Recording(params, f"quantise {seed}")
+    rng = recording.rng
+
+    def attempt(flags, clip, most):
+        m, n = _dimension(rng, min(most, MAX_M)), _dimension(rng, most, params.cols)
+        recording.begin(f"quantise {m}x{n} {QuantiseFlag(flags)!r} clip {clip}")
+        _quantise(recording, _values(rng, m, n), flags=flags, clip=clip)
+
+    for flags, clipped in _quantise_modes(params):
+        clip = int(rng.choice([1, 4, 13, 14, 16, 255])) if clipped else 0
+        _fitting(partial(attempt, flags, clip), most)
+    recording.device.status()
+    return recording.session("quantise")
+
+
+def quantise_extremes(params, seed, most=10):
+    """Zeros, the ends of a wide element's range, one element alone, groups at their limits."""
+    recording = Recording(params, f"quantise_extremes {seed}")
+    rng = recording.rng
+    m, n = 3, params.cols + 1
+    alone = np.zeros((m, n), np.int64)
+    alone[rng.integers(m), rng.integers(n)] = rng.choice([-1, 1, 2**31 - 1, -2**31])
+    powers = 1 << rng.integers(0, 31, (m, n))
+    tensors = {
+        "zeros": np.zeros((m, n), np.int64),
+        "the least and the largest": rng.choice([-2**31, 2**31 - 1], (m, n)),
+        "the least alone": np.full((1, 1), -2**31),
+        "one element": alone,
+        "ones": rng.choice([-1, 0, 1], (m, n)),
+        # A magnitude that can be doubled exactly so often, and one just below and above.
+        "powers of two": powers,
+        "around powers of two": powers + rng.choice([-1, 0, 1], (m, n)),
+        "negative": -powers,
+    }
+    modes = [(0, 0), (QuantiseFlag.UNSIGNED, 14), (QuantiseFlag.PER_COLUMN, 13),
+             (QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED | QuantiseFlag.STOCHASTIC, 1)]
+    if params.max_groups > 1:
+        modes += [(QuantiseFlag.GROUPED | QuantiseFlag.STOCHASTIC, 0), (QuantiseFlag.GROUPED, 0)]
+    for name, x in tensors.items():
+        for flags, clip in modes:
+            recording.begin(f"quantise {name}, {QuantiseFlag(flags)!r} clip {clip}")
+            _quantise(recording, x, flags=flags, clip=clip)
+    recording.device.status()
+    return recording.session("quantise_extremes")
+
+
+# Norms.
+
+
+def _state(rng, n):
+    """A state tensor with random gamma and beta, junk in what the device writes."""
+    state = rng.integers(-2**31, 2**31, (STATE_ROWS, n))
+    if rng.random() < 0.7:
+        # Of a usual size: within 16 bits, and beta such that nothing is clamped.
+        state[StateRow.GAMMA] = rng.integers(-2**13, 2**13, n)
+        state[StateRow.BETA] = rng.integers(-2**14, 2**14, n)
+    extreme = rng.random(n) < 0.2
+    state[StateRow.GAMMA, extreme] = rng.choice([-2**15, 2**15 - 1, 0], extreme.sum())
+    return state
+
+
+def _inputs(rng, m, n):
+    """Norm inputs: each channel with its mean and deviation; some constant, some with outliers."""
+    width = np.exp2(rng.uniform(0, NORM_IN_BITS - 3, n))
+    x = rng.normal(0, 1, (m, n)) * width + rng.normal(0, 1, n) * width * rng.integers(0, 4, n)
+    outliers = rng.random((m, n)) < 0.02
+    x[outliers] *= 100
+    x[:, rng.random(n) < 0.1] = float(rng.integers(-2**25, 2**25))
+    return np.clip(np.floor(x), -2**31, 2**31 - 1).astype(np.int64)
+
+
+def _norm(recording, x, dy, state, *, relu, in_place, inference):
+    """A forward pass, its backward pass, and the same input with the statistics found."""
+    m, n = x.shape
+    context, states = recording.place(Space.WIDE, m, n), recording.place(Space.WIDE, STATE_ROWS, n)
+    source = recording.place(Space.WIDE, m, n)
+    target = source if in_place else recording.place(Space.WIDE, m, n)
+    device = recording.device
+    store(device, states, state)
+    store(device, source, x)
+    device.run([program.norm_forward(source, target, context, states, relu=relu)])
+    recording.read(target, context, states)
+    store(device, source, dy)
+    device.run([program.norm_backward(source, target, context, states)])
+    recording.read(target, states)
+    store(device, source, x)
+    if inference is not None:
+        state = state.copy()
+        state[[StateRow.MEAN, StateRow.DEVIATION]] = inference
+        store(device, states, state)
+    device.run([program.norm_forward(source, target, context, states, relu=relu,
+                                     inference=True)])
+    recording.read(target, context, states)
+    device.status()
+
+
+def norm(params, seed, most=10):
+    """Forward, backward and inference with random tensors, with and without a ReLU."""
+    recording = Recording(params, f"norm {seed}")
+    rng = recording.rng
+
+    def attempt(relu, in_place, most):
+        m, n = _dimension(rng, min(most, MAX_M)), _dimension(rng, most, params.cols)
+        recording.begin(f"norm {m}x{n} relu {relu} in place {in_place}")
+        x = _inputs(rng, m, n)
+        statistics = None
+        if rng.random() < 0.5:
+            statistics = np.floor(np.stack([x.mean(axis=0) * 64 + rng.normal(0, 100, n),
+                                            rng.integers(0, 1 << rng.integers(1, 31), n)]))
+            statistics = np.clip(statistics, -2**31, 2**31 - 1).astype(np.int64)
+        _norm(recording, x, _values(rng, m, n), _state(rng, n), relu=relu, in_place=in_place,
+              inference=statistics)
+
+    for relu, in_place in ((True, True), (False, False), (True, False)):
+        _fitting(partial(attempt, relu, in_place), most)
+    return recording.session("norm")
+
+
+def norm_extremes(params, seed, most=10):
+    """Constant channels, one sample, inputs that are clamped, xhat and y that are clamped."""
+    recording = Recording(params, f"norm_extremes {seed}")
+    rng = recording.rng
+    n = params.cols + 1
+    outlier = np.zeros((70, 1), np.int64)
+    outlier[rng.integers(70)] = rng.choice([-1, 1]) << NORM_IN_BITS - 2
+    tensors = {
+        "one sample": _inputs(rng, 1, n),
+        "constant channels": np.broadcast_to(rng.integers(-2**25, 2**25, n), (3, n)),
+        "a deviation of one": rng.integers(0, 2, (4, n)) + (1 << 20),
+        "inputs beyond the range": rng.choice([-2**31, 2**31 - 1, 2**25, 2**25 - 1, -2**25 - 1],
+                                              (3, n)),
+        "the ends of the range": rng.choice([-2**25, 2**25 - 1], (3, n)),
+        "an outlier": outlier,
+    }
+    gradients = [lambda m, n: np.zeros((m, n), np.int64),
+                 lambda m, n: rng.choice([-2**31, 2**31 - 1, 0], (m, n)),
+                 lambda m, n: rng.choice([-1, 0, 1], (m, n))]
+    for number, (name, x) in enumerate(tensors.items()):
+        recording.begin(f"norm of {name}")
+        m, n = x.shape
+        state = _state(rng, n)
+        if number % 2:
+            state[StateRow.GAMMA] = rng.choice([-2**15, 2**15 - 1], n)
+            state[StateRow.BETA] = rng.choice([-2**31, 2**31 - 1, 0], n)
+        # Statistics far from the batch's: the least deviations, the ends of the mean.
+        statistics = np.stack([rng.choice([-2**31, 2**31 - 1, 0, 1 << 20], n),
+                               rng.choice([0, 1, 2, 2**16 - 1, 2**16 + 1, 2**31 - 1], n)])
+        dy = gradients[number % 3](m, n)
+        _norm(recording, x, dy, state, relu=number % 2 == 0, in_place=number % 3 == 0,
+              inference=statistics)
+    return recording.session("norm_extremes")
+
+
+# A training step.
+
+
+def training_step(params, seed, most=8):
+    """Two whole training steps of a small network, and predictions with its statistics."""
+    recording = Recording(params, f"training_step {seed}")
+    rng = recording.rng
+
+    def attempt(most):
+        sizes = tuple(max(2, _dimension(rng, most, params.cols)) for _ in range(4))
+        batch = max(2, _dimension(rng, most, params.cols))
+        recording.begin(f"a network of {sizes}, batches of {batch}")
+        network = Mlp(sizes, seed)
+        space = network.workspace(recording.device, batch)
+        for step in range(2):
+            network.train_step(space, rng.integers(0, 256, (batch, sizes[0])),
+                               rng.integers(0, sizes[-1], batch), Rate(400, 12), step)
+        network.predict(space, rng.integers(0, 256, (batch, sizes[0])))
+
+    _fitting(attempt, most)
+    recording.device.status()
+    return recording.session("training_step")
+
+
+#: Scenarios by name.
+SCENARIOS = {function.__name__: function for function in (
+    gemm_forward, gemm_input, gemm_weight, gemm_any, gemm_extremes, quantise, quantise_extremes,
+    norm, norm_extremes, training_step)} | errors.SCENARIOS
+
+
+def record(name, params, seed, **options):
+    """The session of a scenario.
+
+    >>> from hdl.params import Params
+    >>> len(record("gemm_any", Params(), 0).exchanges) > 10
+    True
+    """
+    return SCENARIOS[name](params, seed, **options)
