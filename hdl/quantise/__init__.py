@@ -1,0 +1,5 @@
+"""The quantiser: wide tensors to ``bits`` bits, with ranges, ShiftQuant groups and rounding."""
+
+from hdl.quantise.quantiser import Quantiser
+
+__all__ = ["Quantiser"]

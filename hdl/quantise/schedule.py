@@ -1,0 +1,176 @@
+"""The order in which the quantiser walks over a tensor."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.memory import ADDRESS_BITS
+from hdl.params import INDEX_BITS, MAX_M
+from hdl.unit import INSTRUCTION_LAYOUT
+
+__all__ = ["Phase", "Schedule"]
+
+
+class Phase(enum.Enum, shape=3):
+    """What the steps of a phase do, one step a clock."""
+    #: A step for every row of a tile: search magnitudes.
+    SCAN = 0
+    #: A step for every lane: gather the lanes' maxima and sums.
+    REDUCE = 1
+    #: A step for every row: choose its group.
+    ROWS = 2
+    #: A step for every row of a tile: search magnitudes times the rows' groups.
+    COLUMNS = 3
+    #: A step for every lane: choose its column's group.
+    CHOOSE = 4
+    #: A step for every row of a tile: quantise.
+    ROUND = 5
+
+
+class Schedule(wiring.Component):
+    """Phases of ``QUANTISE``, one after the other, each drained before the next begins.
+
+    Of a tensor: ``SCAN`` of every tile, ``REDUCE``, scale; with groups ``ROWS``; then for every
+    tile, with groups, ``COLUMNS`` (if there are channel groups) and ``CHOOSE``; write the range;
+    ``ROUND``. Per column, for every tile: ``SCAN``, scale, write the range, ``ROUND``.
+
+    A phase of ``s`` steps takes ``s + 1`` cycles and then one until ``drained``; a scaling one
+    and then until ``scaled``; a range one.
+
+    Parameters
+    ----------
+    cols : int
+        Lanes.
+    sample_groups, channel_groups : int
+
+    Members
+    -------
+    start : In(1)
+    per_column, grouped : In(1)
+    instruction : In(INSTRUCTION_LAYOUT)
+        The fields m, n, src0, dst1.
+    drained, scaled : In(1)
+        All steps have left the datapath; the scaling is there.
+    phase : Out(Phase)
+        Steady while steps are inside the datapath.
+    searching, rounding : Out(1)
+        The phase searches, or quantises, the rows of a tile.
+    enter : Out(1)
+        The cycle before the first step of a phase.
+    step : Out(1)
+    clear : Out(1)
+        With ``enter``: the lanes begin a new search.
+    scale : Out(1)
+        Begin to scale what was found.
+    write_range : Out(1)
+    done : Out(1)
+    source : Out(ADDRESS_BITS)
+        Address of the tile's first row.
+    channel, left : Out(INDEX_BITS)
+        Number of the tile's first channel; channels from there on.
+    """
+    def __init__(self, cols, sample_groups, channel_groups):
+        self.cols = cols
+        self.channel_groups = channel_groups
+        self.groups = max(sample_groups, channel_groups) > 1
+        super().__init__({
+            "start": In(1), "per_column": In(1), "grouped": In(1),
+            "instruction": In(INSTRUCTION_LAYOUT),
+            "drained": In(1), "scaled": In(1),
+            "phase": Out(Phase), "searching": Out(1), "rounding": Out(1),
+            "enter": Out(1), "step": Out(1), "clear": Out(1),
+            "scale": Out(1), "write_range": Out(1), "done": Out(1),
+            "source": Out(ADDRESS_BITS), "channel": Out(INDEX_BITS), "left": Out(INDEX_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        fields = self.instruction
+        rows, steps = Signal(range(MAX_M + 1)), Signal(range(MAX_M + 1))
+        last = Signal()
+        m.d.comb += [
+            rows.eq(fields.m),
+            last.eq(self.left <= self.cols),
+            self.searching.eq((self.phase == Phase.SCAN) | (self.phase == Phase.COLUMNS)),
+            self.rounding.eq(self.phase == Phase.ROUND),
+        ]
+
+        def first_tile():
+            m.d.sync += [self.source.eq(fields.src0), self.channel.eq(0), self.left.eq(fields.n)]
+
+        def next_tile():
+            m.d.sync += [self.source.eq(self.source + rows),
+                         self.channel.eq(self.channel + self.cols),
+                         self.left.eq(self.left - self.cols)]
+
+        def go(phase):
+            m.d.sync += self.phase.eq(phase)
+            m.next = "ENTER"
+
+        def begin_rounding():
+            m.next = "RANGE"
+            if self.groups:
+                with m.If(self.grouped):
+                    go(Phase.COLUMNS if self.channel_groups > 1 else Phase.CHOOSE)
+
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                first_tile()
+                go(Phase.SCAN)
+
+            with m.State("ENTER"):
+                by_lane = (self.phase == Phase.REDUCE) | (self.phase == Phase.CHOOSE)
+                m.d.comb += [
+                    self.enter.eq(1),
+                    self.clear.eq((self.phase == Phase.COLUMNS) | (self.phase == Phase.SCAN)
+                                  & (self.per_column | (self.channel == 0))),
+                ]
+                m.d.sync += steps.eq(Mux(by_lane, self.cols, rows))
+                m.next = "STEP"
+            with m.State("STEP"):
+                m.d.comb += self.step.eq(1)
+                m.d.sync += steps.eq(steps - 1)
+                with m.If(steps == 1):
+                    m.next = "DRAIN"
+            with m.State("DRAIN"), m.If(self.drained), m.Switch(self.phase):
+                with m.Case(Phase.SCAN):
+                    with m.If(self.per_column):
+                        m.next = "SCALE"
+                    with m.Elif(last):
+                        go(Phase.REDUCE)
+                    with m.Else():
+                        next_tile()
+                        go(Phase.SCAN)
+                with m.Case(Phase.REDUCE):
+                    m.next = "SCALE"
+                with m.Case(Phase.ROWS):
+                    begin_rounding()
+                with m.Case(Phase.COLUMNS):
+                    go(Phase.CHOOSE)
+                with m.Case(Phase.CHOOSE):
+                    m.next = "RANGE"
+                with m.Case(Phase.ROUND):
+                    with m.If(last):
+                        m.d.comb += self.done.eq(1)
+                        m.next = "IDLE"
+                    with m.Else():
+                        next_tile()
+                        with m.If(self.per_column):
+                            go(Phase.SCAN)
+                        with m.Else():
+                            begin_rounding()
+
+            with m.State("SCALE"):
+                m.d.comb += self.scale.eq(1)
+                m.next = "SCALING"
+            with m.State("SCALING"), m.If(self.scaled):
+                m.next = "RANGE"
+                with m.If(~self.per_column):
+                    first_tile()
+                    if self.groups:
+                        with m.If(self.grouped):
+                            go(Phase.ROWS)
+            with m.State("RANGE"):
+                m.d.comb += self.write_range.eq(1)
+                go(Phase.ROUND)
+        return m
