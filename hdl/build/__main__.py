@@ -1,0 +1,187 @@
+"""``python -m hdl.build``: synthesise, place, route and report one accelerator."""
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from boards.parts import Part, PartError, parse_part
+from boards.platforms import BOARDS, DEFAULT_BOARD, BoardError
+from boards.pll import CLOCK_RANGE_MHZ
+from hdl.build.design import elaborate, resolve_part
+from hdl.build.fit import EstimateError, FitError, check_fit
+from hdl.build.flow import OutputError, build, check_folder
+from hdl.build.summary import summary
+from hdl.build.tools import Progress, ToolError, Tools
+from hdl.params import ARITHMETICS, ParameterError, Params, parse_groups
+
+__all__ = ["Options", "main", "read_arguments"]
+
+#: MHz. The default design closes it on the default board with any of five seeds.
+DEFAULT_CLOCK = 50
+_MAX_SEEDS = 100
+#: Datapaths that the interface names and a later version brings.
+_LATER = ("fp16",)
+
+
+class ArgumentError(ValueError):
+    """A bad argument. The message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for, checked."""
+    params: Params
+    board: str | None
+    part: Part
+    clock_mhz: float
+    seeds: int
+    out: Path
+    synth_only: bool
+    json: bool
+
+
+class UsageError(ValueError):
+    """Arguments that cannot be read. The message is one sentence for the user."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(message)
+
+
+def _parser():
+    # Defaults of the accelerator are those of Params.
+    default = Params()
+    parser = _Parser(prog="python -m hdl.build", allow_abbrev=False, description=__doc__)
+    parser.add_argument("--bits", metavar="2..8", default=default.bits,
+                        help=f"width of a quantised element (default {default.bits})")
+    parser.add_argument("--groups", metavar="SxC",
+                        help="sample x channel groups, each 1, 2, 4 or 8; C means 1xC "
+                             f"(default {default.groups}; 1x1 with --arith int)")
+    parser.add_argument("--rows", default=default.rows, metavar="1..64",
+                        help=f"rows of the array (default {default.rows})")
+    parser.add_argument("--cols", default=default.cols, metavar="1..64",
+                        help=f"columns of the array (default {default.cols})")
+    parser.add_argument("--depth", default=default.depth, metavar="1..16",
+                        help="products per element of the array per clock "
+                             f"(default {default.depth})")
+    parser.add_argument("--arith", default=default.arith, metavar="|".join(ARITHMETICS),
+                        help="datapath of the array: shift, or plain integers for comparison "
+                             f"(default {default.arith})")
+    parser.add_argument("--memory", default=default.memory, metavar="4..256",
+                        help="wide memory in units of 1,024 elements; the quantised memory "
+                             f"holds twice as many (default {default.memory})")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--board", help=f"one of {', '.join(BOARDS)} (default {DEFAULT_BOARD})")
+    target.add_argument("--part", help="a part without a board, such as LFE5U-85F-6BG381C; pins "
+                                       "are chosen freely and there is no bitstream")
+    parser.add_argument("--clock", default=DEFAULT_CLOCK, metavar="MHZ",
+                        help=f"clock in MHz (default {DEFAULT_CLOCK})")
+    parser.add_argument("--seeds", default=1, metavar="N",
+                        help="place and route with the seeds 1 to N (default 1)")
+    parser.add_argument("--out", type=Path,
+                        help="folder to write (default build/NAME, such as "
+                             f"build/{default.name})")
+    parser.add_argument("--synth-only", action="store_true",
+                        help="stop after synthesis: no clock, no bitstream")
+    parser.add_argument("--json", action="store_true", help="print report.json, and only that")
+    return parser
+
+
+def _whole(name, text, low=None, high=None):
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if low is None:
+        # Params says the range; what is no number at all is refused there, too.
+        return text if value is None else value
+    if value is None or not low <= value <= high:
+        raise ArgumentError(f"{name} must be a whole number from {low} to {high}, got {text}")
+    return value
+
+
+def _clock(text):
+    low, high = CLOCK_RANGE_MHZ
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise ArgumentError(f"clock must be {low} to {high} MHz, got {text}")
+    return value
+
+
+def read_arguments(argv):
+    """The :class:`Options` that a command line asks for."""
+    given = _parser().parse_args(argv)
+    if given.arith in _LATER:
+        raise ArgumentError(f"arith {given.arith} comes in a later version; arith must be one of "
+                            f"{', '.join(ARITHMETICS)}")
+    groups = given.groups or ("1x1" if given.arith == "int" else Params().groups)
+    sample_groups, channel_groups = parse_groups(groups)
+    params = Params(
+        bits=_whole("bits", given.bits), sample_groups=sample_groups,
+        channel_groups=channel_groups, rows=_whole("rows", given.rows),
+        cols=_whole("cols", given.cols), depth=_whole("depth", given.depth), arith=given.arith,
+        memory=_whole("memory", given.memory))
+    clock = _clock(given.clock)
+    seeds = _whole("seeds", given.seeds, 1, _MAX_SEEDS)
+    board = None if given.part else (given.board or DEFAULT_BOARD).lower()
+    _, part = resolve_part(board, parse_part(given.part) if given.part else None)
+    name = params.name if board == DEFAULT_BOARD else f"{params.name}-{board or part.name}"
+    out = given.out or Path("build") / name
+    check_folder(out)
+    return Options(params=params, board=board, part=part, clock_mhz=clock, seeds=seeds, out=out,
+                   synth_only=given.synth_only, json=given.json)
+
+
+def _build(options):
+    check_fit(options.params, options.part)
+    progress, tools = Progress(), Tools()
+    with progress.stage("elaboration", "elaborate"):
+        design = elaborate(options.params, board=options.board, part=options.part,
+                           clock_mhz=options.clock_mhz)
+    cap, reason = options.part.clock_cap()
+    if float(design.clock) > cap:
+        progress.line(f"note: {float(design.clock):g} MHz is above {cap} MHz ({reason}), which "
+                      "the tools do not check")
+    outcome = build(design, out=options.out, seeds=options.seeds,
+                    synth_only=options.synth_only, tools=tools, progress=progress)
+    if options.json:
+        print(json.dumps(outcome.report, indent=1))
+    else:
+        print(summary(outcome.report, options.out))
+    if not outcome.met:
+        print(f"error: {outcome.message}", file=sys.stderr)
+    return 0 if outcome.met else 1
+
+
+def _interrupt(signum, frame):
+    raise KeyboardInterrupt
+
+
+def main(argv=None):
+    """Run the command; the exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _build(read_arguments(argv))
+    except (ArgumentError, ParameterError, PartError, BoardError, OutputError) as error:
+        print(f"error: --{error}", file=sys.stderr)
+        return 2
+    except (UsageError, EstimateError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (FitError, ToolError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: the build was interrupted; nothing was changed", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""One design: the accelerator on a board or a bare part, as RTLIL."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from boards.parts import Part
+from boards.platforms import board_part, board_platform, part_platform
+from boards.top import BoardTop
+from hdl.params import Params
+
+__all__ = ["ARRAY", "SHELL", "Design", "elaborate", "resolve_part"]
+
+#: Name of the unit that is the array: the mesh, wherever in the hierarchy it lies.
+ARRAY = "array"
+#: Name of the unit that is all around the accelerator: pins, PLL, serial port, lights.
+SHELL = "board"
+
+_ACCELERATOR = "top.accelerator"
+_MESH = re.compile(r".*\.mesh")
+
+
+@dataclass(frozen=True)
+class Design:
+    """What there is to build.
+
+    Parameters
+    ----------
+    board : str or None
+        None for a bare part.
+    clock : Fraction
+        The clock that the PLL makes, in MHz.
+    rtlil : str
+        The whole board, without source locations, so that it depends on the design alone.
+    lpf : str
+        Pins and clocks for nextpnr.
+    units : dict of str to str
+        Names of units by the instance that they are, as ``accelerator.gemm``. The longest name
+        that a cell's name begins with is its unit's.
+    """
+    params: Params
+    board: str | None
+    part: Part
+    clock: Fraction
+    rtlil: str
+    lpf: str
+    units: dict
+
+    @property
+    def build_id(self):
+        """Digest of the RTLIL, 32 hex digits."""
+        return hashlib.sha256(self.rtlil.encode()).hexdigest()[:32]
+
+    @property
+    def kept_modules(self):
+        """Modules that stay apart through synthesis, so that every cell has a unit."""
+        return [f"top.{instance}" for instance in self.units if instance]
+
+
+def resolve_part(board, part):
+    """``(platform, Part)`` of a board's name or, without one, of a part."""
+    if board is None:
+        return part_platform(part), part
+    platform = board_platform(board)
+    return platform, board_part(platform)
+
+
+def elaborate(params, *, board, part=None, clock_mhz, accelerator=None):
+    """Elaborate one design.
+
+    ``accelerator`` stands in for ``hdl.top.Accelerator(params)``.
+    """
+    if accelerator is None:
+        # Only here: what else this module does needs no gateware.
+        from hdl.top import Accelerator
+        accelerator = Accelerator(params)
+    platform, part = resolve_part(board, part)
+    top = BoardTop(accelerator, clock_mhz)
+    files = platform.prepare(top, "top", emit_src=False).files
+    rtlil = _text(files["top.il"])
+    return Design(params=params, board=board, part=part, clock=top.pll.clock, rtlil=rtlil,
+                  lpf=_text(files["top.lpf"]), units=find_units(rtlil))
+
+
+def find_units(rtlil):
+    r"""Units by instance: the children of the accelerator, and the mesh.
+
+    >>> names = ("top.accelerator.gemm", "top.accelerator.gemm.mesh", "top.reset")
+    >>> find_units("".join(f"module \\{name}\n" for name in names)) == {
+    ...     "": "board", "accelerator": "accelerator", "accelerator.gemm": "gemm",
+    ...     "accelerator.gemm.mesh": "array"}
+    True
+    """
+    units = {"": SHELL, "accelerator": "accelerator"}
+    for name in re.findall(r"^module \\(\S+)$", rtlil, re.MULTILINE):
+        if not name.startswith(_ACCELERATOR + "."):
+            continue
+        instance = name.removeprefix("top.")
+        if _MESH.fullmatch(name):
+            units[instance] = ARRAY
+        elif instance.count(".") == 1:
+            units[instance] = instance.rpartition(".")[2]
+    return units
+
+
+def _text(content):
+    return content.decode() if isinstance(content, bytes) else content

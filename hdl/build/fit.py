@@ -1,0 +1,83 @@
+"""Can a design fit a die? Answered from its parameters, before minutes are spent."""
+
+from dataclasses import replace
+
+from hdl.params import MAX_M
+from hdl.protocol import MAX_BODY
+from hdl.unit import GROUP_BITS, ORDER_ENTRY
+
+__all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_fit", "ebr_blocks", "estimate",
+           "memories", "over"]
+
+#: Widths and depths that a block RAM can have.
+EBR_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+#: Names of resources as users read them.
+_NAMES = {"comb": "LUT4 (COMB)", "ff": "flip-flops", "ebr": "block RAMs (EBR)",
+          "dsp": "multipliers (DSP)"}
+
+
+class EstimateError(ValueError):
+    """Parameters ask for more than the die has. The message is one sentence for the user."""
+
+
+class FitError(Exception):
+    """A synthesised design is larger than the die. The message is one sentence for the user."""
+
+
+def ebr_blocks(width, depth):
+    """Block RAMs that Yosys makes of a memory of ``depth`` words with one port to read and one
+    to write: the cheapest uniform shape. Small memories go to LUTs instead.
+
+    >>> ebr_blocks(256, 4096), ebr_blocks(36, 512), ebr_blocks(8, 16)
+    (58, 1, 0)
+    """
+    if width * depth <= 1536:
+        return 0
+    return min(-(-width // w) * -(-depth // d) for w, d in EBR_SHAPES)
+
+
+def memories(params):
+    """``(name, width, words)`` of every memory of the accelerator."""
+    return [
+        ("wide", 32 * params.cols, params.wide_words),
+        ("quant", params.bits * params.cols, params.quant_words),
+        ("group", GROUP_BITS, params.table_words),
+        ("order", ORDER_ENTRY.size, params.table_words),
+        ("stream", params.bits * params.slots, params.stream_words),
+        ("accumulators", 36 * params.cols, MAX_M + 1),
+        ("frame", 8, MAX_BODY),
+    ]
+
+
+def estimate(params):
+    """Resources of the accelerator: block RAMs exactly, the rest roughly (from below)."""
+    ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
+    return {"comb": 0, "ff": 0, "ebr": ebr, "dsp": 0}
+
+
+def over(used, available):
+    """What is too much, in words; empty if all fits.
+
+    >>> over({"comb": 5, "ebr": 60}, {"comb": 9, "ebr": 56})
+    '60 of 56 block RAMs (EBR), 4 too many'
+    """
+    return "; ".join(f"{used[name]} of {available[name]} {_NAMES[name]}, "
+                     f"{used[name] - available[name]} too many"
+                     for name in used if used[name] > available[name])
+
+
+def check_fit(params, part):
+    """Refuse a design that cannot fit, with what would."""
+    available = part.die.has()
+    excess = over(estimate(params), available)
+    if not excess:
+        return
+    hint = ""
+    for memory in range(params.memory - 1, 3, -1):
+        smaller = replace(params, memory=memory)
+        if not over(estimate(smaller), available):
+            # Memories are rounded down to a power of two.
+            least = max(4, -(-smaller.wide_words * smaller.cols // 1024))
+            hint = f"; --memory {least} would fit"
+            break
+    raise EstimateError(f"{params.name} does not fit {part.name}: about {excess}{hint}")

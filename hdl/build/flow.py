@@ -1,0 +1,274 @@
+"""Synthesis, place and route, bitstream and report of one design."""
+
+import contextlib
+import json
+import os
+import shutil
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from boards.top import BAUD
+from hdl.build.design import ARRAY
+from hdl.build.fit import FitError, over
+from hdl.build.floorplan import floorplan
+from hdl.build.netlist import critical_path, read_placed, synthesised_cells, unit_of
+from hdl.build.tools import ToolError
+
+__all__ = ["ClockError", "Outcome", "OutputError", "build", "replace_folder"]
+
+#: Options of Yosys' synthesis. Wide LUTs would make figures incomparable with other arrays';
+#: no memory here is read in the cycle in which the same address is written.
+SYNTHESIS = "-nowidelut -no-rw-check"
+
+
+class ClockError(Exception):
+    """No seed met the clock. The message is one sentence for the user."""
+
+
+class OutputError(ValueError):
+    """The output folder cannot be used. The message is one sentence for the user."""
+
+
+def synthesis_script(design):
+    """Commands for Yosys.
+
+    The accelerator's units and the mesh stay apart through synthesis, so that every LUT belongs
+    to one of them; constants and unused ports still cross. nextpnr then sees one flat design
+    whose names begin with the unit's.
+    """
+    kept = " ".join(design.kept_modules)
+    lines = [
+        "read_rtlil top.il",
+        "hierarchy -top top",
+        # Verilog for people and simulators: what there is before synthesis.
+        "design -push-copy",
+        "proc -nomux -norom",
+        "memory_collect",
+        "write_verilog -norename -noattr top.v",
+        "design -pop",
+        f"setattr -mod -set keep_hierarchy 1 {kept}" if kept else "",
+        "proc",
+        "flatten",
+        # Names that nobody uses go first: Amaranth's name of a word's field may be Yosys' name
+        # of a bit, which stops abc9.
+        "opt_clean -purge",
+        "opt_hier",
+        "opt_clean -purge",
+        f"synth_ecp5 -top top {SYNTHESIS}",
+        "write_json top.json",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one seed came to."""
+    seed: int
+    mhz: float
+    path: dict | None
+
+
+def _synthesise(design, folder, tools, progress):
+    (folder / "top.il").write_text(design.rtlil)
+    (folder / "top.lpf").write_text(design.lpf)
+    (folder / "top.ys").write_text(synthesis_script(design))
+    with progress.stage("synthesis", "synthesise") as said:
+        tools.run("yosys", ["-s", "top.ys"], folder, "synthesis.log")
+        with open(folder / "top.json") as file:
+            total, modules = synthesised_cells(json.load(file))
+        said.append(f"{total['comb']} LUT4, {total['ff']} FF, {total['ebr']} EBR, "
+                    f"{total['dsp']} DSP before packing")
+    array = {"comb": 0, "ff": 0, "ebr": 0, "dsp": 0}
+    for name, used in modules.items():
+        if unit_of(name.removeprefix("top").lstrip("."), design.units) == ARRAY:
+            for resource in array:
+                array[resource] += used[resource]
+    excess = over(total, design.part.die.has())
+    if excess:
+        raise FitError(f"the synthesised design does not fit {design.part.name}: {excess}")
+    return total, array
+
+
+def _place_and_route(design, folder, seed, tools, progress):
+    base = f"seed{seed}"
+    options = [*design.part.nextpnr_options(), "--json", "top.json", "--lpf", "top.lpf",
+               "--textcfg", f"{base}.config", "--report", f"{base}.json",
+               "--write", f"{base}-placed.json", "--seed", str(seed),
+               # A clock that is missed is our finding, not nextpnr's.
+               "--timing-allow-fail"]
+    if design.board is None:
+        options.append("--lpf-allow-unconstrained")
+    with progress.stage(f"place and route, seed {seed}", f"place_and_route_seed{seed}") as said:
+        tools.run("nextpnr-ecp5", options, folder, f"{base}.log")
+        report = json.loads((folder / f"{base}.json").read_text())
+        mhz = _fmax(report)
+        said.append(f"{mhz:.1f} MHz")
+    return Run(seed, mhz, critical_path(report, design.units))
+
+
+def _fmax(report):
+    """The clock of domain ``sync`` that nextpnr's report allows; 25 MHz of the pin is no limit."""
+    achieved = [clock["achieved"] for clock in report["fmax"].values()]
+    if not achieved:
+        raise ToolError("nextpnr-ecp5 reported no clock")
+    return round(min(achieved), 2)
+
+
+def _all_seeds(design, folder, seeds, tools, progress):
+    with ThreadPoolExecutor(max_workers=min(seeds, os.cpu_count() or 1)) as pool:
+        runs = [pool.submit(_place_and_route, design, folder, seed, tools, progress)
+                for seed in range(1, seeds + 1)]
+        try:
+            return [run.result() for run in runs]
+        except BaseException:
+            tools.stop()
+            raise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The report of a build, and whether its best seed met the clock (True without seeds)."""
+    report: dict
+    met: bool
+    message: str
+
+
+def build(design, *, out, seeds, synth_only, tools, progress):
+    """Build ``design`` into the folder ``out`` and return the :class:`Outcome`.
+
+    ``seeds`` place-and-route runs, seeds 1 and up, as many at a time as there are processors.
+
+    ``out`` appears, whole, when all is done; what was there before stays until then. When a tool
+    fails its logs are in ``out`` with ``-failed`` added to its name.
+    """
+    out = Path(out)
+    check_folder(out)
+    with _new_folder(out) as folder:
+        total, array = _synthesise(design, folder, tools, progress)
+        runs, placed, best = [], None, None
+        if not synth_only:
+            runs = _all_seeds(design, folder, seeds, tools, progress)
+            best = max(runs, key=lambda run: run.mhz)
+            placed = _draw(design, folder, best, progress)
+            total, array = placed.total, placed.units.get(ARRAY, array)
+        met = best is None or best.mhz >= float(design.clock)
+        if best and met and design.board:
+            with progress.stage("bitstream", "pack"):
+                tools.run("ecppack", ["--compress", "--usercode", str(int(design.build_id[:8], 16)),
+                                      "--input", f"seed{best.seed}.config",
+                                      "--bit", "top.bit"], folder, "pack.log")
+        report = make_report(design, total=total, array=array, placed=placed, runs=runs,
+                             best=best, versions=tools.versions(),
+                             seconds={**progress.seconds, "total": progress.total()})
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        for name in ("top.json", *(f"seed{run.seed}{end}" for run in runs
+                                   for end in ("-placed.json", ".config"))):
+            (folder / name).unlink(missing_ok=True)
+        replace_folder(folder, out)
+    message = ""
+    if not met:
+        message = (f"the clock of {float(design.clock):g} MHz was missed: the best of "
+                   f"{len(runs)} seed{'s' if len(runs) > 1 else ''} reaches {best.mhz:.2f} MHz, "
+                   f"limited by a path from {best.path['from_unit']} to "
+                   f"{best.path['to_unit']}; no bitstream was written")
+    return Outcome(report, met, message)
+
+
+def _draw(design, folder, best, progress):
+    with progress.stage("floorplan"):
+        with open(folder / f"seed{best.seed}-placed.json") as file:
+            placed = read_placed(json.load(file), design.units)
+        title = (f"{design.params.name} on {design.board or design.part.name}, "
+                 f"{best.mhz:.1f} MHz with seed {best.seed}")
+        path = best.path["places"] if best.path else None
+        (folder / "floorplan.svg").write_text(
+            floorplan(placed, die=design.part.die, title=title, first=ARRAY, path=path))
+    return placed
+
+
+def make_report(design, *, total, array, placed, runs, best, versions, seconds):
+    """The content of ``report.json``; without ``runs`` what only they tell is None.
+
+    ``array`` counts the cells of the mesh within the whole design. ``units`` says the same of
+    every part of it.
+    """
+    params, clock = design.params, float(design.clock)
+    speeds = [run.mhz for run in runs]
+    cap, reason = design.part.clock_cap()
+    shipped = min(clock, best.mhz) if best else None
+    path = None
+    if best and best.path:
+        path = {name: value for name, value in best.path.items() if name != "places"}
+    return {
+        "design": {"bits": params.bits, "groups": params.groups, "rows": params.rows,
+                   "cols": params.cols, "depth": params.depth, "arith": params.arith,
+                   "memory": params.memory, "clock_mhz": round(clock, 4)},
+        "fingerprint": params.fingerprint,
+        "build_id": design.build_id,
+        "part": design.part.name,
+        "board": design.board,
+        "tools": versions,
+        "placed": placed is not None,
+        "total": total,
+        "available": design.part.die.has(),
+        "array": array,
+        "units": placed.units if placed else None,
+        "fmax_mhz": {
+            "median": round(statistics.median(speeds), 2) if speeds else None,
+            "min": min(speeds, default=None), "max": max(speeds, default=None),
+            "seeds": speeds,
+            "cap_mhz": cap, "cap_reason": reason,
+        },
+        "best_seed": best.seed if best else None,
+        "slowest_path": path,
+        "macs_per_clock": params.macs,
+        "comb_per_mac": round(array["comb"] / params.macs, 2),
+        "gops": round(2 * params.macs * shipped / 1e3, 3) if shipped else None,
+        "baud": BAUD,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+
+
+def check_folder(out):
+    """Refuse to replace anything but an earlier build."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"out must be a folder that is new, empty or an earlier build, "
+                          f"got the file {str(out)!r}")
+    if out.is_dir() and any(out.iterdir()) and not (out / "report.json").is_file():
+        raise OutputError(f"out must be a folder that is new, empty or an earlier build, "
+                          f"got {str(out)!r}, which has other files")
+
+
+@contextlib.contextmanager
+def _new_folder(out):
+    """A folder beside ``out`` to build in; of what failed only the logs are kept."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f".{out.name}.{os.getpid()}"
+    failed = out.parent / f"{out.name}-failed"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    except (ToolError, FitError) as error:
+        shutil.rmtree(failed, ignore_errors=True)
+        failed.mkdir()
+        for log in folder.glob("*.log"):
+            shutil.copy(log, failed)
+        raise type(error)(f"{error} (logs in {failed})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(failed, ignore_errors=True)
+
+
+def replace_folder(new, out):
+    """Put ``new`` in the place of ``out``."""
+    new, out = Path(new), Path(out)
+    old = out.parent / f".{out.name}.{os.getpid()}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,155 @@
+"""Reading what the tools write: how much of what there is, of which unit, and where."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+__all__ = ["Placed", "critical_path", "read_placed", "synthesised_cells", "unit_of"]
+
+#: Names in reports by the types of cells that nextpnr places.
+_RESOURCES = {"TRELLIS_COMB": "comb", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp"}
+#: LUT4 positions and flip-flops by the types of cells that Yosys leaves.
+_SYNTHESISED = {
+    "LUT4": {"comb": 1}, "CCU2C": {"comb": 2}, "TRELLIS_FF": {"ff": 1}, "DP16KD": {"ebr": 1},
+    "PDPW16KD": {"ebr": 1}, "MULT18X18D": {"dsp": 1}, "TRELLIS_DPR16X4": {"comb": 6},
+    "PFUMX": {}, "L6MUX21": {},
+}
+_BEL = re.compile(r"X(\d+)/Y(\d+)/(.*)")
+
+
+def _nothing():
+    return {"comb": 0, "ff": 0, "ebr": 0, "dsp": 0}
+
+
+def unit_of(name, units):
+    """The unit of a cell or net: that of the longest instance its name begins with.
+
+    >>> units = {"": "board", "accelerator.gemm": "gemm", "accelerator.gemm.mesh": "array"}
+    >>> unit_of("accelerator.gemm.mesh.row0.q", units), unit_of("accelerator.gemm2.q", units)
+    ('array', 'board')
+    """
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        unit = units.get(".".join(parts[:length]))
+        if unit is not None:
+            return unit
+    return units[""]
+
+
+@dataclass
+class Placed:
+    """A placed design.
+
+    Parameters
+    ----------
+    total : dict
+        ``comb``, ``ff``, ``ebr``, ``dsp`` of the whole.
+    units : dict of str to dict
+        The same for each unit.
+    bels : list of tuple
+        ``(resource, unit, x, y)`` of every cell that is counted.
+    """
+    total: dict = field(default_factory=_nothing)
+    units: dict = field(default_factory=dict)
+    bels: list = field(default_factory=list)
+
+
+def read_placed(design, units):
+    """Count the cells of the JSON that nextpnr writes.
+
+    Carry chains get cells from nextpnr at their ends, whose names say nothing: they belong to
+    the unit of the cell that their carry comes from or goes to.
+    """
+    (module,) = design["modules"].values()
+    cells = module["cells"]
+    owner = {name: unit_of(name, units) for name in cells if not name.startswith("$nextpnr_")}
+    _adopt(cells, owner)
+    placed = Placed(units={unit: _nothing() for unit in dict.fromkeys(units.values())})
+    for name, cell in cells.items():
+        resource = _RESOURCES.get(cell["type"])
+        if resource is None:
+            continue
+        unit = owner.get(name, units[""])
+        placed.total[resource] += 1
+        placed.units[unit][resource] += 1
+        match = _BEL.fullmatch(cell["attributes"].get("NEXTPNR_BEL", ""))
+        if match:
+            placed.bels.append((resource, unit, int(match[1]), int(match[2])))
+    return placed
+
+
+def _adopt(cells, owner):
+    """Give the cells without an owner that of a neighbour along the carry chain."""
+    nets = {}
+    for name, cell in cells.items():
+        for port in ("FCI", "FCO"):
+            for net in cell["connections"].get(port, []):
+                nets.setdefault(net, []).append(name)
+    orphans = {name: [net for port in ("FCI", "FCO")
+                      for net in cells[name]["connections"].get(port, [])]
+               for name in cells if name not in owner}
+    found = True
+    while orphans and found:
+        found = {}
+        for name, around in orphans.items():
+            for net in around:
+                known = [owner[other] for other in nets[net] if other in owner]
+                if known:
+                    found[name] = known[0]
+                    break
+        owner.update(found)
+        for name in found:
+            del orphans[name]
+
+
+def synthesised_cells(design):
+    """Resources of a Yosys netlist (``write_json``) with its hierarchy, before nextpnr packs it.
+
+    Carry chains will have up to four more LUT4 positions each, pins none.
+    """
+    modules = design["modules"]
+    counted = {}
+
+    def count(name):
+        if name not in counted:
+            total = Counter()
+            for cell in modules[name].get("cells", {}).values():
+                kind = cell["type"]
+                if kind in _SYNTHESISED:
+                    total.update(_SYNTHESISED[kind])
+                elif kind in modules and kind != name:
+                    total.update(count(kind))
+            counted[name] = total
+        return counted[name]
+
+    (top,) = [name for name, module in modules.items() if module["attributes"].get("top")]
+    totals = {name: {**_nothing(), **count(name)} for name in modules if _is_ours(modules[name])}
+    return totals[top], totals
+
+
+def _is_ours(module):
+    attributes = module["attributes"]
+    return not any(int(attributes.get(kind, "0"), 2) for kind in ("blackbox", "whitebox"))
+
+
+def critical_path(report, units):
+    """The slowest path from clock to clock of nextpnr's report.
+
+    ``{"from", "to": cell names, "from_unit", "to_unit", "ns", "logic_ns", "routing_ns"}``.
+    """
+    for path in report["critical_paths"]:
+        if "<async>" in (path["from"], path["to"]):
+            continue
+        steps = path["path"]
+        first, last = steps[0]["from"]["cell"], steps[-1]["to"]["cell"]
+        routing = sum(step["delay"] for step in steps if step["type"] == "routing")
+        total = sum(step["delay"] for step in steps)
+        return {
+            "from": first, "to": last,
+            "from_unit": unit_of(first, units), "to_unit": unit_of(last, units),
+            "ns": round(total, 2), "logic_ns": round(total - routing, 2),
+            "routing_ns": round(routing, 2),
+            "places": [step["from"]["loc"] for step in steps if step["type"] == "routing"]
+                      + [steps[-1]["to"]["loc"]],
+        }
+    return None

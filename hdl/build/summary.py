@@ -1,0 +1,97 @@
+"""The table at the end of a build: this design beside plain integers of the same shape."""
+
+import json
+from pathlib import Path
+
+__all__ = ["DATA", "measured", "plain_twin", "summary"]
+
+#: Committed measurements, one report a file; ``python -m reports.measure`` makes them.
+DATA = Path(__file__).resolve().parents[2] / "reports" / "data"
+
+#: What makes two designs comparable, apart from their arithmetic and groups.
+_SHAPE = ("bits", "rows", "cols", "depth", "memory")
+
+
+def measured(folder=DATA):
+    """The reports of all measured points, in the order of their files' names."""
+    return [json.loads(path.read_text())["report"] for path in sorted(folder.glob("*.json"))]
+
+
+def plain_twin(report, reports):
+    """The measured plain-integer design of the same shape, width and part, or None."""
+    for other in reports:
+        if (other["design"]["arith"] == "int" and other["part"] == report["part"]
+                and all(other["design"][name] == report["design"][name] for name in _SHAPE)):
+            return other
+    return None
+
+
+def _figures(report):
+    total, array, fmax = report["total"], report["array"], report["fmax_mhz"]
+    return {
+        "COMB (LUT4)": total["comb"], "FF": total["ff"], "EBR": total["ebr"],
+        "DSP": total["dsp"], "array: COMB": array["comb"], "array: FF": array["ff"],
+        "array: COMB per MAC": report["comb_per_mac"],
+        "clock, MHz": report["design"]["clock_mhz"],
+        f"Fmax, MHz (median of {len(fmax['seeds'])})": fmax["median"],
+        "GOPS": report["gops"],
+    }
+
+
+def _number(value):
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _change(mine, other):
+    if not mine or not other:
+        return "-"
+    return f"{100 * (mine / other - 1):+.1f} %"
+
+
+def _name(design):
+    return f"{design['arith']} {design['groups']}"
+
+
+def summary(report, out, reports=None):
+    """A table in words for one report; ``reports`` are the measured ones."""
+    design = report["design"]
+    twin = None
+    if report["placed"]:
+        twin = plain_twin(report, measured() if reports is None else reports)
+    shape = (f"{design['bits']} bits, {design['rows']}x{design['cols']}x{design['depth']} on "
+             f"{report['board'] or report['part']}")
+    heads = ["", _name(design), "of the die"]
+    rows = []
+    mine, available = _figures(report), report["available"]
+    shares = dict(zip(mine, (f"{100 * report['total'][name] / available[name]:.0f} %"
+                             for name in ("comb", "ff", "ebr", "dsp")), strict=False))
+    theirs = list(_figures(twin).values()) if twin else []
+    if twin:
+        heads += [f"plain {_name(twin['design'])}", "difference"]
+    for number, (name, value) in enumerate(mine.items()):
+        row = [name, _number(value), shares.get(name, "")]
+        if twin:
+            row += [_number(theirs[number]), _change(value, theirs[number])]
+        rows.append(row)
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    lines = [shape]
+    for row in [heads, *rows]:
+        lines.append("  ".join(text.ljust(width) if column == 0 else text.rjust(width)
+                               for column, (text, width) in
+                               enumerate(zip(row, widths, strict=True))).rstrip())
+    if twin is None and report["placed"] and design["arith"] != "int":
+        lines.append("No plain integers of this shape have been measured; this does it: "
+                     f"{measure_command(report)}")
+    lines.append(f"written to {out}/")
+    return "\n".join(lines)
+
+
+def measure_command(report):
+    """The command that measures the plain twin of a design."""
+    design = report["design"]
+    options = [f"--{name} {design[name]}" for name in _SHAPE]
+    target = f"--board {report['board']}" if report["board"] else f"--part {report['part']}"
+    return (f"python -m reports.measure --arith int {' '.join(options)} {target} "
+            f"--clock {design['clock_mhz']:g}")
