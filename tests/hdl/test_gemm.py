@@ -1,0 +1,188 @@
+"""hdl.gemm against sim.model.gemm, through the machine's memories."""
+
+import numpy as np
+import pytest
+
+from hdl.gemm import Gemm
+from hdl.params import Params
+from hdl.protocol import GemmFlag, Opcode
+from sim.model.gemm import gemm
+from sim.model.order import inner_tiles, order
+from tests.support.memories import UnitBench
+
+A, B, D = 0x20, 0x300, 0x40
+TABLE, ROWS, COLS = 0x10, 0x40, 0x100
+
+
+class Case:
+    """One GEMM: its operands, groups and instruction."""
+    def __init__(self, params, m, k, n, *, a_transposed=False, b_transposed=False,
+                 unsigned=False, inner=0, rows=0, cols=0, shift=0, seed=0, extreme=False):
+        rng = np.random.default_rng(seed)
+        self.params, self.m, self.k, self.n, self.shift = params, m, k, n, shift
+        self.a_transposed, self.b_transposed = a_transposed, b_transposed
+        self.unsigned = unsigned
+        low, most = -(1 << params.bits - 1), params.qmax
+        self.a = rng.integers(low, most + 1, (m, k))
+        self.b = rng.integers(-most, most + 1, (k, n))
+        if extreme:
+            self.a[:] = most if unsigned else low
+            self.b[:] = most * (1 - 2 * (np.arange(n) % 2))
+        self.groups = {"inner": inner, "rows": rows, "cols": cols}
+        self.inner, self.rows, self.cols = (
+            rng.integers(0, count, length) if count else None
+            for count, length in ((inner, k), (rows, m), (cols, n)))
+        if extreme:
+            for groups in (self.inner, self.rows, self.cols):
+                groups[:] = 0
+
+    def fields(self):
+        flags = (GemmFlag.A_TRANSPOSED * self.a_transposed
+                 | GemmFlag.B_TRANSPOSED * self.b_transposed | GemmFlag.UNSIGNED * self.unsigned
+                 | GemmFlag.INNER_GROUPS * bool(self.groups["inner"])
+                 | GemmFlag.ROW_GROUPS * bool(self.groups["rows"])
+                 | GemmFlag.COL_GROUPS * bool(self.groups["cols"]))
+        tiles = inner_tiles(self.k, self.params.depth, self.params.rows,
+                            self.groups["inner"] or 1)
+        arg = max(self.groups["rows"] - 1, 0) | max(self.groups["cols"] - 1, 0) << 4
+        return {"flags": flags, "m": self.m, "k": self.k, "n": self.n, "src0": A, "src1": B,
+                "dst0": D, "tab0": TABLE, "tab1": ROWS, "tab2": COLS, "shift": self.shift,
+                "arg": arg, "key0": tiles}
+
+    def expected(self):
+        a = self.a + (1 << self.params.bits - 1) if self.unsigned else self.a
+        return gemm(a, self.b, shift=self.shift, inner=self.inner,
+                    inner_groups=self.groups["inner"] or 1, rows=self.rows,
+                    row_groups=self.groups["rows"], cols=self.cols,
+                    col_groups=self.groups["cols"])
+
+    def load(self, bench, ctx):
+        bench.load(ctx, "quant", A, self.a.T if self.a_transposed else self.a)
+        bench.load(ctx, "quant", B, self.b.T if self.b_transposed else self.b)
+        if self.inner is not None:
+            bench.load_order(ctx, TABLE, *order(self.inner, self.groups["inner"],
+                                                self.params.depth))
+        for base, groups in ((ROWS, self.rows), (COLS, self.cols)):
+            if groups is not None:
+                bench.load_groups(ctx, base, groups)
+
+
+def run(params, cases):
+    """Run one instruction after the other on one unit; the cycles of each."""
+    bench = UnitBench(Gemm(params), params)
+    cycles = []
+
+    async def process(ctx):
+        for case in cases:
+            case.load(bench, ctx)
+            taken, clamped = await bench.run(ctx, Opcode.GEMM, limit=20_000, **case.fields())
+            cycles.append(taken)
+            y, expected = case.expected()
+            assert (bench.dump(ctx, "wide", D, case.m, case.n) == y).all()
+            assert clamped == expected
+
+    bench.simulate(process)
+    return cycles
+
+
+def machine(rows, cols, depth, *, bits=4, groups=(4, 4), **fields):
+    return Params(rows=rows, cols=cols, depth=depth, bits=bits, sample_groups=groups[0],
+                  channel_groups=groups[1], **fields)
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize(("a_transposed", "b_transposed"), [
+    (False, False), (False, True), (True, False)], ids=["XW", "dX", "dW"])
+def test_orientations(a_transposed, b_transposed, unsigned):
+    flags = {"a_transposed": a_transposed, "b_transposed": b_transposed, "unsigned": unsigned}
+    params = machine(4, 3, 1)
+    run(params, [
+        Case(params, 7, 10, 8, **flags, seed=1),
+        Case(params, 7, 10, 8, **flags, inner=4, seed=2),
+        Case(params, 5, 6, 4, **flags, inner=4, rows=4, cols=4, shift=3, seed=3),
+    ])
+
+
+@pytest.mark.parametrize("params", [
+    machine(1, 1, 1), machine(1, 5, 2, bits=2), machine(5, 1, 1, bits=8, groups=(8, 2)),
+    machine(2, 2, 3, groups=(1, 1)), machine(3, 2, 2, groups=(1, 1), arith="int"),
+    # The swap takes longer than to fetch weights.
+    machine(2, 17, 1),
+], ids=lambda params: params.name)
+def test_shapes(params):
+    # Row groups are of at most the machine's number, and so on.
+    groups = params.max_groups if params.max_groups > 1 else 0
+    grouped = {"inner": groups, "rows": groups, "cols": groups}
+    run(params, [
+        Case(params, 1, 1, 1, seed=1),
+        Case(params, 1, 9, 6, unsigned=True, a_transposed=True, seed=2),
+        Case(params, 6, 1, 5, b_transposed=True, **grouped, seed=3),
+        Case(params, 3, 5, 1, **grouped, unsigned=True, shift=1, seed=4),
+    ])
+
+
+def test_every_row_and_column_number_of_groups():
+    params = machine(2, 3, 2, groups=(2, 8))
+    run(params, [
+        Case(params, 4, 6, 5, inner=2, seed=1), Case(params, 4, 6, 5, inner=8, seed=2),
+        Case(params, 4, 6, 5, rows=2, cols=8, seed=3), Case(params, 4, 6, 5, rows=8, seed=4),
+        Case(params, 4, 6, 5, cols=2, inner=8, seed=5),
+    ])
+
+
+def test_the_largest_sums_of_all():
+    """8 bits, 8 groups, all exponents at their largest: clamped, and counted."""
+    params = machine(2, 2, 1, bits=8, groups=(8, 8))
+    grouped = {"inner": 8, "rows": 8, "cols": 8, "extreme": True}
+    cases = [Case(params, 2, 40, 3, **grouped, shift=shift, unsigned=unsigned)
+             for shift, unsigned in ((0, False), (31, False), (16, True), (9, True))]
+    run(params, cases)
+    clamped = [case.expected()[1] for case in cases]
+    assert clamped == [6, 0, 0, 6]
+
+
+def test_the_largest_number_of_rows():
+    params = machine(1, 2, 1)
+    run(params, [Case(params, 511, 1, 2, unsigned=True)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_machines(seed):
+    rng = np.random.default_rng(seed)
+    params = machine(int(rng.integers(1, 6)), int(rng.integers(1, 6)), int(rng.integers(1, 4)),
+                     bits=int(rng.integers(2, 9)), groups=rng.choice([2, 4, 8], 2).tolist())
+
+    def flip(value=True):
+        return value if rng.integers(2) else type(value)(0)
+
+    cases = []
+    for index in range(4):
+        counts = {name: flip(int(rng.integers(1, params.max_groups + 1)))
+                  for name in ("inner", "rows", "cols")}
+        m, k, n = (int(size) for size in rng.integers(1, (9, 14, 10)))
+        cases.append(Case(
+            params, m, k, n, a_transposed=flip(), b_transposed=flip(), unsigned=flip(),
+            shift=int(rng.integers(0, 4)), seed=seed * 10 + index, **counts))
+    run(params, cases)
+
+
+class TinyBuffer(Params):
+    """A machine whose stream buffer overflows soon."""
+    stream_words = 16
+
+
+def test_finishes_whatever_the_instruction_says():
+    params = TinyBuffer(rows=2, cols=2)
+    bench = UnitBench(Gemm(params), params)
+    case = Case(params, 3, 4, 2)
+
+    async def process(ctx):
+        case.load(bench, ctx)
+        for fields in ({"m": 0}, {"k": 0}, {"n": 0}, {"key0": 0}, {"m": 9, "key0": 3},
+                       {"k": 4096, "key0": 1}, {"key0": 5}):
+            await bench.run(ctx, Opcode.GEMM, limit=2_000, **{**case.fields(), **fields})
+        # Nothing of it stays.
+        await bench.run(ctx, Opcode.GEMM, **case.fields())
+        assert (bench.dump(ctx, "wide", D, case.m, case.n) == case.expected()[0]).all()
+
+    bench.simulate(process)
