@@ -1,6 +1,6 @@
 """The backward L1 norm: the unit of ``NORM_BACKWARD``."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,15 +11,14 @@ from hdl.norm.backward_lane import (
     PRODUCTS,
     QUOTIENT_BITS,
     RESULT,
+    RESULT_BITS,
     TOTAL_BITS,
-    A,
-    B,
     BackwardLane,
-    Result,
     T,
 )
 from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation
 from hdl.norm.rows import ColumnTiles, RowReader
+from hdl.params import XHAT_FRACTION
 from hdl.protocol import STATE_ROWS, StateRow
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
 
@@ -35,7 +34,8 @@ class NormBackward(wiring.Component):
     cycles per row each; then four rows of the state. A row is read before it is written, so the
     source may be the destination.
 
-    Nothing is clamped and nothing can stall the unit.
+    Nothing is clamped and nothing can stall the unit. The time does not depend on the data:
+    :meth:`cycles`.
 
     Parameters
     ----------
@@ -55,6 +55,20 @@ class NormBackward(wiring.Component):
             "wide_r": Out(ReadPort(wide_word(params))),
             "wide_w": Out(WritePort(wide_word(params))),
         })
+
+    def cycles(self, m, n):
+        """Cycles from ``start`` to ``done``.
+
+        >>> from hdl.params import Params
+        >>> NormBackward(Params()).cycles(1, 8), NormBackward(Params()).cycles(64, 8)
+        (1264, 1642)
+        """
+        drain = READ_LATENCY + _Writer.STAGES
+        divide, invert, length = (
+            self.divider.latency(operation)
+            for operation in (Operation.DIVIDE, Operation.INVERT, Operation.LENGTH))
+        tile = 6 * m + 5 * drain + 22 + 3 * divide + invert + length
+        return -(-n // self.params.cols) * tile + length + 5
 
     def elaborate(self, platform):
         m = Module()
@@ -78,8 +92,16 @@ class NormBackward(wiring.Component):
             extreme.join.eq(divider.take.any() & control.measuring),
             control.extreme.eq(extreme.o),
         ]
+        results = []
         for group, length in enumerate(divider.length):
-            m.d.comb += extreme.length[group].eq(length)
+            result = Signal(signed(RESULT_BITS), name=f"result_{group}")
+            m.d.comb += [
+                extreme.length[group].eq(length),
+                # grad_gamma loses the fraction of xhat.
+                result.eq(Mux(control.lanes.divided_gamma,
+                              divider.quotient[group] >> XHAT_FRACTION, divider.quotient[group])),
+            ]
+            results.append(result)
         for j in range(self.params.cols):
             group = j // divider.SPAN
             m.submodules[f"lane_{j}"] = lane = BackwardLane()
@@ -90,7 +112,7 @@ class NormBackward(wiring.Component):
                 divider.numerator[j].eq(lane.total),
                 divider.value[j].eq(lane.scan),
                 lane.take.eq(divider.take[j]),
-                lane.quotient.eq(divider.quotient[group]),
+                lane.quotient.eq(results[group]),
                 lane.excess.eq(divider.length[group] - control.deviation_bits),
                 self.wide_w.data[j].eq(lane.o),
             ]
@@ -194,7 +216,6 @@ class _Control(wiring.Component):
             self.smallest.eq(loop == _Loop.DEVIATIONS),
             # g = floor(dy * 2**(25 - bits)) = floor(dy * 2**(31 - bits) / 2**6)
             lanes.shift.eq(~grad_bits),
-            lanes.result.eq(writer.result),
             lanes.bits.eq(Mux(writer.row == StateRow.GRAD_BITS, grad_bits, self.deviation_bits)),
         ]
 
@@ -208,6 +229,7 @@ class _Control(wiring.Component):
             writer.rows.eq(rows),
             lanes.dy.eq(rows[0]),
             lanes.context.eq(rows[1]),
+            lanes.put_dx.eq(rows[RESULT]),
         ]
 
         def read(following):
@@ -219,12 +241,11 @@ class _Control(wiring.Component):
             m.next = following
 
         def multiply(a, b, following):
-            m.d.comb += [lanes.multiply.eq(1), lanes.a.eq(a), lanes.b.eq(b)]
+            m.d.comb += [lanes.multiply.eq(1), a.eq(1), b.eq(1)]
             m.next = following
 
-        def save(row, following):
+        def save(row):
             m.d.comb += [writer.save.eq(1), writer.row.eq(row)]
-            m.next = following
 
         parameter = Signal(range(STATE_ROWS))
         m.d.sync += self.done.eq(0)
@@ -273,7 +294,7 @@ class _Control(wiring.Component):
             with m.State("PARAMETERS"):
                 m.d.sync += parameter.eq(parameter + rows[GATED])
                 m.d.comb += [
-                    lanes.gamma.eq(rows[GATED] & (parameter == StateRow.GAMMA)),
+                    lanes.load_gamma.eq(rows[GATED] & (parameter == StateRow.GAMMA)),
                     lanes.scan.eq(rows[GATED] & (parameter == StateRow.DEVIATION)),
                 ]
                 with m.If(drained & (loop == _Loop.DEVIATIONS)):
@@ -301,8 +322,8 @@ class _Control(wiring.Component):
                     lanes.sign.eq(rows[GATED]),
                     lanes.accumulate.eq(1),
                     lanes.multiply.eq(rows[first] | rows[second]),
-                    lanes.a.eq(A.GRADIENT),
-                    lanes.b.eq(Mux(rows[first], B.XHAT, B.ONE)),
+                    lanes.xhat.eq(rows[first - 1]),
+                    lanes.one.eq(rows[second]),
                 ]
                 with m.If(drained):
                     divide(Operation.DIVIDE, "GRAD_BETA")
@@ -312,13 +333,16 @@ class _Control(wiring.Component):
                     m.d.comb += lanes.exchange.eq(1)
                     m.next = "SAVE_GRAD_BETA"
             with m.State("SAVE_GRAD_BETA"):
+                save(StateRow.GRAD_BETA)
                 divide(Operation.DIVIDE, "GRAD_GAMMA")
-                save(StateRow.GRAD_BETA, "GRAD_GAMMA")
             with m.State("GRAD_GAMMA"):
                 m.d.comb += lanes.divided_gamma.eq(1)
                 with m.If(self.divided):
-                    m.d.comb += lanes.clear_sums.eq(1)
-                    multiply(A.GRAD_GAMMA, B.SIGNS, "CENTRE")
+                    m.next = "SAVE_GRAD_GAMMA"
+            with m.State("SAVE_GRAD_GAMMA"):
+                m.d.comb += lanes.clear_sums.eq(1)
+                save(StateRow.GRAD_GAMMA)
+                multiply(lanes.grad_gamma, lanes.signs, "CENTRE")
             with m.State("CENTRE"):
                 m.d.comb += lanes.accumulate.eq(1)
                 with m.If(self.product):
@@ -330,25 +354,25 @@ class _Control(wiring.Component):
             with m.State("INVERT"):
                 m.d.comb += lanes.inverted.eq(1)
                 with m.If(self.divided):
-                    multiply(A.GAMMA, B.FACTOR, "FACTOR")
+                    multiply(lanes.gamma, lanes.factor, "FACTOR")
             with m.State("FACTOR"):
                 m.d.comb += lanes.scaled.eq(1)
                 with m.If(self.product):
-                    m.next = "SAVE_GRAD_GAMMA"
-            with m.State("SAVE_GRAD_GAMMA"):
-                save(StateRow.GRAD_GAMMA, "SAVE_GRAD_BITS")
+                    m.next = "SAVE_GRAD_BITS"
             with m.State("SAVE_GRAD_BITS"):
-                save(StateRow.GRAD_BITS, "SAVE_DEVIATION_BITS")
+                m.d.comb += lanes.put_bits.eq(1)
+                save(StateRow.GRAD_BITS)
+                m.next = "SAVE_DEVIATION_BITS"
             with m.State("SAVE_DEVIATION_BITS"):
-                save(StateRow.DEVIATION_BITS, "BEGIN_OUTPUT")
-            with m.State("BEGIN_OUTPUT"):
+                m.d.comb += lanes.put_bits.eq(1)
+                save(StateRow.DEVIATION_BITS)
                 read("OUTPUT")
             with m.State("OUTPUT"):
                 m.d.comb += [
                     lanes.gate.eq(1),
                     lanes.multiply.eq(rows[T]),
-                    lanes.a.eq(A.T),
-                    lanes.b.eq(B.FACTOR),
+                    lanes.t.eq(1),
+                    lanes.factor.eq(1),
                     writer.active.eq(1),
                 ]
                 with m.If(drained):
@@ -357,7 +381,7 @@ class _Control(wiring.Component):
 
 
 class _Writer(wiring.Component):
-    """Which result the lanes put out, and where it goes, one cycle later, in the wide memory."""
+    """Where the lanes' output goes in the wide memory."""
     #: Cycles after a row was on the read port in which something is left to do.
     STAGES = RESULT + 1
 
@@ -372,7 +396,6 @@ class _Writer(wiring.Component):
             "save": In(1),
             "row": In(StateRow),
             "state": In(ADDRESS_BITS),
-            "result": Out(Result),
             "en": Out(1),
             "addr": Out(ADDRESS_BITS),
         })
@@ -384,15 +407,7 @@ class _Writer(wiring.Component):
         with m.If(self.start):
             m.d.sync += dx.eq(self.instruction.dst0)
         with m.Elif(self.save):
-            with m.Switch(self.row):
-                with m.Case(StateRow.GRAD_BETA):
-                    m.d.comb += self.result.eq(Result.GRAD_BETA)
-                with m.Case(StateRow.GRAD_GAMMA):
-                    m.d.comb += self.result.eq(Result.GRAD_GAMMA)
-                with m.Default():
-                    m.d.comb += self.result.eq(Result.BITS)
             m.d.sync += [self.en.eq(1), self.addr.eq(self.state + self.row)]
         with m.Elif(self.active & self.rows[RESULT]):
-            m.d.comb += self.result.eq(Result.DX)
             m.d.sync += [self.en.eq(1), self.addr.eq(dx), dx.eq(dx + 1)]
         return m

@@ -1,7 +1,7 @@
 """The datapath of one lane of the backward L1 norm."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.norm.arithmetic import Multiplier
@@ -11,7 +11,7 @@ from hdl.params import WIDE_BITS, XHAT_FRACTION
 from hdl.relu import ReluGradient
 
 __all__ = ["BACKWARD_CONTROL", "GATED", "GRADIENT", "PRODUCTS", "QUOTIENT_BITS", "RESULT",
-           "TOTAL_BITS", "A", "B", "BackwardLane", "Result", "T"]
+           "RESULT_BITS", "TOTAL_BITS", "BackwardLane", "T"]
 
 #: Width of g: -2**25 <= g < 2**25. The model's GRADIENT_BITS and the sign.
 GRADIENT_BITS = 26
@@ -25,6 +25,8 @@ QUOTIENT_BITS = 25 + 11 + 1
 GRAD_GAMMA_BITS = QUOTIENT_BITS - XHAT_FRACTION
 #: Width of centre - grad_beta and of g + that: |centre| <= 2**26, -2**25 <= grad_beta < 2**25.
 OFFSET_BITS = 28
+#: Width of what a lane keeps of a quotient: grad_beta, grad_gamma, centre or r.
+RESULT_BITS = OFFSET_BITS
 #: Width of t: as above, and sign * grad_gamma; below 2**27 + 2**26.
 T_BITS = 29
 #: Width of c: -2**15 * 2**16 / 2**15 <= c < 2**16.
@@ -44,41 +46,15 @@ T = 5
 RESULT = T + Multiplier.LATENCY + 2
 
 
-class A(enum.Enum, shape=2):
-    """First operand of the multiplier."""
-    GRADIENT = 0
-    GRAD_GAMMA = 1
-    GAMMA = 2
-    T = 3
-
-
-class B(enum.Enum, shape=2):
-    """Second operand of the multiplier."""
-    XHAT = 0
-    ONE = 1
-    SIGNS = 2
-    #: The reciprocal r, and from then on c.
-    FACTOR = 3
-
-
-class Result(enum.Enum, shape=2):
-    """What a lane puts out in the next cycle."""
-    DX = 0
-    GRAD_BETA = 1
-    GRAD_GAMMA = 2
-    #: ``bits``, the same in all lanes.
-    BITS = 3
-
-
 #: What all lanes are told.
 BACKWARD_CONTROL = data.StructLayout({
     # The word on the read port is dy, or a row of the state; the context of the dy before it.
     "dy": 1, "context": 1,
     #: The rectifier's mask counts.
     "gate": 1,
-    #: Gated is gamma.
-    "gamma": 1,
-    #: Join gated to the magnitudes.
+    #: What was gated is gamma.
+    "load_gamma": 1,
+    #: Join its magnitude to the others.
     "scan": 1,
     #: No magnitudes.
     "clear_scan": 1,
@@ -90,7 +66,12 @@ BACKWARD_CONTROL = data.StructLayout({
     "shift": LENGTH_BITS,
     #: Add the sign of d to their sum.
     "sign": 1,
-    "multiply": 1, "a": A, "b": B,
+    #: Start the product of g, or t ...
+    "multiply": 1, "t": 1,
+    # ... or of one of these, while ``gate`` is low and g so 0 ...
+    "grad_gamma": 1, "gamma": 1,
+    # ... with xhat, which is there in the next cycle, or one of these.
+    "xhat": 1, "one": 1, "signs": 1, "factor": 1,
     #: Products are added to the sums.
     "accumulate": 1,
     #: Exchange the two sums.
@@ -99,7 +80,8 @@ BACKWARD_CONTROL = data.StructLayout({
     "scaled": 1,
     # What the divider's results are.
     "divided_offset": 1, "divided_gamma": 1, "inverted": 1,
-    "result": Result,
+    # What is put out next, if not a quotient.
+    "put_dx": 1, "put_bits": 1,
     "bits": LENGTH_BITS,
 })
 
@@ -125,7 +107,7 @@ class BackwardLane(wiring.Component):
         The lane's element on the read port.
     take : In(1)
         ``quotient`` and ``excess`` are this lane's.
-    quotient : In(signed(QUOTIENT_BITS))
+    quotient : In(signed(RESULT_BITS))
     excess : In(LENGTH_BITS)
         Length of the deviation beyond the smallest one's.
     total : Out(signed(TOTAL_BITS))
@@ -134,6 +116,7 @@ class BackwardLane(wiring.Component):
     product : Out(1)
         A product is being added to the sums, or taken.
     o : Out(signed(WIDE_BITS))
+        A dx, the ``bits`` or the lane's last quotient; holds until the next.
     """
     def __init__(self):
         super().__init__({
@@ -141,7 +124,7 @@ class BackwardLane(wiring.Component):
             "used": In(1),
             "i": In(signed(WIDE_BITS)),
             "take": In(1),
-            "quotient": In(signed(QUOTIENT_BITS)),
+            "quotient": In(signed(RESULT_BITS)),
             "excess": In(LENGTH_BITS),
             "total": Out(signed(TOTAL_BITS)),
             "scan": Out(VALUE_BITS),
@@ -190,18 +173,18 @@ class BackwardLane(wiring.Component):
                             ^ (nonzero & ~negative).replicate(GRAD_GAMMA_BITS))
         m.d.sync += t.eq(u + step + (nonzero & ~negative))
 
-        # Products.
-        m.d.comb += multiplier.en.eq(control.multiply)
-        with m.Switch(control.a):
-            for a, value in ((A.GRADIENT, front.gradient), (A.GRAD_GAMMA, channel.grad_gamma),
-                             (A.GAMMA, channel.gamma), (A.T, t)):
-                with m.Case(a):
-                    m.d.comb += multiplier.a.eq(value)
-        with m.Switch(control.b):
-            for b, value in ((B.XHAT, front.xhat), (B.ONE, 1), (B.SIGNS, signs),
-                             (B.FACTOR, channel.factor)):
-                with m.Case(b):
-                    m.d.comb += multiplier.b.eq(value)
+        # Products. Of what is joined by OR, at most one is not 0.
+        xhat = Signal(signed(XHAT_BITS), reset_less=True)
+        m.d.sync += xhat.eq(Mux(control.xhat, front.xhat, 0))
+        m.d.comb += [
+            multiplier.en.eq(control.multiply),
+            multiplier.a.eq(Mux(control.t, t, front.gradient)
+                            | Mux(control.grad_gamma, channel.grad_gamma, 0)
+                            | Mux(control.gamma, channel.gamma, 0)),
+            multiplier.b.eq(xhat | control.one
+                            | Mux(control.signs, signs, 0)
+                            | Mux(control.factor, channel.factor, 0)),
+        ]
 
         # dx: shift, then round.
         shifted = Signal(signed(DX_BITS), reset_less=True)
@@ -210,12 +193,12 @@ class BackwardLane(wiring.Component):
             shifted.eq((multiplier.o >> DX_SHIFT - 1) >> channel.excess_held),
             dx.eq(shifted + 1 >> 1),
         ]
-        with m.Switch(control.result):
-            for result, value in ((Result.DX, dx), (Result.GRAD_BETA, channel.offset),
-                                  (Result.GRAD_GAMMA, channel.grad_gamma),
-                                  (Result.BITS, control.bits)):
-                with m.Case(result):
-                    m.d.sync += self.o.eq(value)
+        with m.If(self.take):
+            m.d.sync += self.o.eq(self.quotient)
+        with m.Elif(control.put_bits):
+            m.d.sync += self.o.eq(control.bits)
+        with m.Elif(control.put_dx):
+            m.d.sync += self.o.eq(dx)
         return m
 
 
@@ -228,7 +211,7 @@ class _Front(wiring.Component):
             "i": In(signed(WIDE_BITS)),
             "gated": Out(signed(WIDE_BITS)),
             "scan": Out(VALUE_BITS),
-            # In cycles GATED and GRADIENT.
+            # In the cycles GATED and GATED + 1.
             "xhat": Out(signed(XHAT_BITS)),
             "negative": Out(1),
             "nonzero": Out(1),
@@ -267,7 +250,8 @@ class _Front(wiring.Component):
 
         scaled = Signal(WIDE_BITS)
         m.d.comb += scaled.eq(self.gated << control.shift)
-        m.d.sync += self.gradient.eq(scaled[WIDE_BITS - GRADIENT_BITS:])
+        m.d.sync += self.gradient.eq(
+            Mux(control.gate, scaled[WIDE_BITS - GRADIENT_BITS:].as_signed(), 0))
         return m
 
 
@@ -278,7 +262,7 @@ class _Channel(wiring.Component):
             "control": In(BACKWARD_CONTROL),
             "gated": In(signed(WIDE_BITS)),
             "take": In(1),
-            "quotient": In(signed(QUOTIENT_BITS)),
+            "quotient": In(signed(RESULT_BITS)),
             "excess": In(LENGTH_BITS),
             "product": In(signed(T_BITS + Multiplier.B_BITS)),
             "product_valid": In(1),
@@ -294,14 +278,14 @@ class _Channel(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         control = self.control
-        with m.If(control.gamma):
+        with m.If(control.load_gamma):
             m.d.sync += self.gamma.eq(self.gated)
         with m.If(control.clear):
             m.d.sync += self.offset.eq(0)
         with m.Elif(self.take & control.divided_offset):
             m.d.sync += self.offset.eq(self.quotient - self.offset)
         with m.If(self.take & control.divided_gamma):
-            m.d.sync += self.grad_gamma.eq(self.quotient >> XHAT_FRACTION)
+            m.d.sync += self.grad_gamma.eq(self.quotient)
         with m.If(self.take & control.inverted):
             m.d.sync += [
                 self.factor.eq(self.quotient[:RECIPROCAL_BITS]),

@@ -1,6 +1,6 @@
 """The forward L1 norm: the unit of ``NORM_FORWARD``."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,6 @@ from hdl.norm.forward_lane import (
     TOTAL_BITS,
     XHAT,
     ForwardLane,
-    Result,
     Y,
 )
 from hdl.norm.reciprocal import LaneDivider, Operation
@@ -22,7 +21,7 @@ from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.protocol import STATE_ROWS, NormFlag, StateRow
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
 
-__all__ = ["NormForward"]
+__all__ = ["LaneCount", "NormForward"]
 
 
 class NormForward(wiring.Component):
@@ -35,8 +34,7 @@ class NormForward(wiring.Component):
     pass follows at once. A row is read before it is written, so the source may be the
     destination.
 
-    A tile takes ``4 m + D + 89`` cycles, with ``INFERENCE`` ``2 m + D + 45``; D is the time of
-    the divisions, which does not depend on the data either: see ``cycles``.
+    The time does not depend on the data: :meth:`cycles`.
 
     ``control.clamped`` counts the elements of the n columns that were clamped in x (once, though
     x is read three times), in xhat and in y. Nothing can stall the unit.
@@ -60,11 +58,26 @@ class NormForward(wiring.Component):
             "wide_w": Out(WritePort(wide_word(params))),
         })
 
+    def cycles(self, m, n, *, inference=False):
+        """Cycles from ``start`` to ``done``.
+
+        >>> from hdl.params import Params
+        >>> unit = NormForward(Params())
+        >>> unit.cycles(1, 8), unit.cycles(64, 8), unit.cycles(64, 8, inference=True)
+        (723, 975, 467)
+        """
+        drain = READ_LATENCY + _Writer.STAGES
+        divide, invert = (self.divider.latency(operation)
+                          for operation in (Operation.DIVIDE, Operation.INVERT))
+        tile = (2 * m + 2 * drain + 5 + invert if inference
+                else 4 * m + 4 * drain + 7 + 2 * divide + invert)
+        return -(-n // self.params.cols) * tile + 1
+
     def elaborate(self, platform):
         m = Module()
         m.submodules.control = control = _Control(self.params)
         m.submodules.divider = divider = self.divider
-        m.submodules.count = count = _Count(self.params.cols)
+        m.submodules.count = count = LaneCount(self.params.cols)
         m.d.comb += [
             control.start.eq(self.control.start),
             control.instruction.eq(self.control.instruction),
@@ -96,8 +109,14 @@ class NormForward(wiring.Component):
         return m
 
 
-class _Count(wiring.Component):
-    """Sums two bits of every lane, in two cycles."""
+class LaneCount(wiring.Component):
+    """Sums two bits of every lane, in two cycles: at most 3 * 64.
+
+    Members
+    -------
+    i : In(2) x cols
+    o : Out(8)
+    """
     def __init__(self, cols):
         self.cols = cols
         super().__init__({"i": In(2).array(cols), "o": Out(8)})
@@ -169,7 +188,8 @@ class _Control(wiring.Component):
             lanes.xhat.eq(writer.active & rows[XHAT]),
             lanes.y.eq(writer.active & rows[Y]),
             lanes.context.eq(Cat(rows[XHAT + 2 * row] for row in range(HELD_ROWS))),
-            lanes.result.eq(writer.result),
+            lanes.put_context.eq(rows[Y]),
+            lanes.put_y.eq(rows[Y + 1]),
         ]
 
         def divide(operation, following):
@@ -180,9 +200,8 @@ class _Control(wiring.Component):
             m.d.comb += reader.start.eq(1)
             m.next = following
 
-        def save(row, following):
+        def save(row):
             m.d.comb += [writer.save.eq(1), writer.row.eq(row)]
-            m.next = following
 
         parameter = Signal(range(STATE_ROWS))
         m.d.sync += self.done.eq(0)
@@ -216,7 +235,10 @@ class _Control(wiring.Component):
             with m.State("DIVIDE_MEAN"):
                 m.d.comb += [lanes.divided_mean.eq(1), lanes.clear_total.eq(self.divided)]
                 with m.If(self.divided):
-                    read("DEVIATION")
+                    m.next = "SAVE_MEAN"
+            with m.State("SAVE_MEAN"):
+                save(StateRow.MEAN)
+                read("DEVIATION")
             with m.State("DEVIATION"):
                 m.d.comb += [lanes.accumulate.eq(rows[CENTRED]), lanes.absolute.eq(1)]
                 with m.If(drained):
@@ -224,20 +246,14 @@ class _Control(wiring.Component):
             with m.State("DIVIDE_DEVIATION"):
                 m.d.comb += lanes.divided_deviation.eq(1)
                 with m.If(self.divided):
-                    divide(Operation.INVERT, "INVERT")
-            with m.State("INVERT"):
-                m.d.comb += lanes.inverted.eq(1)
-                with m.If(self.divided):
-                    m.next = "SAVE_MEAN"
-                    with m.If(~training):
-                        m.next = "BEGIN_OUTPUT"
-            with m.State("SAVE_MEAN"):
-                save(StateRow.MEAN, "SAVE_DEVIATION")
+                    m.next = "SAVE_DEVIATION"
             with m.State("SAVE_DEVIATION"):
-                save(StateRow.DEVIATION, "BEGIN_OUTPUT")
-            with m.State("BEGIN_OUTPUT"):
-                m.d.comb += reader.spaced.eq(1)
-                read("OUTPUT")
+                save(StateRow.DEVIATION)
+                divide(Operation.INVERT, "INVERT")
+            with m.State("INVERT"):
+                m.d.comb += [lanes.inverted.eq(1), reader.spaced.eq(1)]
+                with m.If(self.divided):
+                    read("OUTPUT")
             with m.State("OUTPUT"):
                 m.d.comb += writer.active.eq(1)
                 with m.If(drained):
@@ -253,7 +269,7 @@ class _Control(wiring.Component):
 
 
 class _Writer(wiring.Component):
-    """Which result the lanes put out, and where it goes, one cycle later, in the wide memory."""
+    """Where the lanes' output goes in the wide memory."""
     #: Cycles after a row was on the read port in which something is left to do.
     STAGES = Y + 2
 
@@ -269,7 +285,6 @@ class _Writer(wiring.Component):
             "save": In(1),
             "row": In(StateRow),
             "state": In(ADDRESS_BITS),
-            "result": Out(Result),
             "en": Out(1),
             "addr": Out(ADDRESS_BITS),
         })
@@ -281,15 +296,10 @@ class _Writer(wiring.Component):
         with m.If(self.start):
             m.d.sync += [context.eq(self.instruction.dst1), y.eq(self.instruction.dst0)]
         with m.Elif(self.save):
-            m.d.comb += self.result.eq(
-                Mux(self.row == StateRow.MEAN, Result.MEAN, Result.DEVIATION))
             m.d.sync += [self.en.eq(1), self.addr.eq(self.state + self.row)]
-        with m.Elif(self.rows[Y]):
-            m.d.comb += self.result.eq(Result.CONTEXT)
-            m.d.sync += [self.en.eq(self.active & self.training), self.addr.eq(context),
-                         context.eq(context + self.active)]
-        with m.Else():
-            m.d.comb += self.result.eq(Result.Y)
-            m.d.sync += [self.en.eq(self.active & self.rows[Y + 1]), self.addr.eq(y),
-                         y.eq(y + (self.active & self.rows[Y + 1]))]
+        with m.Elif(self.active & self.rows[Y]):
+            m.d.sync += [self.en.eq(self.training), self.addr.eq(context),
+                         context.eq(context + 1)]
+        with m.Elif(self.active & self.rows[Y + 1]):
+            m.d.sync += [self.en.eq(1), self.addr.eq(y), y.eq(y + 1)]
         return m

@@ -1,7 +1,7 @@
 """The datapath of one lane of the forward L1 norm."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.norm.arithmetic import Multiplier, SaturatingShift, clamp
@@ -11,7 +11,7 @@ from hdl.params import NORM_FRACTION, NORM_IN_BITS, WIDE_BITS, XHAT_FRACTION
 from hdl.relu import Relu
 
 __all__ = ["CENTRED", "CLAMPED", "FORWARD_CONTROL", "HELD_ROWS", "QUOTIENT_BITS", "TOTAL_BITS",
-           "XHAT", "Affine", "ForwardLane", "Normalise", "Result", "Y"]
+           "XHAT", "Affine", "ForwardLane", "Normalise", "Y"]
 
 #: Width of x with NORM_FRACTION fraction bits; the mean lies between two such numbers.
 SCALED_BITS = NORM_IN_BITS + NORM_FRACTION
@@ -33,14 +33,6 @@ Y = XHAT + Multiplier.LATENCY + 2
 assert (XHAT - CENTRED) % 2 == 1
 #: Rows that have an xhat and no y yet.
 HELD_ROWS = (Y - XHAT + 1) // 2
-
-
-class Result(enum.Enum, shape=2):
-    """What a lane puts out in the next cycle."""
-    CONTEXT = 0
-    Y = 1
-    MEAN = 2
-    DEVIATION = 3
 
 
 #: What all lanes are told.
@@ -65,7 +57,8 @@ FORWARD_CONTROL = data.StructLayout({
     "context": HELD_ROWS,
     #: There is a rectifier.
     "rectify": 1,
-    "result": Result,
+    # What is put out next, if not a quotient.
+    "put_context": 1, "put_y": 1,
 })
 
 
@@ -186,6 +179,7 @@ class ForwardLane(wiring.Component):
     total : Out(signed(TOTAL_BITS))
     deviation : Out(VALUE_BITS)
     o : Out(signed(WIDE_BITS))
+        A context, y or the lane's last quotient; holds until the next.
     clamped : Out(2)
         Elements clamped, one cycle late.
     """
@@ -245,12 +239,12 @@ class ForwardLane(wiring.Component):
                      context.mask.eq(affine.mask), context.step.eq(control.context)]
         y = Signal(signed(WIDE_BITS), reset_less=True)
         m.d.sync += y.eq(affine.y)
-        with m.Switch(control.result):
-            for result, value in ((Result.CONTEXT, context.o), (Result.Y, y),
-                                  (Result.MEAN, channel.mean),
-                                  (Result.DEVIATION, channel.deviation)):
-                with m.Case(result):
-                    m.d.sync += self.o.eq(value)
+        with m.If(self.take):
+            m.d.sync += self.o.eq(self.quotient)
+        with m.Elif(control.put_context):
+            m.d.sync += self.o.eq(context.o)
+        with m.Elif(control.put_y):
+            m.d.sync += self.o.eq(y)
         flags = (control.clamped & over_x, control.xhat & normalise.over, control.y & affine.over)
         m.d.sync += self.clamped.eq(Mux(self.used, sum(flags), 0))
 

@@ -1,0 +1,144 @@
+"""hdl.norm.forward against sim.model.norm.l1_forward."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from hdl.norm import NormForward
+from hdl.norm.forward import LaneCount
+from hdl.params import Params
+from hdl.protocol import STATE_ROWS, NormFlag, Opcode, StateRow
+from sim.model.norm import l1_forward
+from tests.support.memories import UnitBench
+
+WIDE = (-2**31, 2**31 - 1)
+
+
+def norm(params, cases):
+    """Every case, keyword arguments of :func:`case`, equals the model, one after the other."""
+    unit = NormForward(params)
+    bench = UnitBench(unit, params, words={"wide": 4096})
+
+    async def process(ctx):
+        for case in cases:
+            await check(ctx, bench, unit, **case)
+
+    bench.simulate(process)
+
+
+async def check(ctx, bench, unit, x, gamma=None, beta=None, mean=None, deviation=None,
+                rectify=True, in_place=False):
+    x = np.asarray(x, np.int64)
+    m, n = x.shape
+    gamma = np.broadcast_to(4096 if gamma is None else gamma, n)
+    beta = np.broadcast_to(0 if beta is None else beta, n)
+    inference = mean is not None
+    state = np.random.default_rng(7).integers(*WIDE, (STATE_ROWS, n))
+    state[StateRow.GAMMA], state[StateRow.BETA] = gamma, beta
+    if inference:
+        state[StateRow.MEAN], state[StateRow.DEVIATION] = mean, deviation
+    src0, src1, dst0, dst1 = 0, 2048, 1024, 3072
+    bench.load(ctx, "wide", src0, x)
+    bench.load(ctx, "wide", src1, state)
+    before = bench.dump(ctx, "wide", dst1, m, n)
+    dst0 = src0 if in_place else dst0
+    cycles, clamped = await bench.run(
+        ctx, Opcode.NORM_FORWARD, m=m, n=n, src0=src0, src1=src1, dst0=dst0, dst1=dst1,
+        flags=NormFlag.RELU * rectify | NormFlag.INFERENCE * inference)
+    y, context, mean, deviation, count = l1_forward(
+        x, gamma, beta, apply_relu=rectify, mean=state[StateRow.MEAN] if inference else None,
+        deviation=state[StateRow.DEVIATION] if inference else None)
+    state[StateRow.MEAN], state[StateRow.DEVIATION] = mean, deviation
+    assert (bench.dump(ctx, "wide", src1, STATE_ROWS, n) == state).all()
+    assert (bench.dump(ctx, "wide", dst0, m, n) == y).all()
+    expected = before if inference else context.pack()
+    assert (bench.dump(ctx, "wide", dst1, m, n) == expected).all()
+    assert clamped == count
+    assert cycles == unit.cycles(m, n, inference=inference)
+
+
+def random_case(rng, m, n, scale, **more):
+    x = rng.integers(-scale, scale + 1, (m, n)) + rng.integers(-scale, scale + 1, n)
+    return {"x": np.clip(x, *WIDE), "gamma": rng.integers(-2**15, 2**15, n),
+            "beta": rng.integers(-2**15, 2**15, n), "rectify": bool(rng.integers(2)), **more}
+
+
+@pytest.mark.parametrize(("cols", "n", "scales", "seed"), [
+    (1, 2, [1, 1000], 0), (3, 5, [10, 2**25], 1), (5, 3, [2**20, 2**31], 2),
+    (9, 11, [100, 2**30], 3)])
+def test_random_tensors_equal_the_model(cols, n, scales, seed):
+    rng = np.random.default_rng(seed)
+    norm(Params(cols=cols, memory=4), [
+        random_case(rng, 9, n, scale, in_place=scale == max(scales)) for scale in scales])
+
+
+def test_inference():
+    rng = np.random.default_rng(0)
+    cases = []
+    for scale in (1, 1000, 2**31 - 1):
+        case = random_case(rng, 6, 5, scale, in_place=scale == 1000)
+        case["mean"] = rng.integers(-scale, scale, 5)
+        case["mean"][:2] = WIDE
+        case["deviation"] = rng.integers(0, scale, 5)
+        case["deviation"][1:4] = 0, 1, 2**31 - 1
+        cases.append(case)
+    norm(Params(cols=4, memory=4), cases)
+
+
+def test_small_tensors():
+    rng = np.random.default_rng(3)
+    norm(Params(cols=2, memory=4), [
+        random_case(rng, m, n, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
+
+
+def column(m, rest, *first):
+    """A column that begins with ``first``."""
+    return np.array([*first] + [rest] * (m - len(first)))
+
+
+def test_longest_columns_at_the_limits():
+    m, low, high = 511, -2**25, 2**25 - 1
+    half = column(m, low, *[high] * 256)
+    x = np.stack([
+        column(m, low), column(m, high),     # the largest sums of x
+        half, half[::-1],                    # the largest deviation
+        column(m, 0, high), column(m, 0, low),   # xhat saturates
+        column(m, 0, 1), column(m, 0, *[1] * 8),  # deviations 0 and 1
+    ], axis=1)
+    _, context, mean, deviation, _ = l1_forward(x, 4096, 0)
+    assert mean.min() == -2**31 and deviation.max() > 2**30 and 0 in deviation and 1 in deviation
+    assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
+    norm(Params(cols=8, memory=4), [{"x": x, "gamma": [-2**15, 2**15 - 1] * 4, "rectify": False}])
+
+
+def test_everything_is_clamped_and_counted():
+    x = np.stack([column(200, 0, *start) for start in (WIDE, WIDE[::-1], (2**25, -2**25 - 1))],
+                 axis=1)
+    case = {"x": x, "beta": [2**31 - 1, -2**31, 2**31 - 4096], "rectify": False}
+    y, context, _, _, clamped = l1_forward(x, np.full(3, 2**15 - 1), np.array(case["beta"]),
+                                           apply_relu=False)
+    assert clamped > 3 * 2 * 2 and {-2**31, 2**31 - 1} <= set(y.flat)
+    assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
+    norm(Params(cols=4, memory=4), [{**case, "gamma": 2**15 - 1}])
+
+
+def test_a_constant_channel_is_its_beta():
+    x = np.full((5, 3), [7, -2**31, 0])
+    norm(Params(cols=2, memory=4), [
+        {"x": x, "beta": [-3, 9, 0], "rectify": rectify} for rectify in (False, True)])
+
+
+@pytest.mark.parametrize("cols", [1, 8, 11, 64])
+def test_the_count_of_all_lanes(cols):
+    dut = LaneCount(cols)
+
+    async def bench(ctx):
+        for lane in range(cols):
+            ctx.set(dut.i[lane], 3)
+        await ctx.tick().repeat(2)
+        assert ctx.get(dut.o) == 3 * cols
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
