@@ -1,0 +1,163 @@
+"""The mesh after synthesis for ECP5, cell by cell, against sums in Python integers."""
+
+import json
+import random
+from graphlib import TopologicalSorter
+
+import pytest
+from amaranth.back import rtlil
+
+from hdl.array.mac import ShiftMac
+from hdl.array.mesh import Mesh
+from hdl.build.flow import SYNTHESIS
+from hdl.build.tools import Tools
+from hdl.params import Params
+
+#: Synthesis as in a build, then every cell replaced by Yosys's model of it, down to gates.
+SCRIPT = f"""
+read_rtlil top.il
+proc
+flatten
+opt_clean -purge
+synth_ecp5 -top top {SYNTHESIS}
+select -assert-any t:CCU2C
+select -assert-any t:LUT4
+select -assert-any t:TRELLIS_FF
+select -assert-none t:MULT18X18D
+select -assert-none t:* t:CCU2C %d t:LUT4 %d t:TRELLIS_FF %d t:$scopeinfo %d
+write_verilog -noattr netlist.v
+design -reset
+read_verilog netlist.v
+read_verilog -overwrite -icells +/ecp5/cells_sim.v
+hierarchy -top top
+proc
+flatten -noscopeinfo
+opt
+simplemap
+opt
+dfflegalize -cell $_DFF_P_ 01
+simplemap
+opt_clean
+write_json gates.json
+"""
+
+#: Gates as expressions of their inputs, the values 0 and 1.
+GATES = {
+    "$_AND_": "{A} & {B}", "$_OR_": "{A} | {B}", "$_XOR_": "{A} ^ {B}", "$_NOT_": "1 ^ {A}",
+    "$_MUX_": "{B} if {S} else {A}",
+}
+
+
+class Netlist:
+    """Gates and flip-flops of a synthesised component, clocked one by one."""
+    def __init__(self, component, folder):
+        (folder / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
+        (folder / "netlist.ys").write_text(SCRIPT)
+        Tools().run("yosys", ["-s", "netlist.ys"], folder, "synthesis.log")
+        top = json.loads((folder / "gates.json").read_text())["modules"]["top"]
+        self._ports = {name: port["bits"] for name, port in top["ports"].items()}
+        cells = [(cell["type"], {pin: bits[0] for pin, bits in cell["connections"].items()})
+                 for cell in top["cells"].values()]
+        self._flip_flops = [(pins["Q"], pins["D"]) for kind, pins in cells if kind == "$_DFF_P_"]
+        gates = {pins["Y"]: (GATES[kind], pins) for kind, pins in cells if kind != "$_DFF_P_"}
+        self.size = len(gates)
+
+        def expression(bit):
+            return f"v[{bit}]" if isinstance(bit, int) else str(int(bit == "1"))
+        order = TopologicalSorter({out: [bit for pin, bit in pins.items()
+                                         if pin != "Y" and bit in gates]
+                                   for out, (_, pins) in gates.items()}).static_order()
+        lines = [f"v[{out}] = " + gates[out][0].format_map(
+            {pin: expression(bit) for pin, bit in gates[out][1].items()}) for out in order]
+        lines.append("return [" + ", ".join(expression(d) for _, d in self._flip_flops) + "]")
+        scope = {}
+        exec("def settle(v):\n " + "\n ".join(lines), scope)
+        self._settle = scope["settle"]
+        bits = [bit for port in self._ports.values() for bit in port if isinstance(bit, int)]
+        self._values = [0] * (1 + max([*bits, *gates, *(q for q, _ in self._flip_flops)]))
+
+    def clock(self, **inputs):
+        """One clock with these inputs; all outputs as they are before its edge."""
+        values = self._values
+        for name, value in inputs.items():
+            for i, bit in enumerate(self._ports[name]):
+                values[bit] = value >> i & 1
+        following = self._settle(values)
+        outputs = {name: sum((values[bit] if isinstance(bit, int) else int(bit == "1")) << i
+                             for i, bit in enumerate(bits))
+                   for name, bits in self._ports.items()}
+        for (q, _), value in zip(self._flip_flops, following, strict=True):
+            values[q] = value
+        return outputs
+
+
+class Tile:
+    """Weights [slot][col], the rows whose sum from above is doubled, operands [row][slot]."""
+    def __init__(self, params, rng, count, extreme=False):
+        self.params = params
+        most = min(params.max_groups, params.rows) - 1
+        self.marks = rng.sample(range(1, params.rows), most if extreme else rng.randint(0, most))
+        low, most = -(1 << params.bits - 1), params.qmax
+        sign = rng.choice([-1, 1])
+        self.weights = [[sign * most if extreme else rng.randint(-most, most)
+                         for _ in range(params.cols)] for _ in range(params.slots)]
+        self.operands = [[low if extreme else rng.randint(low, most)
+                          for _ in range(params.slots)] for _ in range(count)]
+
+    def sums(self, operands):
+        """``sum_s a[s] w[s][c] 2**(marks below s)`` for every column."""
+        params = self.params
+        exponents = [sum(mark > slot // params.depth for mark in self.marks)
+                     for slot in range(params.slots)]
+        return [sum(a * w[col] << e for a, w, e in zip(operands, self.weights, exponents,
+                                                       strict=True))
+                for col in range(params.cols)]
+
+
+def packed(values, bits):
+    """Signed fields of one port, the first in the low bits."""
+    return sum((value & (1 << bits) - 1) << i * bits for i, value in enumerate(values))
+
+
+def vectors(params, mesh, tiles, rng):
+    """Inputs and outputs by clock: tiles as close to each other as the mesh allows."""
+    bits, depth = params.bits, params.depth
+    inputs, outputs = {}, {}
+    end, swap = 0, None
+    for tile in tiles:
+        load = 0 if swap is None else swap + mesh.swap_cycles
+        for i in range(params.rows):
+            row = params.rows - 1 - i
+            inputs.setdefault(load + i, {}).update(
+                load=1, mark=int(row in tile.marks),
+                weights=packed([tile.weights[row * depth + lane][col] for col in range(params.cols)
+                                for lane in range(depth)], bits))
+        swap = max(end, load + params.rows)
+        for i, operands in enumerate(tile.operands):
+            inputs.setdefault(swap + i, {}).update(swap=int(i == 0), a=packed(operands, bits))
+            outputs[swap + i + mesh.latency] = {
+                "sums": packed(tile.sums(operands), params.psum_bits)}
+        end = swap + len(tile.operands)
+
+    def clock(number):
+        # Junk where nothing is said.
+        idle = {"load": 0, "swap": 0, "mark": rng.randint(0, 1),
+                "weights": rng.getrandbits(params.cols * depth * bits),
+                "a": rng.getrandbits(params.slots * bits)}
+        return idle | inputs.get(number, {}), outputs.get(number, {})
+    return [clock(number) for number in range(end + mesh.latency)]
+
+
+@pytest.mark.parametrize("params", [
+    Params(bits=4, sample_groups=1, channel_groups=4, rows=3, cols=2, depth=2),
+], ids=lambda params: params.name)
+def test_the_netlist_adds_as_python_does(params, tmp_path):
+    rng = random.Random(0)
+    mesh = Mesh(params, ShiftMac)
+    tiles = [Tile(params, rng, count, extreme) for count, extreme in (
+        (3, False), (1, False), (1, True), (40, False), (2, True), (40, False), (9, False))]
+    netlist = Netlist(mesh, tmp_path)
+    for number, (inputs, outputs) in enumerate(vectors(params, mesh, tiles, rng)):
+        found = netlist.clock(rst=0, **inputs)
+        for name, expected in outputs.items():
+            assert found[name] == expected, f"{name} in clock {number}"
