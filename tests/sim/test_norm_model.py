@@ -1,0 +1,105 @@
+"""sim.model.norm against the same equations in floating point."""
+
+import numpy as np
+import pytest
+
+from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, XHAT_FRACTION
+from sim.model.norm import gradient_exponent, l1_backward, l1_forward
+
+
+def float_forward(x, gamma, beta):
+    d = x - x.mean(axis=0)
+    y = gamma * d / np.abs(d).mean(axis=0) + beta
+    return np.maximum(y, 0)
+
+
+def float_backward(x, dy, gamma, beta):
+    """``(dx, dgamma, dbeta)``, written out."""
+    d = x - x.mean(axis=0)
+    s = np.abs(d).mean(axis=0)
+    xhat, sign = d / s, np.sign(d)
+    dy = np.where(gamma * xhat + beta > 0, dy, 0)
+    g = gamma * dy
+    dx = (g - g.mean(axis=0) - (sign - sign.mean(axis=0)) * (g * xhat).mean(axis=0)) / s
+    return dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
+
+
+def tensors(seed, m=48, n=6, scale=3000):
+    """Integers x and dy, and gamma and beta in fixed point; channels of different deviation."""
+    rng = np.random.default_rng(seed)
+    x = np.rint(rng.normal(size=(m, n)) * scale * 2.0 ** rng.integers(-3, 1, n)
+                + rng.normal(size=n) * scale).astype(np.int64)
+    dy = np.rint(rng.normal(size=(m, n)) * 5000).astype(np.int64)
+    gamma = rng.integers(2048, 8192, n) * rng.choice([-1, 1], n)
+    beta = rng.integers(-4096, 4096, n)
+    return x, dy, gamma, beta
+
+
+def error(found, expected):
+    """Relative L2."""
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_float_gradient_is_that_of_the_float_norm(seed):
+    x, dy, gamma, beta = tensors(seed, m=9, n=2)
+    gamma, beta = gamma / 2**PARAMETER_FRACTION, beta / 2**PARAMETER_FRACTION
+    x = x.astype(float)
+
+    def loss(x, gamma, beta):
+        return (dy * float_forward(x, gamma, beta)).sum()
+
+    def slope(of, array, index, step):
+        up, down = array.copy(), array.copy()
+        up[index] += step
+        down[index] -= step
+        return (of(up) - of(down)) / (2 * step)
+
+    dx, dgamma, dbeta = float_backward(x, dy, gamma, beta)
+    slopes = np.array([[slope(lambda v: loss(v, gamma, beta), x, (i, j), 1e-3)
+                        for j in range(2)] for i in range(9)])
+    assert error(slopes, dx) < 1e-5
+    assert error(np.array([slope(lambda v: loss(x, v, beta), gamma, j, 1e-6)
+                           for j in range(2)]), dgamma) < 1e-5
+    assert error(np.array([slope(lambda v: loss(x, gamma, v), beta, j, 1e-6)
+                           for j in range(2)]), dbeta) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [100, 3000, 2**20])
+@pytest.mark.parametrize("seed", range(3))
+def test_forward_is_close(seed, scale):
+    x, _, gamma, beta = tensors(seed, scale=scale)
+    y, context, mean, deviation, clamped = l1_forward(x, gamma, beta)
+    expected = float_forward(x, gamma / 2**PARAMETER_FRACTION, beta / 2**PARAMETER_FRACTION)
+    d = x - x.mean(axis=0)
+    assert clamped == 0
+    assert np.abs(mean / 2**NORM_FRACTION - x.mean(axis=0)).max() <= 2**-NORM_FRACTION
+    assert np.abs(deviation / 2**NORM_FRACTION - np.abs(d).mean(axis=0)).max() <= (
+        2 * 2**-NORM_FRACTION)
+    # Half an LSB of xhat, 2**-11 of about 1, and the deviation's floor.
+    assert error(context.xhat / 2**XHAT_FRACTION, d / np.abs(d).mean(axis=0)) < 2e-3
+    assert error(y / 2**PARAMETER_FRACTION, expected) < 2e-3
+    near = np.abs(y) <= 2**4
+    assert ((context.mask == (expected > 0)) | near).all()
+
+
+@pytest.mark.parametrize("scale", [100, 3000, 2**20])
+@pytest.mark.parametrize("seed", range(3))
+def test_backward_is_close(seed, scale):
+    x, dy, gamma, beta = tensors(seed, scale=scale)
+    _, context, _, deviation, _ = l1_forward(x, gamma, beta)
+    found = l1_backward(dy, context, gamma, deviation)
+    dx, grad_beta, grad_gamma, grad_bits, deviation_bits = found
+    expected = float_backward(x, dy, gamma / 2**PARAMETER_FRACTION, beta / 2**PARAMETER_FRACTION)
+    m, unit = len(x), 2.0 ** (grad_bits - 25)
+    assert error(dx * 2.0 ** gradient_exponent(grad_bits, deviation_bits), expected[0]) < 3e-3
+    assert error(m * grad_gamma * unit, expected[1]) < 3e-3
+    assert error(m * grad_beta * unit, expected[2]) < 1e-5
+
+
+def test_the_scale_of_the_gradient_does_not_matter():
+    x, dy, gamma, beta = tensors(1)
+    _, context, _, deviation, _ = l1_forward(x, gamma, beta)
+    first = l1_backward(dy, context, gamma, deviation)
+    second = l1_backward(dy << 9, context, gamma, deviation)
+    assert (first[0] == second[0]).all() and second[3] == first[3] + 9
