@@ -1,6 +1,6 @@
 """The unit of ``GEMM``: operand load, array, accumulators, readout."""
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -10,61 +10,15 @@ from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay
 from hdl.buffer import Buffer
 from hdl.memory import READ_LATENCY, ReadPort, WritePort
-from hdl.operands import Fetch, StationaryLoader, StreamLoader, mark_layout
-from hdl.params import INDEX_BITS, MAX_M
-from hdl.protocol import GemmFlag
+from hdl.operands import Operands
+from hdl.params import MAX_M
 from hdl.readout import Readout
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word, wide_word
 
-__all__ = ["ELEMENTS", "Gemm", "Header", "Streamer"]
+__all__ = ["ELEMENTS", "Gemm", "Streamer"]
 
 #: The array's element by ``Params.arith``.
 ELEMENTS = {"shift": ShiftMac, "int": PlainMac}
-
-
-class Header(wiring.Component):
-    """Reads the header of an order table.
-
-    Parameters
-    ----------
-    params : hdl.params.Params
-        With groups.
-
-    Members
-    -------
-    start : In(1)
-    table : In(ADDRESS_BITS)
-    order_r : Out(ReadPort(ORDER_ENTRY))
-    done : Out(1)
-    used : Out(INDEX_BITS)
-        Slots in use.
-    marks : Out(mark_layout)
-        All ones: none.
-    """
-    def __init__(self, params):
-        self.params = params
-        super().__init__({
-            "start": In(1), "table": In(16), "order_r": Out(ReadPort(ORDER_ENTRY)),
-            "done": Out(1), "used": Out(INDEX_BITS), "marks": Out(mark_layout(params)),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        words = self.params.max_groups
-        count, busy = Signal(range(words + READ_LATENCY)), Signal()
-        with m.If(self.start):
-            m.d.sync += [busy.eq(1), count.eq(0)]
-        with m.Elif(busy):
-            m.d.sync += [count.eq(count + 1), busy.eq(~self.done)]
-        m.d.comb += self.done.eq(busy & (count == words + READ_LATENCY - 1))
-        with m.If(busy & (count < words)):
-            m.d.comb += [self.order_r.en.eq(1), self.order_r.addr.eq(self.table + count)]
-        # Words enter at the far end.
-        with m.If(busy & (count >= READ_LATENCY)):
-            chain = [self.used, *self.marks]
-            m.d.sync += [word.eq(value) for word, value in zip(
-                chain, [*chain[1:], self.order_r.data.as_value()[:INDEX_BITS]], strict=True)]
-        return m
 
 
 class Streamer(wiring.Component):
@@ -151,9 +105,16 @@ class Gemm(wiring.Component):
     the tile before streams, and all rows stream through; sums add up in the accumulators; a
     finished column tile is read out while the next one begins.
 
-    With R rows streamed (m, and one with ``UNSIGNED``), T tiles, C = ceil(n / cols) and
-    L = rows * depth cycles to load weights (times cols with ``B_TRANSPOSED``), an instruction
-    takes about ``T R rows depth + C (T max(R, L + 16) + rows + cols + 12) + m`` cycles.
+    From ``start`` to ``done`` an instruction takes exactly
+    ``T R rows depth + L + F + C (T - 1) P + (C - 1) max(P, D) + D + R + 12`` cycles, and with
+    ``INNER_GROUPS`` ``max_groups + 2`` more, where
+
+    * R = m, one more with ``UNSIGNED``; T = tiles; C = ceil(n / cols);
+    * L = rows * depth, times cols with ``B_TRANSPOSED``: requests for a tile of weights;
+      F = latency of a request, 11, or 9 on a machine without groups;
+    * P = max(R, 5, L + max(F + 1, rows + cols - depth)): from one tile to the next;
+    * D = R + latency of the mesh + 5, and with ``COL_GROUPS`` cols + 2 more: from the last tile
+      of a column tile to its readout.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k``, or whose streamed operand does not fit the buffer, the result is
@@ -185,107 +146,67 @@ class Gemm(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         params, fields = self.params, self.control.instruction
-        flags = fields.flags
+        mesh = Mesh(params, ELEMENTS[params.arith])
+        operands = Operands(params, guard=READ_LATENCY + mesh.swap_cycles)
+        buffer = Buffer(operands.wdata.shape(), params.stream_words)
+        streamer = Streamer(params, spacing=Accumulators.SPACING)
+        accumulators = Accumulators(params, mesh.sums.shape())
+        readout = Readout(params)
 
-        m.submodules.fetch = fetch = Fetch(params)
-        m.submodules.stream = stream = StreamLoader(params)
-        m.submodules.buffer = buffer = Buffer(stream.wdata.shape(), params.stream_words)
-        m.submodules.streamer = streamer = Streamer(params, spacing=Accumulators.SPACING)
-        m.submodules.mesh = mesh = Mesh(params, ELEMENTS[params.arith])
-        m.submodules.stationary = stationary = StationaryLoader(
-            params, fetch_latency=fetch.latency, guard=READ_LATENCY + mesh.swap_cycles)
-        m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape())
-        m.submodules.readout = readout = Readout(params)
-        if params.max_groups > 1:
-            m.submodules.header = header = Header(params)
-
-        # What the instruction amounts to.
-        last_row, last_tile = Signal(range(MAX_M + 1)), Signal(16)
-        tiles = fields.key0[:16]
+        # Control.
+        begin, nothing = Signal(), Signal()
         m.d.sync += [
-            last_row.eq(fields.m - 1 + (flags & GemmFlag.UNSIGNED).any()),
-            last_tile.eq(tiles - 1),
+            begin.eq(self.control.start),
+            nothing.eq(~Cat(value.any() for value in (
+                fields.m, fields.k, fields.n, fields.key0[:16])).all()),
         ]
+        for part in (operands, streamer, readout):
+            m.d.comb += part.start.eq(begin & ~nothing)
         m.d.comb += [
-            fetch.instruction.eq(fields), fetch.used.eq(fields.k), readout.instruction.eq(fields),
-            stream.rows.eq(fields.m),
-            stationary.n.eq(fields.n),
-            stationary.transposed.eq((flags & GemmFlag.B_TRANSPOSED).any()),
-            *(part.last_row.eq(last_row) for part in (stream, streamer)),
-            *(part.last_tile.eq(last_tile) for part in (stream, stationary, streamer)),
+            self.control.done.eq(readout.done | begin & nothing),
+            self.control.clamped.eq(readout.clamped),
+            operands.instruction.eq(fields), readout.instruction.eq(fields),
         ]
 
-        # Phases: the header of the order table, the streamed operand, everything else.
-        with m.FSM():
-            with m.State("IDLE"), m.If(self.control.start):
-                m.next = "CHECK"
-            with m.State("CHECK"):
-                m.d.comb += [streamer.start.eq(1), readout.start.eq(1)]
-                m.next = "START"
-                if params.max_groups > 1:
-                    with m.If((flags & GemmFlag.INNER_GROUPS).any()):
-                        m.d.comb += header.start.eq(1)
-                        m.next = "HEADER"
-                with m.If((fields.m == 0) | (fields.k == 0) | (fields.n == 0) | (tiles == 0)):
-                    m.d.comb += self.control.done.eq(1)
-                    m.next = "IDLE"
-            if params.max_groups > 1:
-                with m.State("HEADER"), m.If(header.done):
-                    m.next = "START"
-            with m.State("START"):
-                m.d.comb += stream.start.eq(1)
-                m.next = "STREAM"
-            with m.State("STREAM"), m.If(stream.done):
-                m.d.comb += stationary.start.eq(1)
-                m.next = "RUN"
-            with m.State("RUN"), m.If(readout.done):
-                m.d.comb += self.control.done.eq(1)
-                m.next = "IDLE"
+        # Memory to operands.
+        m.submodules.operands = operands
+        connect(m, operands.quant_r, flipped(self.quant_r))
+        connect(m, operands.order_r, flipped(self.order_r))
 
-        # Requests for elements, and the elements.
-        streaming = stream.fetch.valid
-        m.d.comb += [
-            fetch.port.valid.eq(streaming | stationary.fetch.valid),
-            fetch.port.request.eq(Mux(
-                streaming, stream.fetch.request, stationary.fetch.request)),
-        ]
-        for loader in (stream.fetch, stationary.fetch):
-            m.d.comb += [getattr(loader, name).eq(getattr(fetch.port, name))
-                         for name in ("done", "tag", "element", "word")]
-        connect(m, fetch.quant_r, flipped(self.quant_r))
-        orders = [fetch.order_r]
-        if params.max_groups > 1:
-            m.d.comb += [header.table.eq(fields.tab0), stationary.marks.eq(header.marks)]
-            orders.append(header.order_r)
-            with m.If((flags & GemmFlag.INNER_GROUPS).any()):
-                m.d.comb += [fetch.used.eq(header.used), stationary.grouped.eq(1)]
-        for order in orders:
-            m.d.comb += order.data.eq(self.order_r.data)
-            with m.If(order.en):
-                m.d.comb += [self.order_r.en.eq(1), self.order_r.addr.eq(order.addr)]
-
-        # Operands: buffer to array, the swap with the first row.
+        # Streamed operands to the buffer and, tile by tile, to the array.
+        m.submodules.buffer = buffer
+        m.submodules.streamer = streamer
         m.submodules.swap = swap = Delay(1, READ_LATENCY, reset=True)
         m.d.comb += [
-            buffer.wen.eq(stream.wen), buffer.waddr.eq(stream.waddr),
-            buffer.wdata.eq(stream.wdata), buffer.raddr.eq(streamer.raddr),
-            mesh.a.eq(buffer.data),
-            mesh.load.eq(stationary.load), mesh.mark.eq(stationary.mark),
-            mesh.weights.eq(stationary.weights),
-            streamer.ready.eq(stationary.ready), streamer.shifts.eq(stationary.shifts),
-            stationary.taken.eq(streamer.taken),
-            swap.i.eq(streamer.taken), mesh.swap.eq(swap.o),
+            buffer.wen.eq(operands.wen), buffer.waddr.eq(operands.waddr),
+            buffer.wdata.eq(operands.wdata),
+            streamer.last_row.eq(operands.last_row), streamer.last_tile.eq(operands.last_tile),
+            streamer.ready.eq(operands.ready), streamer.shifts.eq(operands.shifts),
+            streamer.begun.eq(readout.begun),
+            operands.taken.eq(streamer.taken), swap.i.eq(streamer.taken),
+            buffer.raddr.eq(streamer.raddr),
         ]
 
-        # Sums: array to accumulators to memory.
+        # The array.
+        m.submodules.mesh = mesh
+        m.d.comb += [
+            mesh.load.eq(operands.load), mesh.weights.eq(operands.weights),
+            mesh.mark.eq(operands.mark), mesh.swap.eq(swap.o), mesh.a.eq(buffer.data),
+        ]
+
+        # Sums to the accumulators.
         m.submodules.tag = tag = Delay(
             streamer.tag.shape(), READ_LATENCY + mesh.latency - Accumulators.AHEAD, reset=True)
+        m.submodules.accumulators = accumulators
         m.d.comb += [
             tag.i.eq(streamer.tag), accumulators.tag.eq(tag.o), accumulators.sums.eq(mesh.sums),
-            readout.finished.eq(accumulators.finished), streamer.begun.eq(readout.begun),
-            accumulators.row.eq(readout.row), readout.acc.eq(accumulators.acc),
-            self.control.clamped.eq(readout.clamped),
+            accumulators.row.eq(readout.row),
         ]
+
+        # Accumulators to memory.
+        m.submodules.readout = readout
+        m.d.comb += [readout.finished.eq(accumulators.finished),
+                     readout.acc.eq(accumulators.acc)]
         connect(m, readout.group_r, flipped(self.group_r))
         connect(m, readout.wide_w, flipped(self.wide_w))
         return m

@@ -1,44 +1,16 @@
 """From quantised tensors to the array: streamed operands to their buffer, weights to the mesh."""
 
-from itertools import pairwise
-
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hdl.fetch import Fetch, FetchPort, request_layout
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.params import INDEX_BITS, MAX_M
-from hdl.protocol import TABLE_HEADER, GemmFlag
+from hdl.protocol import GemmFlag
 from hdl.unit import INSTRUCTION_LAYOUT, ORDER_ENTRY, quant_word
 
-__all__ = ["Fetch", "FetchPort", "StationaryLoader", "StreamLoader", "mark_layout"]
-
-#: What a request is for; it comes back with the element.
-TAG = {
-    #: For the mesh's weights; else for the streamed operand.
-    "stationary": 1,
-    #: The row of operands is complete.
-    "last": 1,
-    #: It was the last row of its tile.
-    "end": 1,
-    #: The row has a mark.
-    "mark": 1,
-    #: The element is 1, whatever is stored.
-    "one": 1,
-}
-
-
-def request_layout(params):
-    """A request for one element, at one index of the inner dimension and one of the outer."""
-    return data.StructLayout({
-        #: Slot of the schedule, which stands for an index of the inner dimension.
-        "slot": range(params.stream_words * params.slots + params.slots),
-        #: Index of the outer dimension, its quotient and its remainder by ``cols``.
-        "outer": INDEX_BITS, "tile": INDEX_BITS, "lane": range(params.cols),
-        #: There is no such element; nothing is read, the result is 0.
-        "skip": 1,
-        **TAG,
-    })
+__all__ = ["Header", "Operands", "StationaryLoader", "StationarySchedule", "StreamLoader"]
 
 
 def mark_layout(params):
@@ -46,144 +18,56 @@ def mark_layout(params):
     return data.ArrayLayout(INDEX_BITS, params.max_groups - 1)
 
 
-class FetchPort(wiring.Signature):
-    """Requests to :class:`Fetch` and its results, from the requester's point of view.
-
-    Members
-    -------
-    valid : Out(1)
-    request : Out(request_layout)
-    done : In(1)
-        A result, :attr:`Fetch.latency` cycles after ``valid``.
-    tag : In(StructLayout(TAG))
-    element : In(signed(bits))
-    word : In(quant_word)
-        The whole word that holds the element, 0 as the element is.
-    """
-    def __init__(self, params):
-        super().__init__({
-            "valid": Out(1), "request": Out(request_layout(params)),
-            "done": In(1), "tag": In(data.StructLayout(TAG)),
-            "element": In(signed(params.bits)), "word": In(quant_word(params)),
-        })
+def stationary_fields(params):
+    """What :class:`StationarySchedule` needs of an instruction."""
+    fields = {"transposed": In(1), "last_tile": In(16), "n": In(INDEX_BITS)}
+    if params.max_groups > 1:
+        fields |= {"grouped": In(1), "marks": In(mark_layout(params))}
+    return fields
 
 
-class Fetch(wiring.Component):
-    """Finds an element of either operand of a GEMM in the quantised memory.
-
-    Element (r, s) of a tensor stored with I rows is lane ``s % cols`` of word
-    ``base + (s // cols) * I + r``. One of r and s is the request's outer index, the other is the
-    inner index k that takes its slot: the slot itself, or with ``INNER_GROUPS`` what the order
-    table says. Slots from ``used`` on and padding give 0 without a read.
-
-    One request per clock, lock step, ``latency`` cycles.
+class Header(wiring.Component):
+    """Reads the header of an order table.
 
     Parameters
     ----------
     params : hdl.params.Params
-
-    Attributes
-    ----------
-    latency : int
+        With groups.
 
     Members
     -------
-    instruction : In(INSTRUCTION_LAYOUT)
-    used : In(INDEX_BITS)
-        Slots in use.
-    port : In(FetchPort(params))
-    quant_r : Out(ReadPort(quant_word))
+    start : In(1)
+    table : In(ADDRESS_BITS)
     order_r : Out(ReadPort(ORDER_ENTRY))
-        Idle on a machine without groups.
+    done : Out(1)
+    used : Out(INDEX_BITS)
+        Slots in use.
+    marks : Out(mark_layout)
+        All ones: none.
     """
     def __init__(self, params):
         self.params = params
-        self.lookup_latency = 1 + READ_LATENCY if params.max_groups > 1 else 1
-        self.latency = self.lookup_latency + 5 + READ_LATENCY + 1
         super().__init__({
-            "instruction": In(INSTRUCTION_LAYOUT),
-            "used": In(INDEX_BITS),
-            "port": In(FetchPort(params)),
-            "quant_r": Out(ReadPort(quant_word(params))),
-            "order_r": Out(ReadPort(ORDER_ENTRY)),
+            "start": In(1), "table": In(ADDRESS_BITS), "order_r": Out(ReadPort(ORDER_ENTRY)),
+            "done": Out(1), "used": Out(INDEX_BITS), "marks": Out(mark_layout(params)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        fields, flags, cols = self.instruction, self.instruction.flags, self.params.cols
-        grouped = self.params.max_groups > 1
-        inner = Signal()
-        if grouped:
-            m.d.comb += inner.eq((flags & GemmFlag.INNER_GROUPS).any())
-
-        # The request, as it passes every stage.
-        passing = [self.port.request]
-        for stage in range(self.latency):
-            passing.append(Signal(self.port.request.shape(), name=f"passing{stage + 1}",
-                                  reset_less=True))
-            m.d.sync += passing[-1].eq(passing[-2])
-        valid = Signal(self.latency)
-        m.d.sync += valid.eq(Cat(self.port.valid, valid))
-
-        # Stage 1: the slot's entry in the order table.
-        slot = self.port.request.slot
-        inside = Signal(self.lookup_latency, reset_less=True)
-        m.d.sync += inside.eq(Cat((slot < self.used) & ~self.port.request.skip, inside))
-        if grouped:
-            table = Signal(ADDRESS_BITS, reset_less=True)
-            m.d.sync += table.eq(fields.tab0 + TABLE_HEADER + slot)
-            m.d.comb += [self.order_r.en.eq(inner & valid[0] & inside[0]),
-                         self.order_r.addr.eq(table)]
-
-        # Stage 2: the index.
-        now = self.lookup_latency
-        index, present = Signal(INDEX_BITS, reset_less=True), Signal(5, reset_less=True)
-        entry = self.order_r.data
-        m.d.sync += [
-            index.eq(Mux(inner, entry.index, passing[now].slot)),
-            present.eq(Cat(inside[-1] & ~(inner & entry.pad), present)),
-        ]
-        # Stage 3: its quotient by the constant cols, times a reciprocal that is exact up to
-        # 2**INDEX_BITS, since k * (reciprocal - 2**scale / cols) / 2**scale < 1 / cols.
-        scale = INDEX_BITS + (cols - 1).bit_length()
-        quotient = Signal(INDEX_BITS, reset_less=True)
-        index_3 = Signal(INDEX_BITS, reset_less=True)
-        m.d.sync += [quotient.eq((index * -(-(1 << scale) // cols)) >> scale), index_3.eq(index)]
-        # Stage 4: which index goes across the tensor's tiles, and which along their rows.
-        request = passing[now + 2]
-        across = Mux(request.stationary, (flags & GemmFlag.B_TRANSPOSED).any(),
-                     ~(flags & GemmFlag.A_TRANSPOSED).any())
-        tile, along, rows = (Signal(INDEX_BITS, reset_less=True) for _ in range(3))
-        lanes = [Signal(range(cols), name=f"lane{stage}", reset_less=True)
-                 for stage in range(3 + READ_LATENCY)]
-        m.d.sync += [
-            tile.eq(Mux(across, quotient, request.tile)),
-            along.eq(Mux(across, request.outer, index_3)),
-            lanes[0].eq(Mux(across, index_3 - quotient * cols, request.lane)),
-            rows.eq(Mux(across, Mux(request.stationary, fields.n, fields.m), fields.k)),
-        ]
-        # Stage 5: the tile's place.
-        place, along_5 = Signal(ADDRESS_BITS, reset_less=True), Signal.like(along)
-        m.d.sync += [place.eq(tile * rows), along_5.eq(along)]
-        # Stage 6: the address.
-        address = Signal(ADDRESS_BITS, reset_less=True)
-        base = Mux(passing[now + 4].stationary, fields.src1, fields.src0)
-        m.d.sync += address.eq(base + place + along_5)
-        m.d.comb += [self.quant_r.en.eq(valid[now + 4] & present[4]),
-                     self.quant_r.addr.eq(address)]
-        # Stage 7: the element's lane, once the word has come.
-        arrived = Signal(READ_LATENCY, reset_less=True)
-        m.d.sync += [
-            arrived.eq(Cat(present[4], arrived)),
-            *(lane.eq(before) for before, lane in pairwise(lanes)),
-            self.port.word.eq(Mux(arrived[-1], Value.cast(self.quant_r.data), 0)),
-            self.port.element.eq(Mux(passing[-2].one, 1, Mux(
-                arrived[-1], self.quant_r.data[lanes[-1]], 0))),
-        ]
-        m.d.comb += [
-            self.port.done.eq(valid[-1]),
-            *(self.port.tag[name].eq(passing[-1][name]) for name in TAG),
-        ]
+        words = self.params.max_groups
+        count, busy = Signal(range(words + READ_LATENCY)), Signal()
+        with m.If(self.start):
+            m.d.sync += [busy.eq(1), count.eq(0)]
+        with m.Elif(busy):
+            m.d.sync += [count.eq(count + 1), busy.eq(~self.done)]
+        m.d.comb += self.done.eq(busy & (count == words + READ_LATENCY - 1))
+        with m.If(busy & (count < words)):
+            m.d.comb += [self.order_r.en.eq(1), self.order_r.addr.eq(self.table + count)]
+        # Words enter at the far end.
+        with m.If(busy & (count >= READ_LATENCY)):
+            chain = [self.used, *self.marks]
+            m.d.sync += [word.eq(value) for word, value in zip(
+                chain, [*chain[1:], self.order_r.data.as_value()[:INDEX_BITS]], strict=True)]
         return m
 
 
@@ -273,67 +157,43 @@ class StreamLoader(wiring.Component):
         return m
 
 
-class StationaryLoader(wiring.Component):
-    """Loads weights into the mesh, tile after tile along the inner dimension, then along n.
+class StationarySchedule(wiring.Component):
+    """Requests for the weights, tile after tile along the inner dimension, then along n.
 
-    A row of weights is collected from ``depth`` words that hold ``cols`` columns each, or with
-    ``B_TRANSPOSED`` from ``cols * depth`` elements; the last row of a tile comes first. So a tile
-    takes ``rows * depth`` or ``rows * depth * cols`` cycles, and is in the mesh
-    ``fetch latency + 1`` cycles later. The next tile's requests begin after ``taken``, as soon as
-    its first row cannot overtake the swap.
+    The last row of a tile comes first: ``depth`` requests, whose words hold ``cols`` columns
+    each, or with ``B_TRANSPOSED`` ``cols * depth`` of single elements. The first tile begins with
+    ``start``, each of the others ``1 + hold`` cycles after the one before it was ``taken``.
 
     Parameters
     ----------
     params : hdl.params.Params
-    fetch_latency : int
-    guard : int
-        Cycles after ``taken`` in which there must be no ``load``.
+    hold : int
 
     Members
     -------
     start : In(1)
-    transposed, last_tile, n : In
+    transposed : In(1), last_tile : In(16), n : In(INDEX_BITS)
         Of the instruction: ``B_TRANSPOSED``, tiles less one, columns.
     grouped : In(1), marks : In(mark_layout)
         ``INNER_GROUPS`` and its marks; only on a machine with groups.
-    fetch : Out(FetchPort(params))
-    load : Out(1)
-    weights : Out(ArrayLayout(ArrayLayout(signed(bits), depth), cols))
-    mark : Out(1)
-        As :class:`hdl.array.mesh.Mesh` takes them.
-    ready : Out(1)
-        A tile is complete, from its last ``load`` on until ``taken``.
-    shifts : Out(range(max_groups))
-        Marks in that tile.
     taken : In(1)
-        The tile begins.
+    valid : Out(1), request : Out(request_layout)
+    shifts : Out(range(max_groups))
+        Marks in the tile, after its last request and until ``taken``.
     """
-    def __init__(self, params, *, fetch_latency, guard):
+    def __init__(self, params, *, hold):
         self.params = params
-        # With the first request one cycle after ``taken``, its first row comes
-        # ``fetch_latency + depth + 1`` cycles after ``taken``.
-        self.hold = max(0, guard - (fetch_latency + params.depth + 1))
-        members = {
-            "start": In(1), "transposed": In(1), "last_tile": In(16), "n": In(INDEX_BITS),
-            "fetch": Out(FetchPort(params)),
-            "load": Out(1), "mark": Out(1),
-            "weights": Out(data.ArrayLayout(
-                data.ArrayLayout(signed(params.bits), params.depth), params.cols)),
-            "ready": Out(1), "shifts": Out(range(params.max_groups)), "taken": In(1),
-        }
-        if params.max_groups > 1:
-            members |= {"grouped": In(1), "marks": In(mark_layout(params))}
-        super().__init__(members)
+        self.hold = hold
+        super().__init__({
+            "start": In(1), **stationary_fields(params), "taken": In(1),
+            "valid": Out(1), "request": Out(request_layout(params)),
+            "shifts": Out(range(params.max_groups)),
+        })
 
     def elaborate(self, platform):
         m = Module()
-        self._requests(m)
-        self._results(m)
-        return m
-
-    def _requests(self, m):
         rows, cols, depth = self.params.rows, self.params.cols, self.params.depth
-        request = self.fetch.request
+        request = self.request
         busy, left = Signal(), Signal()
         hold = Signal(range(self.hold + 1))
 
@@ -349,7 +209,7 @@ class StationaryLoader(wiring.Component):
             m.d.comb += mark.eq(
                 self.grouped & Cat(schedule == marked for marked in self.marks).any())
         m.d.comb += [
-            self.fetch.valid.eq(busy),
+            self.valid.eq(busy),
             request.stationary.eq(1),
             request.slot.eq(slot),
             request.outer.eq(first_col + col), request.tile.eq(col_tile), request.lane.eq(col),
@@ -392,9 +252,62 @@ class StationaryLoader(wiring.Component):
                 schedule.eq(rows - 1), top_schedule.eq(rows - 1),
                 first_col.eq(0), col_tile.eq(0), self.shifts.eq(0),
             ]
+        return m
 
-    def _results(self, m):
-        """A row of weights shifts in, and goes to the mesh when it is complete."""
+
+class StationaryLoader(wiring.Component):
+    """Loads weights into the mesh, tile after tile.
+
+    A row of weights is collected from ``depth`` words or from ``cols * depth`` elements, see
+    :class:`StationarySchedule`. So a tile takes ``rows * depth`` or ``rows * depth * cols``
+    cycles, and is in the mesh ``fetch_latency + 1`` cycles later. The next tile's requests begin
+    after ``taken``, as soon as its first row cannot overtake the swap.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    fetch_latency : int
+    guard : int
+        Cycles after ``taken`` in which there must be no ``load``.
+
+    Members
+    -------
+    start, transposed, last_tile, n, grouped, marks, shifts : as of :class:`StationarySchedule`
+    fetch : Out(FetchPort(params))
+    load : Out(1)
+    weights : Out(ArrayLayout(ArrayLayout(signed(bits), depth), cols))
+    mark : Out(1)
+        As :class:`hdl.array.mesh.Mesh` takes them.
+    ready : Out(1)
+        A tile is complete, from its last ``load`` on until ``taken``.
+    taken : In(1)
+        The tile begins.
+    """
+    def __init__(self, params, *, fetch_latency, guard):
+        self.params = params
+        # Without a hold the first row is complete ``fetch_latency + depth + 1`` cycles after
+        # ``taken``.
+        self.hold = max(0, guard - (fetch_latency + params.depth + 1))
+        super().__init__({
+            "start": In(1), **stationary_fields(params), "taken": In(1),
+            "fetch": Out(FetchPort(params)),
+            "load": Out(1), "mark": Out(1),
+            "weights": Out(data.ArrayLayout(
+                data.ArrayLayout(signed(params.bits), params.depth), params.cols)),
+            "ready": Out(1), "shifts": Out(range(params.max_groups)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.schedule = schedule = StationarySchedule(self.params, hold=self.hold)
+        for name in ("start", "taken", *stationary_fields(self.params)):
+            m.d.comb += getattr(schedule, name).eq(getattr(self, name))
+        m.d.comb += [
+            self.fetch.valid.eq(schedule.valid), self.fetch.request.eq(schedule.request),
+            self.shifts.eq(schedule.shifts),
+        ]
+
+        # A row of weights shifts in, and goes to the mesh when it is complete.
         bits, fetch = self.params.bits, self.fetch
         row = Value.cast(self.weights)
         m.d.sync += self.load.eq(0)
@@ -410,3 +323,100 @@ class StationaryLoader(wiring.Component):
             m.d.sync += [self.load.eq(fetch.tag.last), self.mark.eq(fetch.tag.mark)]
             with m.If(fetch.tag.end):
                 m.d.sync += self.ready.eq(1)
+        return m
+
+
+class Operands(wiring.Component):
+    """Loads both operands of a GEMM: the streamed one first, then the weights as they are taken.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    guard : int
+        See :class:`StationaryLoader`.
+
+    Members
+    -------
+    start : In(1)
+    instruction : In(INSTRUCTION_LAYOUT)
+        From before ``start`` on.
+    last_row : Out(range(MAX_M + 1)), last_tile : Out(16)
+        Rows to stream and tiles along the inner dimension, less one.
+    quant_r : Out(ReadPort(quant_word))
+    order_r : Out(ReadPort(ORDER_ENTRY))
+    wen, waddr, wdata : Out
+        To the buffer, see :class:`StreamLoader`.
+    load, weights, mark : Out
+        To the mesh;
+    ready, shifts : Out, taken : In(1)
+        with those who stream through it, see :class:`StationaryLoader`.
+    """
+    def __init__(self, params, *, guard):
+        self.params = params
+        self.fetch = Fetch(params)
+        self.stream = StreamLoader(params)
+        self.stationary = StationaryLoader(params, fetch_latency=self.fetch.latency, guard=guard)
+        self._passed = {
+            self.stream: ("wen", "waddr", "wdata"),
+            self.stationary: ("load", "weights", "mark", "ready", "shifts"),
+        }
+        super().__init__({
+            "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
+            "last_row": Out(range(MAX_M + 1)), "last_tile": Out(16),
+            "quant_r": Out(ReadPort(quant_word(params))), "order_r": Out(ReadPort(ORDER_ENTRY)),
+            **{name: part.signature.members[name]
+               for part, names in self._passed.items() for name in names},
+            "taken": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        fields, flags = self.instruction, self.instruction.flags
+        m.submodules.fetch, m.submodules.stream = fetch, stream = self.fetch, self.stream
+        m.submodules.stationary = stationary = self.stationary
+        for part, names in self._passed.items():
+            m.d.comb += [getattr(self, name).eq(getattr(part, name)) for name in names]
+
+        # What the instruction amounts to.
+        m.d.sync += [
+            self.last_row.eq(fields.m - 1 + (flags & GemmFlag.UNSIGNED).any()),
+            self.last_tile.eq(fields.key0[:16] - 1),
+        ]
+        m.d.comb += [
+            fetch.instruction.eq(fields), fetch.used.eq(fields.k),
+            stream.rows.eq(fields.m), stream.last_row.eq(self.last_row),
+            stream.last_tile.eq(self.last_tile), stationary.last_tile.eq(self.last_tile),
+            stationary.n.eq(fields.n), stationary.taken.eq(self.taken),
+            stationary.transposed.eq((flags & GemmFlag.B_TRANSPOSED).any()),
+        ]
+
+        # The header of the order table, then one operand after the other.
+        begin = self.start
+        tables = [fetch.order_r]
+        if self.params.max_groups > 1:
+            m.submodules.header = header = Header(self.params)
+            inner = (flags & GemmFlag.INNER_GROUPS).any()
+            tables.append(header.order_r)
+            m.d.comb += [header.start.eq(self.start & inner), header.table.eq(fields.tab0),
+                         stationary.grouped.eq(inner), stationary.marks.eq(header.marks)]
+            with m.If(inner):
+                m.d.comb += fetch.used.eq(header.used)
+            begin = self.start & ~inner | header.done
+        # The first tile's weights come behind all streamed operands, through the same pipeline.
+        m.d.sync += [stream.start.eq(begin), stationary.start.eq(stream.done)]
+        m.d.comb += [
+            fetch.port.valid.eq(stream.fetch.valid | stationary.fetch.valid),
+            fetch.port.request.eq(Mux(
+                stream.fetch.valid, stream.fetch.request, stationary.fetch.request)),
+        ]
+        for loader in (stream.fetch, stationary.fetch):
+            m.d.comb += [getattr(loader, name).eq(getattr(fetch.port, name))
+                         for name in ("done", "tag", "element", "word")]
+
+        # Memories.
+        connect(m, fetch.quant_r, flipped(self.quant_r))
+        for table in tables:
+            m.d.comb += table.data.eq(self.order_r.data)
+            with m.If(table.en):
+                m.d.comb += [self.order_r.en.eq(1), self.order_r.addr.eq(table.addr)]
+        return m

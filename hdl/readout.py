@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.params import ACC_BITS, INDEX_BITS, MAX_M, WIDE_BITS
@@ -10,7 +10,7 @@ from hdl.protocol import MAX_SHIFT, GemmFlag
 from hdl.requantise import Requantise, left_shift
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT, wide_word
 
-__all__ = ["Readout", "ResultLane"]
+__all__ = ["Readout", "ReadoutControl", "ResultLane"]
 
 
 class ResultLane(wiring.Component):
@@ -66,6 +66,111 @@ class ResultLane(wiring.Component):
         return m
 
 
+class ReadoutControl(wiring.Component):
+    """Reads the rows of one column tile after the other, and the exponents that go with them.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    drain : int
+        Cycles after its last row in which a column tile's shifts and columns must hold.
+
+    Members
+    -------
+    start, instruction, finished, begun, row, group_r, done : as of :class:`Readout`
+    reading : Out(1)
+        A row is being read;
+    reading_ones : Out(1)
+        the row of ones is, before all others.
+    left_cols : Out(INDEX_BITS)
+        Columns from this column tile on.
+    shifts : Out(ArrayLayout(range(MAX_SHIFT + left + 1), cols))
+        Right shift of every column, without what the row's group adds to it.
+    row_groups : Out(1)
+        The row's group adds to it.
+    """
+    def __init__(self, params, *, drain):
+        self.params = params
+        self.drain = drain
+        self.grouped = params.max_groups > 1
+        super().__init__({
+            "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
+            "finished": In(1), "begun": Out(1), "row": Out(range(MAX_M + 1)),
+            "group_r": Out(ReadPort(unsigned(GROUP_BITS))), "done": Out(1),
+            "reading": Out(1), "reading_ones": Out(1), "left_cols": Out(INDEX_BITS),
+            "shifts": Out(data.ArrayLayout(
+                range(MAX_SHIFT + left_shift(params) + 1), params.cols)),
+            "row_groups": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        fields, flags, cols = self.instruction, self.instruction.flags, self.params.cols
+        left = left_shift(self.params)
+        col_groups = Signal()
+        if self.grouped:
+            m.d.comb += [self.row_groups.eq((flags & GemmFlag.ROW_GROUPS).any()),
+                         col_groups.eq((flags & GemmFlag.COL_GROUPS).any())]
+
+        # Column groups, then the row of ones, then the others.
+        waiting, ones = Signal(), Signal()
+        count = Signal(range(max(cols, self.drain) + READ_LATENCY + 1))
+        row = Signal.like(self.row)
+        row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        base = Signal(range(MAX_SHIFT + left + 1))
+        m.d.sync += base.eq(fields.shift + left - Mux(self.row_groups, fields.arg[:4], 0)
+                            - Mux(col_groups, fields.arg[4:], 0))
+        with m.If(self.finished):
+            m.d.sync += waiting.eq(1)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [count.eq(0), row.eq(0), ones.eq((flags & GemmFlag.UNSIGNED).any()),
+                             row_group.eq(fields.tab1)]
+                m.d.sync += [shift.eq(base) for shift in self.shifts]
+                with m.If(waiting):
+                    m.d.sync += waiting.eq(0)
+                    m.next = "BEGIN"
+                    if self.grouped:
+                        with m.If(col_groups):
+                            m.next = "COLUMNS"
+            if self.grouped:
+                with m.State("COLUMNS"):
+                    m.d.sync += count.eq(count + 1)
+                    with m.If((count < cols) & (count < self.left_cols)):
+                        m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(col_group)]
+                        m.d.sync += col_group.eq(col_group + 1)
+                    with m.If(count >= READ_LATENCY):
+                        following = [*list(self.shifts)[1:], base + self.group_r.data[:4]]
+                        m.d.sync += [shift.eq(value) for shift, value in zip(
+                            self.shifts, following, strict=True)]
+                    with m.If(count == cols + READ_LATENCY - 1):
+                        m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += self.begun.eq(1)
+                m.d.sync += count.eq(0)
+                m.next = "ROWS"
+            with m.State("ROWS"):
+                m.d.comb += [self.reading.eq(~ones), self.reading_ones.eq(ones),
+                             self.row.eq(Mux(ones, fields.m, row))]
+                m.d.sync += ones.eq(0)
+                with m.If(~ones):
+                    with m.If(self.row_groups):
+                        m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
+                    m.d.sync += [row.eq(row + 1), row_group.eq(row_group + 1)]
+                    with m.If(row == (fields.m - 1)[:len(row)]):
+                        m.next = "DRAIN"
+            with m.State("DRAIN"):
+                m.d.sync += count.eq(count + 1)
+                with m.If(count == self.drain):
+                    m.d.sync += self.left_cols.eq(self.left_cols - cols)
+                    m.d.comb += self.done.eq(self.left_cols <= cols)
+                    m.next = "IDLE"
+
+        with m.If(self.start):
+            m.d.sync += [self.left_cols.eq(fields.n), col_group.eq(fields.tab2)]
+        return m
+
+
 class Readout(wiring.Component):
     """``y = requantise((acc[i] + (acc[m] << bits - 1)) << e, shift)`` for every row of a tile.
 
@@ -105,7 +210,6 @@ class Readout(wiring.Component):
 
     def __init__(self, params):
         self.params = params
-        self.grouped = params.max_groups > 1
         super().__init__({
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
             "finished": In(1), "begun": Out(1),
@@ -118,90 +222,37 @@ class Readout(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        fields, flags, cols = self.instruction, self.instruction.flags, self.params.cols
-        left = left_shift(self.params)
-        unsigned_a = (flags & GemmFlag.UNSIGNED).any()
-        row_groups, col_groups = Signal(), Signal()
-        if self.grouped:
-            m.d.comb += [row_groups.eq((flags & GemmFlag.ROW_GROUPS).any()),
-                         col_groups.eq((flags & GemmFlag.COL_GROUPS).any())]
-
-        # Control: column groups, then the row of ones, then the others.
-        waiting, reading, ones = Signal(), Signal(), Signal()
-        count = Signal(range(max(cols, self.LATENCY) + READ_LATENCY + 1))
-        row, left_cols = Signal.like(self.row), Signal(INDEX_BITS)
-        row_group, col_group, destination = (Signal(ADDRESS_BITS) for _ in range(3))
-        base = Signal(range(MAX_SHIFT + left + 1))
-        shifts = [Signal.like(base, name=f"shift{col}") for col in range(cols)]
-        m.d.sync += base.eq(fields.shift + left - Mux(row_groups, fields.arg[:4], 0)
-                            - Mux(col_groups, fields.arg[4:], 0))
-        with m.If(self.finished):
-            m.d.sync += waiting.eq(1)
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.sync += [count.eq(0), row.eq(0), ones.eq(unsigned_a),
-                             row_group.eq(fields.tab1)]
-                m.d.sync += [shift.eq(base) for shift in shifts]
-                with m.If(waiting):
-                    m.d.sync += waiting.eq(0)
-                    m.next = "BEGIN"
-                    if self.grouped:
-                        with m.If(col_groups):
-                            m.next = "COLUMNS"
-            if self.grouped:
-                with m.State("COLUMNS"):
-                    m.d.sync += count.eq(count + 1)
-                    with m.If((count < cols) & (count < left_cols)):
-                        m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(col_group)]
-                        m.d.sync += col_group.eq(col_group + 1)
-                    with m.If(count >= READ_LATENCY):
-                        following = [*shifts[1:], base + self.group_r.data[:4]]
-                        m.d.sync += [shift.eq(value) for shift, value in zip(
-                            shifts, following, strict=True)]
-                    with m.If(count == cols + READ_LATENCY - 1):
-                        m.next = "BEGIN"
-            with m.State("BEGIN"):
-                m.d.comb += self.begun.eq(1)
-                m.d.sync += count.eq(0)
-                m.next = "ROWS"
-            with m.State("ROWS"):
-                m.d.comb += [reading.eq(1), self.row.eq(Mux(ones, fields.m, row))]
-                m.d.sync += ones.eq(0)
-                with m.If(~ones):
-                    with m.If(row_groups):
-                        m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
-                    m.d.sync += [row.eq(row + 1), row_group.eq(row_group + 1)]
-                    with m.If(row + 1 == fields.m):
-                        m.next = "DRAIN"
-            with m.State("DRAIN"):
-                m.d.sync += count.eq(count + 1)
-                with m.If(count == self.LATENCY):
-                    m.d.sync += left_cols.eq(left_cols - cols)
-                    m.d.comb += self.done.eq(left_cols <= cols)
-                    m.next = "IDLE"
+        flags, cols = self.instruction.flags, self.params.cols
+        m.submodules.control = control = ReadoutControl(self.params, drain=self.LATENCY)
+        for name in ("start", "instruction", "finished"):
+            m.d.comb += getattr(control, name).eq(getattr(self, name))
+        for name in ("begun", "row", "done"):
+            m.d.comb += getattr(self, name).eq(getattr(control, name))
+        connect(m, control.group_r, flipped(self.group_r))
 
         # Stage 1: a row has been read. Stage 2: its lanes.
         arrived, arrived_ones = Signal(self.LATENCY), Signal(READ_LATENCY)
-        m.d.sync += [arrived.eq(Cat(reading & ~ones, arrived)),
-                     arrived_ones.eq(Cat(reading & ones, arrived_ones))]
+        m.d.sync += [arrived.eq(Cat(control.reading, arrived)),
+                     arrived_ones.eq(Cat(control.reading_ones, arrived_ones))]
         clamped = Signal(cols)
         for col in range(cols):
-            m.submodules[f"lane{col}"] = lane = ResultLane(self.params.bits, left)
+            m.submodules[f"lane{col}"] = lane = ResultLane(
+                self.params.bits, left_shift(self.params))
             m.d.comb += [
-                lane.unsigned.eq(unsigned_a),
+                lane.unsigned.eq((flags & GemmFlag.UNSIGNED).any()),
                 lane.take_ones.eq(arrived_ones[-1]),
                 lane.i.eq(self.acc[col]),
-                lane.shift.eq(shifts[col]),
-                lane.row_shift.eq(Mux(row_groups, self.group_r.data[:4], 0)),
+                lane.shift.eq(control.shifts[col]),
+                lane.row_shift.eq(Mux(control.row_groups, self.group_r.data[:4], 0)),
                 Value.cast(self.wide_w.data[col]).eq(lane.o),
-                clamped[col].eq(lane.clamped & (left_cols > col)),
+                clamped[col].eq(lane.clamped & (control.left_cols > col)),
             ]
         # Stage 3: write. Stage 4: count what was clamped.
+        destination = Signal(ADDRESS_BITS)
         m.d.comb += [self.wide_w.en.eq(arrived[-2]), self.wide_w.addr.eq(destination)]
         m.d.sync += self.clamped.eq(Mux(arrived[-2], _count(clamped), 0))
         with m.If(self.start):
-            m.d.sync += [left_cols.eq(fields.n), col_group.eq(fields.tab2),
-                         destination.eq(fields.dst0)]
+            m.d.sync += destination.eq(self.instruction.dst0)
         with m.Elif(arrived[-2]):
             m.d.sync += destination.eq(destination + 1)
         return m

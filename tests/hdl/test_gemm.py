@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hdl.array.mac import Dot
 from hdl.gemm import Gemm
 from hdl.params import Params
 from hdl.protocol import GemmFlag, Opcode
@@ -56,6 +57,21 @@ class Case:
                     row_groups=self.groups["rows"], cols=self.cols,
                     col_groups=self.groups["cols"])
 
+    def cycles(self):
+        """What the unit's documentation says."""
+        rows, cols, depth = self.params.rows, self.params.cols, self.params.depth
+        grouped = self.params.max_groups > 1
+        r = self.m + self.unsigned
+        t, c = self.fields()["key0"], -(-self.n // cols)
+        load = rows * depth * (cols if self.b_transposed else 1)
+        fetch = 11 if grouped else 9
+        p = max(r, 5, load + max(fetch + 1, rows + cols - depth))
+        levels = (self.params.bits - 1).bit_length() + (depth - 1).bit_length()
+        mesh = rows + cols + -(-levels // Dot.LEVELS)
+        d = r + mesh + 5 + (cols + 2 if self.groups["cols"] else 0)
+        return (t * r * rows * depth + load + fetch + c * (t - 1) * p + (c - 1) * max(p, d) + d
+                + r + 12 + (self.params.max_groups + 2 if self.groups["inner"] else 0))
+
     def load(self, bench, ctx):
         bench.load(ctx, "quant", A, self.a.T if self.a_transposed else self.a)
         bench.load(ctx, "quant", B, self.b.T if self.b_transposed else self.b)
@@ -68,21 +84,19 @@ class Case:
 
 
 def run(params, cases):
-    """Run one instruction after the other on one unit; the cycles of each."""
+    """Run one instruction after the other on one unit."""
     bench = UnitBench(Gemm(params), params)
-    cycles = []
 
     async def process(ctx):
         for case in cases:
             case.load(bench, ctx)
-            taken, clamped = await bench.run(ctx, Opcode.GEMM, limit=20_000, **case.fields())
-            cycles.append(taken)
+            cycles, clamped = await bench.run(ctx, Opcode.GEMM, limit=20_000, **case.fields())
             y, expected = case.expected()
             assert (bench.dump(ctx, "wide", D, case.m, case.n) == y).all()
             assert clamped == expected
+            assert cycles == case.cycles()
 
     bench.simulate(process)
-    return cycles
 
 
 def machine(rows, cols, depth, *, bits=4, groups=(4, 4), **fields):
@@ -179,7 +193,7 @@ def test_finishes_whatever_the_instruction_says():
     async def process(ctx):
         case.load(bench, ctx)
         for fields in ({"m": 0}, {"k": 0}, {"n": 0}, {"key0": 0}, {"m": 9, "key0": 3},
-                       {"k": 4096, "key0": 1}, {"key0": 5}):
+                       {"k": 4096, "key0": 1}, {"key0": 5}, {"m": 601}):
             await bench.run(ctx, Opcode.GEMM, limit=2_000, **{**case.fields(), **fields})
         # Nothing of it stays.
         await bench.run(ctx, Opcode.GEMM, **case.fields())

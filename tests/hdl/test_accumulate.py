@@ -1,0 +1,73 @@
+"""hdl.accumulate: rows at full rate, shifts, and sums at the edge of their width."""
+
+import random
+
+import pytest
+from amaranth.hdl import signed
+from amaranth.lib import data
+from amaranth.sim import Simulator
+
+from hdl.accumulate import Accumulators
+from hdl.memory import READ_LATENCY
+from hdl.params import MAX_K, Params
+
+SUM_BITS = 24
+
+
+def accumulate(params, tiles):
+    """Accumulate ``(rows of sums, shifts)`` as fast as the rows allow; what is read out."""
+    dut = Accumulators(params, data.ArrayLayout(signed(SUM_BITS), params.cols))
+    events, now = {}, 1
+    for number, (rows, shifts) in enumerate(tiles):
+        for i, sums in enumerate(rows):
+            tag = {"valid": 1, "first": i == 0, "fresh": number == 0, "shifts": shifts,
+                   "last": number == len(tiles) - 1 and i == len(rows) - 1}
+            events[now + i] = (tag, sums)
+        now += max(len(rows), dut.SPACING)
+    count = len(tiles[0][0])
+    finished, found = [], []
+
+    async def bench(ctx):
+        for cycle in range(now + dut.SPACING):
+            tag, _ = events.get(cycle, ({"valid": 0, "first": 1, "fresh": 1}, None))
+            ctx.set(dut.tag, tag)
+            _, sums = events.get(cycle - dut.AHEAD, (None, [-1] * params.cols))
+            ctx.set(dut.sums, sums)
+            if ctx.get(dut.finished):
+                finished.append(cycle)
+            await ctx.tick()
+        for row in range(count + READ_LATENCY):
+            ctx.set(dut.row, row)
+            if row >= READ_LATENCY:
+                found.append([ctx.get(dut.acc[col]) for col in range(params.cols)])
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert finished == [max(events) + dut.AHEAD + 1]
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 20])
+def test_tiles_add_up(count):
+    params = Params(rows=2, cols=3, sample_groups=1, channel_groups=8)
+    rng = random.Random(count)
+    tiles = [([[rng.randint(-1 << SUM_BITS - 1, (1 << SUM_BITS - 1) - 1) for _ in range(3)]
+               for _ in range(count)], shifts) for shifts in (7, 0, 1, 3, 0, 2)]
+    expected = [[0] * 3 for _ in range(count)]
+    for rows, shifts in tiles:
+        expected = [[(old << shifts) + new for old, new in zip(olds, news, strict=True)]
+                    for olds, news in zip(expected, rows, strict=True)]
+    assert accumulate(params, tiles) == expected
+
+
+def test_the_largest_sum_fits():
+    """All products at their largest, in the group of the largest scale of 8."""
+    params = Params(bits=8, rows=2, cols=2, channel_groups=8)
+    product = 2**7 * (2**7 - 1)
+    assert 32 * product < 1 << SUM_BITS - 1
+    tiles = [([[32 * product, -32 * product]], 0)] * (MAX_K // 32) + [([[0, 0]], 7)]
+    largest = MAX_K * product << 7
+    assert accumulate(params, tiles) == [[largest, -largest]]
