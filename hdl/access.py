@@ -1,6 +1,6 @@
 """The host's access to the memories: the bodies of WRITE and READ."""
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -71,7 +71,7 @@ class Access(wiring.Component):
             "done": Out(1),
             "status": Out(8),
         }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": GROUP_BITS}
+        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": unsigned(GROUP_BITS)}
         for name, shape in shapes.items():
             members[f"{name}_r"] = Out(ReadPort(shape))
             members[f"{name}_w"] = Out(WritePort(shape))
@@ -216,7 +216,7 @@ class _Word(wiring.Component):
             "space": In(8), "address": In(ADDRESS_BITS), "shift": In(1), "i": In(8), "o": Out(8),
             "write": In(1), "read": In(1), "loaded": Out(1),
         }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": GROUP_BITS}
+        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": unsigned(GROUP_BITS)}
         for name, shape in shapes.items():
             members[f"{name}_r"] = Out(ReadPort(shape))
             members[f"{name}_w"] = Out(WritePort(shape))

@@ -1,6 +1,6 @@
 """The sequencer: executes requests and answers them, as :mod:`hdl.protocol` says."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -51,7 +51,7 @@ class Sequencer(wiring.Component):
             "control": In(UnitPort()).array(len(units_of(params))),
             "units_reset": Out(1),
         }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": GROUP_BITS}
+        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": unsigned(GROUP_BITS)}
         for name, shape in shapes.items():
             members[f"{name}_r"] = Out(ReadPort(shape))
             members[f"{name}_w"] = Out(WritePort(shape))

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
@@ -101,7 +101,7 @@ class Bench(wiring.Component):
             "wide": Ram(wide_word(self.params), self.params.wide_words, readers=1,
                         writers=1 + len(self.stand_ins)),
             "quant": Ram(quant_word(self.params), self.params.quant_words, readers=1, writers=1),
-            "group": Ram(GROUP_BITS, self.params.table_words, readers=1, writers=1),
+            "group": Ram(unsigned(GROUP_BITS), self.params.table_words, readers=1, writers=1),
         }
         for name, ram in memories.items():
             m.submodules[name] = ram

