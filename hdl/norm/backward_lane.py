@@ -27,7 +27,8 @@ GRAD_GAMMA_BITS = QUOTIENT_BITS - XHAT_FRACTION
 OFFSET_BITS = 28
 #: Width of what a lane keeps of a quotient: grad_beta, grad_gamma, centre or r.
 RESULT_BITS = OFFSET_BITS
-#: Width of t: as above, and sign * grad_gamma; below 2**27 + 2**26.
+#: Width of t: as above, and sign * grad_gamma; below 2**27 + 2**26. A bound: the largest t known
+#: stays just below 2**27.
 T_BITS = 29
 #: Width of c: -2**15 * 2**16 / 2**15 <= c < 2**16.
 C_BITS = 17

@@ -91,7 +91,7 @@ class Normalise(wiring.Component):
         m = Module()
         # All but the last place: a length of 0 comes with a product of 0.
         places = 15 - XHAT_FRACTION - 1
-        # One bit is rounded away, and one more keeps the sums at the limits from wrapping.
+        # One bit is rounded away. One more, since -2**16 - 1 becomes -2**15, which is not clamped.
         window = XHAT_BITS + 2
         m.submodules.shift = shift = SaturatingShift(
             self.PRODUCT_BITS - places, window, LENGTH_BITS)

@@ -77,7 +77,8 @@ def test_products():
 def test_every_lane_gets_its_results(lanes):
     dut = LaneDivider(lanes, 41, 32)
     rng = random.Random(lanes)
-    values = [0, 1, 2, 3, 2**15, 2**16 - 1, 2**16, 2**16 + 1, 2**17 - 1, 2**30, 2**31 - 1]
+    values = [0, 1, 2, 3, 2**15, 2**16 - 1, 2**16, 2**16 + 1, 2**17 - 1, 2**30, 2**30 + 1,
+              2**31 - 1]
     values += [rng.getrandbits(rng.randrange(32)) & 2**31 - 1 for _ in range(3 * lanes)]
     values += [0] * (-len(values) % lanes)
 

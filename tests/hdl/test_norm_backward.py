@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hdl.norm import NormBackward
-from hdl.norm.backward_lane import GRAD_GAMMA_BITS
+from hdl.norm.backward_lane import GRAD_GAMMA_BITS, OFFSET_BITS
 from hdl.params import Params
 from hdl.protocol import STATE_ROWS, Opcode, StateRow
 from sim.model.norm import l1_backward, l1_forward
@@ -56,6 +56,11 @@ async def check(ctx, bench, unit, x, dy, gamma=4096, beta=0, rectify=True, in_pl
     assert (bench.dump(ctx, "wide", dst1, m, n) == used.pack()).all()
     assert clamped == 0
     assert cycles == unit.cycles(m, n)
+
+
+def column(m, rest, *first):
+    """A column that begins with ``first``."""
+    return np.array([*first] + [rest] * (m - len(first)))
 
 
 def random_case(rng, m, n, x_scale, dy_scale, **more):
@@ -131,17 +136,21 @@ def test_lanes_beyond_the_tensor_do_not_count():
 
 
 def test_longest_columns_at_the_limits():
-    m, gamma = 511, [-2**15, 2**15 - 1, -2**15, 2**15 - 1]
+    m, gamma = 511, np.array([-2**15, 2**15 - 1, -2**15, 2**15 - 1])
     x = np.zeros((m, 4), np.int64)
     # Deviation 1, where the mean of |xhat| may be largest.
-    x[:8] = 1
+    x[:8, 0] = 1
+    # A few far away on either side, all others a little above the mean.
+    x[:, 1] = column(m, 1, *[2000] * 8, *[-2010] * 8)
     x[0, 2], x[256:, 3] = 2**31 - 1, -2**31
     _, context, _, deviation, _ = l1_forward(x, 4096, 0, apply_relu=False)
-    aligned = np.where(context.sign > 0, 2**31 - 1, -2**31)
-    # Columns with one gradient against all others, or with all turned round.
-    aligned[0, 1] = ~aligned[0, 1]
-    aligned[:, 3] = ~aligned[:, 3]
-    _, _, grad_gamma, _, _ = l1_backward(aligned, context, np.array(gamma), deviation)
+    g = context.sign.copy()
+    g[16:, 1] = -1       # against the mean of the signs times grad_gamma,
+    g[511 // 2, 1] = 1   # but for one
+    g[:, 3] = -g[:, 3]
+    dy = np.where(g > 0, 2**31 - 1, -2**31)
+    _, grad_beta, grad_gamma, _, _ = l1_backward(dy, context, gamma, deviation)
     assert deviation[0] == 1 and grad_gamma.max() >= 1 << GRAD_GAMMA_BITS - 2
-    norm(Params(cols=4, memory=4), [
-        {"x": x, "dy": aligned, "gamma": gamma, "rectify": False}])
+    u = (dy >> 6) - grad_beta + context.sign.sum(axis=0) * grad_gamma // m
+    assert u.max() >= 1 << OFFSET_BITS - 2
+    norm(Params(cols=4, memory=4), [{"x": x, "dy": dy, "gamma": gamma, "rectify": False}])

@@ -6,9 +6,11 @@ from amaranth.sim import Simulator
 
 from hdl.norm import NormForward
 from hdl.norm.forward import LaneCount
+from hdl.norm.forward_lane import Normalise
 from hdl.params import Params
 from hdl.protocol import STATE_ROWS, NormFlag, Opcode, StateRow
 from sim.model.norm import l1_forward
+from sim.model.rounding import round_shift, saturate
 from tests.support.memories import UnitBench
 
 WIDE = (-2**31, 2**31 - 1)
@@ -128,6 +130,33 @@ def test_a_constant_channel_is_its_beta():
         {"x": x, "beta": [-3, 9, 0], "rectify": rectify} for rectify in (False, True)])
 
 
+def simulate(dut, bench):
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+def test_xhat_at_its_limits():
+    """Every product near the limits, with every length that allows it, is rounded and clamped."""
+    dut = Normalise()
+    cases = [((limit << length + 5) + (offset << max(length + 4 - 2, 0)) + odd, length)
+             for limit in (-2**15, 2**15) for length in range(1, 29)
+             for offset in range(-12, 13) for odd in (-1, 0, 1)]
+
+    async def bench(ctx):
+        for i, (product, length) in enumerate([*cases, *[(0, 0)] * dut.LATENCY]):
+            ctx.set(dut.product, product)
+            ctx.set(dut.length, length)
+            if i >= dut.LATENCY:
+                product, length = cases[i - dut.LATENCY]
+                xhat, over = saturate(round_shift(product, length + 5), 16)
+                assert (ctx.get(dut.xhat), ctx.get(dut.over)) == (xhat, over)
+            await ctx.tick()
+
+    simulate(dut, bench)
+
+
 @pytest.mark.parametrize("cols", [1, 8, 11, 64])
 def test_the_count_of_all_lanes(cols):
     dut = LaneCount(cols)
@@ -138,7 +167,4 @@ def test_the_count_of_all_lanes(cols):
         await ctx.tick().repeat(2)
         assert ctx.get(dut.o) == 3 * cols
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(dut, bench)
