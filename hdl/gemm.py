@@ -24,15 +24,12 @@ ELEMENTS = {"shift": ShiftMac, "int": PlainMac}
 class Streamer(wiring.Component):
     """Streams the buffered operand through the array: all its tiles for every column tile.
 
-    A tile begins when its weights are loaded, and at the earliest ``spacing`` cycles after the
-    one before it; without a gap where that allows. The first of a column tile begins after the
-    one before it has begun to be read out.
+    A tile begins when its weights are loaded, without a gap if they already are. The first of a
+    column tile begins after the column tile before it has begun to be read out.
 
     Parameters
     ----------
     params : hdl.params.Params
-    spacing : int
-        See :class:`hdl.accumulate.Accumulators`.
 
     Members
     -------
@@ -51,9 +48,8 @@ class Streamer(wiring.Component):
     tag : Out(sum_tag)
         Of that row.
     """
-    def __init__(self, params, *, spacing):
+    def __init__(self, params):
         self.params = params
-        self.spacing = spacing
         super().__init__({
             "start": In(1), "last_row": In(range(MAX_M + 1)), "last_tile": In(16),
             "ready": In(1), "shifts": In(range(params.max_groups)), "begun": In(1),
@@ -64,7 +60,6 @@ class Streamer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         running, blocked = Signal(), Signal()
-        gap = Signal(range(self.spacing))
         row, address = Signal.like(self.last_row), Signal.like(self.raddr)
         tile = Signal(16)
         shifts = Signal.like(self.shifts)
@@ -72,7 +67,7 @@ class Streamer(wiring.Component):
 
         # A tile's first row does not wait for registers: it follows the last row before it.
         m.d.comb += [
-            self.taken.eq(self.ready & ~running & (gap == 0) & ~(fresh & blocked)),
+            self.taken.eq(self.ready & ~running & ~(fresh & blocked)),
             self.tag.valid.eq(running | self.taken),
             self.tag.first.eq(self.taken),
             self.tag.fresh.eq(fresh),
@@ -80,12 +75,10 @@ class Streamer(wiring.Component):
             self.tag.last.eq((row == self.last_row) & (tile == self.last_tile)),
             self.raddr.eq(address),
         ]
-        with m.If(gap != 0):
-            m.d.sync += gap.eq(gap - 1)
         with m.If(self.begun):
             m.d.sync += blocked.eq(0)
         with m.If(self.taken):
-            m.d.sync += [gap.eq(self.spacing - 1), shifts.eq(self.shifts)]
+            m.d.sync += shifts.eq(self.shifts)
         with m.If(self.tag.valid):
             m.d.sync += [running.eq(1), row.eq(row + 1), address.eq(address + 1)]
             with m.If(row == self.last_row):
@@ -106,15 +99,15 @@ class Gemm(wiring.Component):
     finished column tile is read out while the next one begins.
 
     From ``start`` to ``done`` an instruction takes exactly
-    ``T R rows depth + L + F + C (T - 1) P + (C - 1) max(P, D) + D + R + 12`` cycles, and with
-    ``INNER_GROUPS`` ``max_groups + 2`` more, where
+    ``T R rows depth + L + F + (C - 1) max((T - 1) P + max(P, D), E) + (T - 1) P + D + R + 12``
+    cycles, and with ``INNER_GROUPS`` ``max_groups + 2`` more, where
 
     * R = m, one more with ``UNSIGNED``; T = tiles; C = ceil(n / cols);
     * L = rows * depth, times cols with ``B_TRANSPOSED``: requests for a tile of weights;
       F = latency of a request, 11, or 9 on a machine without groups;
-    * P = max(R, 5, L + max(F + 1, rows + cols - depth)): from one tile to the next;
-    * D = R + latency of the mesh + 5, and with ``COL_GROUPS`` cols + 2 more: from the last tile
-      of a column tile to its readout.
+    * P = max(R, L + max(F + 1, rows + cols - depth)): from one tile to the next;
+    * D = R + latency of the mesh + 5: from the last tile of a column tile to its readout;
+      E = R + 11: a readout; both ``cols + 2`` more with ``COL_GROUPS``.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k``, or whose streamed operand does not fit the buffer, the result is
@@ -149,8 +142,10 @@ class Gemm(wiring.Component):
         mesh = Mesh(params, ELEMENTS[params.arith])
         operands = Operands(params, guard=READ_LATENCY + mesh.swap_cycles)
         buffer = Buffer(operands.wdata.shape(), params.stream_words)
-        streamer = Streamer(params, spacing=Accumulators.SPACING)
+        streamer = Streamer(params)
         accumulators = Accumulators(params, mesh.sums.shape())
+        # A row comes again no earlier than weights have been fetched for it.
+        assert operands.fetch.latency >= accumulators.SPACING
         readout = Readout(params)
 
         # Control.
