@@ -125,8 +125,8 @@ class Params:
     sample_groups: int = 4
     channel_groups: int = 4
     rows: int = 8
-    cols: int = 8
-    depth: int = 1
+    cols: int = 4
+    depth: int = 2
     arith: str = "shift"
     memory: int = 32
 
@@ -241,6 +241,6 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-8x8x1``."""
+        """A folder-safe name: ``shift-4b-4x4-8x4x2``."""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}")

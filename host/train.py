@@ -191,9 +191,9 @@ def _arguments(arguments):
     parser.add_argument("--device", default="sim:", help="sim:, model: or serial:PORT[?baud=N]")
     parser.add_argument("--rows", type=_whole("rows", 1, 64), default=8,
                         help="rows of the array")
-    parser.add_argument("--cols", type=_whole("cols", 1, 64), default=8,
+    parser.add_argument("--cols", type=_whole("cols", 1, 64), default=4,
                         help="columns of the array")
-    parser.add_argument("--depth", type=_whole("depth", 1, 16), default=1,
+    parser.add_argument("--depth", type=_whole("depth", 1, 16), default=2,
                         help="products per element per clock")
     parser.add_argument("--arith", default=None,
                         help="shift or int; by default what the groups need")

@@ -3,14 +3,14 @@
 from collections import Counter
 from xml.sax.saxutils import escape
 
-__all__ = ["floorplan"]
+__all__ = ["COLOURS", "floorplan"]
 
 _TILE = 8
 _MARGIN = 24
 _LEGEND = 300
 _GROUND = "#f4f4f2"
 #: Colours of units in the order of their size; the array is always the first.
-_COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#7a9e3d", "#8e6bb0", "#c97b3c",
+COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#7a9e3d", "#8e6bb0", "#c97b3c",
             "#4aa8a0", "#b0578d", "#6c757d", "#9c6644", "#3a5a40", "#a0a0a0")
 
 
@@ -21,7 +21,7 @@ def colours(units, first):
     {'array': '#d1495b', 'gemm': '#00798c'}
     """
     names = sorted(units, key=lambda unit: (unit != first, -units[unit]["comb"], unit))
-    return {unit: _COLOURS[min(i, len(_COLOURS) - 1)] for i, unit in enumerate(names)}
+    return {unit: COLOURS[min(i, len(COLOURS) - 1)] for i, unit in enumerate(names)}
 
 
 def floorplan(placed, *, die, title, first, path=None):

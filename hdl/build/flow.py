@@ -14,6 +14,7 @@ from hdl.build.design import ARRAY
 from hdl.build.fit import FitError, over
 from hdl.build.floorplan import floorplan
 from hdl.build.netlist import critical_path, read_placed, synthesised_cells, unit_of
+from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
 
 __all__ = ["ClockError", "Outcome", "OutputError", "build", "replace_folder"]
@@ -31,14 +32,16 @@ class OutputError(ValueError):
     """The output folder cannot be used. The message is one sentence for the user."""
 
 
-def synthesis_script(design):
+def synthesis_script(design, repeated=()):
     """Commands for Yosys.
+
+    ``repeated`` modules, see :mod:`hdl.build.share`, are synthesised once for all instances.
 
     The accelerator's units and the mesh stay apart through synthesis, so that every LUT belongs
     to one of them; constants and unused ports still cross. nextpnr then sees one flat design
     whose names begin with the unit's.
     """
-    kept = " ".join(design.kept_modules)
+    kept = " ".join([*design.kept_modules, *repeated])
     lines = [
         "read_rtlil top.il",
         "hierarchy -top top",
@@ -71,11 +74,13 @@ class Run:
 
 
 def _synthesise(design, folder, tools, progress):
-    (folder / "top.il").write_text(design.rtlil)
+    rtlil, repeated = share_modules(design.rtlil)
+    (folder / "top.il").write_text(rtlil)
     (folder / "top.lpf").write_text(design.lpf)
-    (folder / "top.ys").write_text(synthesis_script(design))
+    (folder / "top.ys").write_text(synthesis_script(design, repeated))
     with progress.stage("synthesis", "synthesise") as said:
-        tools.run("yosys", ["-s", "top.ys"], folder, "synthesis.log")
+        tools.run("yosys", ["-q", "-l", "synthesis.log", "-s", "top.ys"], folder,
+                  "synthesis.log")
         with open(folder / "top.json") as file:
             total, modules = synthesised_cells(json.load(file))
         said.append(f"{total['comb']} LUT4, {total['ff']} FF, {total['ebr']} EBR, "
@@ -96,6 +101,7 @@ def _place_and_route(design, folder, seed, tools, progress):
     options = [*design.part.nextpnr_options(), "--json", "top.json", "--lpf", "top.lpf",
                "--textcfg", f"{base}.config", "--report", f"{base}.json",
                "--write", f"{base}-placed.json", "--seed", str(seed),
+               "--quiet", "--log", f"{base}.log",
                # A clock that is missed is our finding, not nextpnr's.
                "--timing-allow-fail"]
     if design.board is None:

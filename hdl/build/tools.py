@@ -142,10 +142,16 @@ class Tools:
         return lines[-1] if lines else "unknown"
 
     def run(self, name, arguments, folder, log):
-        """Run a tool in ``folder``; what it says goes to the file ``log`` there."""
+        """Run a tool in ``folder``.
+
+        ``log`` is the file there that the tool was told to write its log to; for a tool that
+        writes none, what it says.
+        """
         if self._stopped:
             raise ToolError("the build was stopped")
-        with open(Path(folder) / log, "wb") as file:
+        log = Path(folder) / log
+        said = log.with_suffix(".out")
+        with open(said, "wb") as file:
             # A session of its own: all that a tool starts ends with it, and an interrupt from
             # the keyboard reaches us alone.
             process = subprocess.Popen([self._programs[name], *arguments], cwd=folder,
@@ -158,8 +164,12 @@ class Tools:
                 self._processes.discard(process)
                 if process.poll() is None:
                     _kill(process)
+        text = said.read_text(errors="replace")
+        if log.exists():
+            text = log.read_text(errors="replace") + text
+        log.write_text(text)
+        said.unlink()
         if status != 0:
-            text = (Path(folder) / log).read_text(errors="replace")
             raise ToolError(f"{name} failed: {last_error(text, status)}")
 
     def stop(self):
