@@ -79,8 +79,11 @@ class Ram(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = Shape.cast(self.shape).width
-        m.submodules.memory = memory = Memory(shape=width, depth=self.depth, init=[])
-        read = memory.read_port()
+        # An unclocked read and a register, without a rule for collisions: from this Yosys makes a
+        # bare block RAM. A clocked read port would get logic that rules collisions out.
+        m.submodules.memory = memory = Memory(
+            shape=width, depth=self.depth, init=[], attrs={"no_rw_check": 1})
+        read = memory.read_port(domain="comb")
         write = memory.write_port()
 
         def merge(ports, field, bits):
@@ -108,9 +111,9 @@ class Ram(wiring.Component):
         ]
         m.d.sync += self.fault.eq(ren & beyond_r | wen & beyond_w)
 
-        # The output register of the block RAM.
-        word = Signal(width)
-        m.d.sync += word.eq(read.data)
+        # The read, and a register behind the block RAM.
+        latched, word = Signal(width, reset_less=True), Signal(width, reset_less=True)
+        m.d.sync += [latched.eq(read.data), word.eq(latched)]
         for port in self.r:
             m.d.comb += (port.data.as_value() if isinstance(port.data, data.View)
                          else port.data).eq(word)
