@@ -60,7 +60,7 @@ class NormBackward(wiring.Component):
         """Cycles from ``start`` to ``done``.
 
         >>> from hdl.params import Params
-        >>> NormBackward(Params()).cycles(1, 8), NormBackward(Params()).cycles(64, 8)
+        >>> NormBackward(Params(cols=8)).cycles(1, 8), NormBackward(Params(cols=8)).cycles(64, 8)
         (1264, 1642)
         """
         drain = READ_LATENCY + _Writer.STAGES

@@ -62,7 +62,7 @@ class NormForward(wiring.Component):
         """Cycles from ``start`` to ``done``.
 
         >>> from hdl.params import Params
-        >>> unit = NormForward(Params())
+        >>> unit = NormForward(Params(cols=8))
         >>> unit.cycles(1, 8), unit.cycles(64, 8), unit.cycles(64, 8, inference=True)
         (723, 975, 467)
         """
