@@ -60,8 +60,8 @@ class Lane(wiring.Component):
     MAGNITUDE_LATENCY = 1
     GROUP_STAGE = 1
     SEARCH_LATENCY = 3
-    NOISE_STAGE = 4
-    LATENCY = 6
+    NOISE_STAGE = 3
+    LATENCY = 5
 
     def __init__(self, bits, total_bits):
         self.bits = bits
@@ -85,26 +85,25 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Stage 1: sign and magnitude; -2**31 becomes 2**31 - 1.
-        negative = Signal(3, reset_less=True)
-        absolute = Signal(WIDE_BITS)
-        magnitude = self.magnitude
-        m.d.comb += absolute.eq(Mux(self.x < 0, -self.x, self.x))
+        # Stage 1: sign and absolute value, of which -2**31 alone needs all bits.
+        negative = Signal(4, reset_less=True)
+        absolute = Signal(WIDE_BITS, reset_less=True)
         m.d.sync += [
             negative.eq(Cat(self.x < 0, negative)),
-            magnitude.eq(absolute | absolute[-1].replicate(WIDE_BITS)),
+            absolute.eq(Mux(self.x < 0, -self.x, self.x)),
         ]
         with m.If(~self.active):
-            m.d.sync += magnitude.eq(0)
+            m.d.sync += absolute.eq(0)
+        m.d.comb += self.magnitude.eq(absolute | absolute[-1].replicate(WIDE_BITS))
 
         # Stage 2: clamp, and how far to shift. Zero is all that is shifted by 32 or more.
         clamped = Signal(MAGNITUDE_BITS, reset_less=True)
         amount = Signal(RANGE_SHIFT_BITS, reset_less=True)
         with m.If(self.searching):
-            m.d.sync += [clamped.eq(magnitude), amount.eq(self.group)]
+            m.d.sync += [clamped.eq(self.magnitude), amount.eq(self.group)]
         with m.Else():
             m.d.sync += [
-                clamped.eq(Mux(magnitude < self.scaling.limit, magnitude, self.scaling.limit)),
+                clamped.eq(Mux(absolute < self.scaling.limit, absolute, self.scaling.limit)),
                 amount.eq(self.scaling.shift + self.group),
             ]
             with m.If(self.unsigned & negative[0]):
@@ -114,28 +113,30 @@ class Lane(wiring.Component):
         shifted = Signal(MAGNITUDE_BITS, reset_less=True)
         m.d.sync += shifted.eq(clamped << amount)
 
-        # Stage 4: search, or restore the sign.
+        # Stage 4: search, or multiply. Bits above the code's do not matter.
         with m.If(self.accumulate):
             m.d.sync += self.total.eq(self.total + shifted)
             with m.If(shifted > self.largest):
                 m.d.sync += self.largest.eq(shifted)
         with m.If(self.clear):
             m.d.sync += [self.largest.eq(0), self.total.eq(0)]
-        y = Signal(signed(WIDE_BITS), reset_less=True)
-        m.d.sync += y.eq(Mux(negative[2], -shifted, shifted))
-
-        # Stage 5: multiply. Bits above the code's do not matter.
         dropped = MAGNITUDE_BITS + INVERSE_BITS - 1 - self.bits - FRACTION
-        product = Signal(signed(dropped + FRACTION + self.bits), reset_less=True)
+        product = Signal(dropped + FRACTION + self.bits, reset_less=True)
         half = Signal(FRACTION, reset_less=True)
         m.d.sync += [
-            product.eq(y * self.scaling.inverse),
+            product.eq(shifted * self.scaling.inverse),
             half.eq(Mux(self.stochastic, Cat(C(1, 1), self.noise), 1 << FRACTION - 1)),
         ]
 
-        # Stage 6: round.
+        # Stage 5: restore the sign and round. ``floor(-p / 2**d)`` is ``~floor(p / 2**d)``, plus
+        # one if no bit is dropped; that one enters at the adder's carry.
+        kept = Signal(FRACTION + self.bits)
+        carry = Signal()
         code = Signal(self.bits)
-        offset = self.unsigned << self.bits - 1
-        m.d.comb += code.eq((product >> dropped) + half >> FRACTION)
-        m.d.sync += self.q.eq(code ^ offset)
+        m.d.comb += [
+            kept.eq((product >> dropped) ^ negative[3].replicate(len(kept))),
+            carry.eq(negative[3] & ((product & (1 << dropped) - 1) == 0)),
+            code.eq(Cat(C(1, 1), kept) + Cat(carry, half) >> 1 + FRACTION),
+        ]
+        m.d.sync += self.q.eq(code ^ (self.unsigned << self.bits - 1))
         return m

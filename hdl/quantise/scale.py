@@ -68,8 +68,8 @@ class Scale(wiring.Component):
         All inputs must hold from ``start`` to ``done``.
     """
     CLIP_BITS = 8
-    #: Cycles that normalise any range but 0, four places or one a cycle: 27 leading zeros.
-    NORMALISE_CYCLES = 9
+    #: Cycles that normalise any range but 0, one place a cycle.
+    NORMALISE_CYCLES = MAGNITUDE_BITS - 1
 
     def __init__(self, bits, count):
         self.bits = bits
@@ -135,9 +135,7 @@ class Scale(wiring.Component):
                 m.d.sync += [normal.eq(limit), shift.eq(0), step.eq(self.NORMALISE_CYCLES - 1)]
                 m.next = "NORMALISE"
             with m.State("NORMALISE"):
-                with m.If(normal < 1 << MAGNITUDE_BITS - 4):
-                    m.d.sync += [normal.eq(normal << 4), shift.eq(shift + 4)]
-                with m.Elif(normal < 1 << MAGNITUDE_BITS - 1):
+                with m.If(~normal[-1]):
                     m.d.sync += [normal.eq(normal << 1), shift.eq(shift + 1)]
                 with m.If(step == 0):
                     m.next = "INVERT"
