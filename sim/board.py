@@ -24,7 +24,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["Board", "ToolError", "cache_folder", "kept_build_id", "library", "verilator_root"]
+__all__ = ["Board", "ToolError", "cache_folder", "kept_build_id", "library", "locked",
+           "verilator_root"]
 
 _HARNESS = Path(__file__).with_name("board.cpp")
 _GATEWARE = Path(__file__).parents[1] / "hdl"
@@ -154,14 +155,14 @@ def library(params, *, progress=None):
     path = folder / f"board-{_key(params, folder, progress)}.so"
     if not path.exists():
         compiler = _compiler()
-        with _locked(path.with_suffix(".lock")):
+        with locked(path.with_suffix(".lock")):
             if not path.exists():
                 _build(params, path, root, compiler, progress)
     return path
 
 
 @contextlib.contextmanager
-def _locked(path):
+def locked(path):
     """Another process that builds the same waits here, to save its time; where files cannot be
     locked, both build."""
     with open(path, "w") as file:

@@ -17,6 +17,7 @@ from hdl.protocol import (
     Opcode,
     QuantiseFlag,
     Space,
+    StateRow,
     Status,
     encode,
     instruction,
@@ -69,7 +70,7 @@ def errors_frames(params, seed, most=0):
     requests = _Requests(recording)
     recording.begin("damaged frames")
     good = encode(9, Kind.READ, bytes([Space.GROUP, 0, 0, 0, 1, 0]))
-    requests.words(Kind.WRITE, Space.GROUP, 0, bytes([END, ESC, ESC_END, 0]) * 3)
+    requests.words(Kind.WRITE, Space.GROUP, 0, bytes([END, ESC, ESC_END, 0]) * 5)
     for place in range(1, len(good) - 1):
         # Never an END: that is two frames.
         flips = [bit for bit in range(8) if good[place] ^ 1 << bit != END]
@@ -214,8 +215,10 @@ def _beyond(params):
     yield instruction(Opcode.QUANTISE, **{**both, "dst1": wide - 1})
     for op in (Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD):
         norm = {"m": m, "n": n, "src0": 0, "dst0": 0, "src1": 8, "dst1": 24}
+        # The forward pass uses the state's first rows alone.
+        used = STATE_ROWS if op == Opcode.NORM_BACKWARD else StateRow.DEVIATION + 1
         for name, need in (("src0", 2 * m), ("dst0", 2 * m), ("dst1", 2 * m),
-                           ("src1", 2 * STATE_ROWS)):
+                           ("src1", STATE_ROWS + used)):
             yield instruction(op, **{**norm, name: wide - need + 1})
     if params.max_groups > 1:
         yield instruction(Opcode.SORT, k=4, arg=2, tab0=table - 3)
@@ -255,6 +258,7 @@ def errors_programs(params, seed, most=0):
         assert requests.run(instruction(Opcode.GEMM, **{
             "m": 1, "k": 1, "n": 1, "key0": 1, "dst0": source.base, **fields})) == Status.OK
         recording.device.read(Space.WIDE, source.base, 1)
+    recording.store(source, x)
     steps = [program.quantise(source, q, ranges)] * (MAX_BODY // INSTRUCTION_BYTES)
     assert requests.run(*steps) == Status.OK
     recording.read(q, ranges)

@@ -22,7 +22,7 @@ __all__ = ["Exchange", "Mismatch", "Session", "complete", "decoded", "describe",
 
 #: Bytes of a RUN's answer that only a machine with a clock knows: its cycles.
 _CYCLES = range(3, 7)
-#: Differing elements that a message lists.
+#: Differing elements, and instructions of a program, that a message lists.
 _LISTED = 8
 
 
@@ -233,10 +233,11 @@ def describe(request):
         if kind == Kind.RUN and body and len(body) % INSTRUCTION_BYTES == 0:
             steps = [unpack_instruction(body[start:start + INSTRUCTION_BYTES])
                      for start in range(0, len(body), INSTRUCTION_BYTES)]
+            more = f" and {len(steps) - _LISTED} more" if len(steps) > _LISTED else ""
             text += " " + "; ".join(
                 _name(Opcode, step.pop("op")) + "("
                 + ", ".join(f"{name}={value}" for name, value in step.items() if value) + ")"
-                for step in steps)
+                for step in steps[:_LISTED]) + more
         elif kind == Kind.READ and len(body) == 6:
             address, count = (int.from_bytes(body[i:i + 2], "little") for i in (2, 4))
             text += f" {_name(Space, body[0])} {address:#x}, {count} words"

@@ -6,7 +6,7 @@ from hdl.protocol import Kind, Space, Status, word_bytes
 from host import program
 from host.device import Device
 from host.errors import MemoryFullError
-from host.tensors import Tensor, load, store
+from host.tensors import Tensor, load
 from sim.bench.exchange import Exchange, Session, decoded
 from sim.model.machine import Machine, Memory
 
@@ -14,17 +14,28 @@ __all__ = ["Recording"]
 
 
 class _Tracked(Memory):
-    """A memory that knows which lanes have been written: units may write pad lanes as they like."""
+    """A memory that knows which lanes hold what the model says: units may write pad lanes as they
+    like."""
     def __init__(self, words, lanes):
         super().__init__(words, lanes)
         self.known = np.zeros((words, lanes), bool)
 
+    def get(self, base, rows, cols):
+        value = super().get(base, rows, cols)
+        words, used = self._used(base, rows, cols)
+        assert self.known[words][used].all(), f"a tensor at {base:#x} that was not written"
+        return value
+
     def put(self, base, value):
         super().put(base, value)
-        rows, cols = value.shape
+        words, used = self._used(base, *value.shape)
+        self.known[words] = used
+
+    def _used(self, base, rows, cols):
+        """The words of a tensor and which of their lanes it uses."""
         columns = np.arange(-(-cols // self.lanes) * self.lanes).reshape(-1, 1, self.lanes)
-        self.known[base:base + len(columns) * rows] = np.broadcast_to(
-            columns < cols, (len(columns), rows, self.lanes)).reshape(-1, self.lanes)
+        used = np.broadcast_to(columns < cols, (len(columns), rows, self.lanes))
+        return slice(base, base + len(columns) * rows), used.reshape(-1, self.lanes)
 
 
 class _Link:
@@ -134,10 +145,19 @@ class Recording:
             self._free[space][0] = base + need
         return base
 
+    def store(self, tensor, value):
+        """Write a tensor; lanes beyond its columns get junk, which a unit may leave there."""
+        lanes = self.params.cols
+        rows, cols = value.shape
+        padded = self.rng.integers(-2**31, 2**31, (rows, -(-cols // lanes) * lanes))
+        padded[:, :cols] = value
+        words = padded.reshape(rows, -1, lanes).transpose(1, 0, 2).reshape(-1, lanes)
+        self.device.write(tensor.space, tensor.base, words)
+
     def stored(self, space, value):
         """A place, and ``value`` in it."""
         tensor = self.place(space, *value.shape)
-        store(self.device, tensor, value)
+        self.store(tensor, value)
         return tensor
 
     def read(self, *tensors):

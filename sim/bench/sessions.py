@@ -25,7 +25,6 @@ from hdl.protocol import (
 from host import program
 from host.errors import MemoryFullError
 from host.layers import Mlp
-from host.tensors import store
 from host.train import Rate
 from sim.bench import errors
 from sim.bench.recording import Recording
@@ -102,8 +101,8 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
     axes = [_axis(recording, length, wanted, count, None if groups is None else groups(length))
             for length, wanted in ((k, kind.inner), (m, kind.rows), (n, kind.cols))]
     inner, rows, cols = axes
-    store(recording.device, places[0], a)
-    store(recording.device, places[1], b)
+    recording.store(places[0], a)
+    recording.store(places[1], b)
     step, safe = program.gemm(params, *places, a_transposed=kind.a_transposed,
                               b_transposed=kind.b_transposed, unsigned=kind.unsigned,
                               inner=inner, rows=rows, cols=cols)
@@ -214,7 +213,7 @@ def _quantise(recording, x, *, flags=0, clip=0):
     if flags & QuantiseFlag.GROUPED:
         rows = recording.groups(None, m, params.sample_groups)
         cols = recording.groups(None, n, params.channel_groups)
-    store(recording.device, places[0], x)
+    recording.store(places[0], x)
     recording.device.run([program.quantise(
         *places, unsigned=bool(flags & QuantiseFlag.UNSIGNED), clip=clip, rows=rows, cols=cols,
         per_column=bool(flags & QuantiseFlag.PER_COLUMN),
@@ -316,18 +315,18 @@ def _norm(recording, x, dy, state, *, relu, in_place, inference):
     source = recording.place(Space.WIDE, m, n)
     target = source if in_place else recording.place(Space.WIDE, m, n)
     device = recording.device
-    store(device, states, state)
-    store(device, source, x)
+    recording.store(states, state)
+    recording.store(source, x)
     device.run([program.norm_forward(source, target, context, states, relu=relu)])
     recording.read(target, context, states)
-    store(device, source, dy)
+    recording.store(source, dy)
     device.run([program.norm_backward(source, target, context, states)])
     recording.read(target, states)
-    store(device, source, x)
+    recording.store(source, x)
     if inference is not None:
         state = state.copy()
         state[[StateRow.MEAN, StateRow.DEVIATION]] = inference
-        store(device, states, state)
+        recording.store(states, state)
     device.run([program.norm_forward(source, target, context, states, relu=relu,
                                      inference=True)])
     recording.read(target, context, states)

@@ -1,0 +1,73 @@
+"""Sessions recorded on the model, replayed on the simulated board: many machines and shapes."""
+
+from functools import cache
+
+import pytest
+
+from hdl.params import Params
+from sim.bench.exchange import Mismatch, complete, frames
+from sim.bench.sessions import SCENARIOS, record
+from sim.board import Board
+
+#: Clocks that an answer may take.
+PATIENCE = 2_000_000
+
+
+def machine(bits, groups, rows, cols, depth, memory=4, **options):
+    samples, channels = groups
+    return Params(bits=bits, sample_groups=samples, channel_groups=channels, rows=rows, cols=cols,
+                  depth=depth, memory=memory, **options)
+
+
+MACHINES = [
+    machine(5, (8, 2), 3, 4, 3), machine(8, (8, 8), 2, 5, 1),
+    machine(3, (1, 1), 1, 1, 1, arith="int"),
+]
+MORE_MACHINES = [
+    machine(2, (1, 8), 1, 9, 16), machine(2, (2, 1), 64, 1, 1), machine(3, (4, 4), 7, 3, 5),
+    machine(4, (4, 4), 8, 8, 1, 32), machine(4, (1, 1), 6, 6, 2), machine(4, (8, 4), 5, 12, 4, 16),
+    machine(5, (1, 1), 2, 31, 1, 32, arith="int"), machine(6, (2, 4), 13, 2, 3),
+    machine(7, (1, 4), 3, 10, 2, 8), machine(7, (8, 1), 10, 1, 7), machine(8, (4, 2), 4, 4, 4),
+    machine(8, (8, 8), 1, 3, 16), machine(4, (4, 4), 3, 64, 1, 256),
+]
+
+regress = pytest.mark.regress
+
+
+@cache
+def board(params):
+    """One board for all sessions of a machine: each finds what the last one has left."""
+    return Board(params)
+
+
+def replay(board, session):
+    """Send every request and check its answer."""
+    for number, exchange in enumerate(session.exchanges):
+        before = session.exchanges[:number]
+        wanted, received = len(frames(exchange.answer)), b""
+        board.send(exchange.request)
+        end = board.cycles + PATIENCE
+        while not complete(received, wanted):
+            if board.cycles >= end:
+                raise Mismatch(f"no answer after {PATIENCE} clocks, received {received.hex()}\n"
+                               + exchange.explain(before))
+            board.run(end - board.cycles)
+            received += board.recv()
+        exchange.check(received, session.cols, before)
+    board.run(300)
+    assert board.recv() == b"", "bytes that nobody asked for"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("params", MACHINES, ids=lambda params: params.name)
+def test_the_board_answers_as_the_model(params, scenario, seed):
+    replay(board(params), record(scenario, params, seed, most=40))
+
+
+@regress
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("params", MACHINES + MORE_MACHINES, ids=lambda params: params.name)
+def test_more_machines_and_shapes(params, scenario, seed):
+    replay(board(params), record(scenario, params, seed, most=[20, 60, 200, 511][seed % 4]))
