@@ -19,8 +19,8 @@ class Sequencer(wiring.Component):
     """Takes one verified request at a time, executes it, and answers it.
 
     The answer to a damaged frame is a NAK. A RUN that is repeated gets its answer again. An
-    error of a RUN is kept until RESET, and RUN is refused until then. A request's answer begins
-    five clocks after the request was verified, where nothing is moved or run.
+    error of a RUN is kept until RESET, and RUN is refused until then. Where nothing
+    is moved or run the answer begins at most four clocks after the request was verified.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ class Sequencer(wiring.Component):
             "control": In(UnitPort()).array(len(units_of(params))),
             "units_reset": Out(1),
         }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": unsigned(GROUP_BITS)}
+        shapes = {"wide": wide_word(params), "quant": quant_word(params),
+                  "group": unsigned(GROUP_BITS)}
         for name, shape in shapes.items():
             members[f"{name}_r"] = Out(ReadPort(shape))
             members[f"{name}_w"] = Out(WritePort(shape))
@@ -193,7 +194,7 @@ class Sequencer(wiring.Component):
 class Answer(wiring.Component):
     """Sends ``seq``, ``kind``, the status, and what belongs to an answer of that kind.
 
-    One byte per clock, the first in the clock after ``start``.
+    One byte per clock, the first two clocks after ``start``.
 
     Parameters
     ----------
@@ -252,29 +253,34 @@ class Answer(wiring.Component):
                     with m.If(index >= heads):
                         m.d.comb += byte.eq(body.word_select((index - heads)[:5], 8))
 
-        m.d.comb += self.done.eq(self.o.valid & self.o.ready & self.o.payload.last)
+        # A register before the stream's way through CRC and escapes.
+        valid, load = Signal(), Signal()
+        m.d.comb += [
+            load.eq(~self.o.valid | self.o.ready),
+            self.done.eq(self.o.valid & self.o.ready & self.o.payload.last),
+        ]
+        with m.If(load):
+            m.d.sync += self.o.valid.eq(valid)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += index.eq(0)
                 with m.If(self.start):
                     m.next = "BYTES"
             with m.State("BYTES"):
-                m.d.comb += [
-                    self.o.valid.eq(1), self.o.payload.data.eq(byte), self.o.payload.last.eq(last),
-                ]
-                with m.If(self.o.ready):
+                m.d.comb += valid.eq(1)
+                with m.If(load):
+                    m.d.sync += self.o.payload.data.eq(byte), self.o.payload.last.eq(last)
                     m.d.sync += index.eq(index + 1)
                     with m.If(last):
                         m.next = "IDLE"
                     with m.Elif(reading & (index == heads - 1)):
                         m.next = "WORDS"
             with m.State("WORDS"):
-                m.d.comb += [
-                    self.o.payload.eq(self.words.payload), self.o.valid.eq(self.words.valid),
-                    self.words.ready.eq(self.o.ready),
-                ]
-                with m.If(self.done):
-                    m.next = "IDLE"
+                m.d.comb += valid.eq(self.words.valid), self.words.ready.eq(load)
+                with m.If(load):
+                    m.d.sync += self.o.payload.eq(self.words.payload)
+                    with m.If(self.words.valid & self.words.payload.last):
+                        m.next = "IDLE"
         return m
 
 

@@ -73,8 +73,9 @@ class FrameReceiver(wiring.Component):
         frame, symbol = self.frame, self.i.payload
 
         # Collect: head to registers, body to the buffer (its CRC too, where there is room).
-        m.submodules.buffer = buffer = Memory(shape=8, depth=MAX_BODY, init=[])
-        write = buffer.write_port()
+        m.submodules.buffer = buffer = Memory(
+            shape=8, depth=MAX_BODY, init=[], attrs={"no_rw_check": 1})
+        write, read = buffer.write_port(), buffer.read_port(domain="comb")
         m.submodules.crc = crc = CRC32_ETHERNET().create()
         most = _HEAD + MAX_BODY + _CRC
         count = Signal(range(most + 2))
@@ -110,15 +111,16 @@ class FrameReceiver(wiring.Component):
                 frame.length.eq(count - (_HEAD + _CRC)),
             ]
 
-        # Show the body. The read port's register is the stream's.
-        read = buffer.read_port()
+        # Show the body. No byte is read in the clock in which it is written, which is what lets
+        # Yosys make a bare block RAM of it; its register is the stream's.
         index = Signal.like(frame.length)
-        m.d.comb += read.addr.eq(index), frame.body.payload.eq(read.data)
-        m.d.comb += read.en.eq(~frame.body.valid | frame.body.ready)
-        with m.If(frame.valid & read.en):
-            m.d.sync += frame.body.valid.eq(index != frame.length)
-            with m.If(index != frame.length):
-                m.d.sync += index.eq(index + 1)
+        m.d.comb += read.addr.eq(index)
+        with m.If(~frame.body.valid | frame.body.ready):
+            m.d.sync += frame.body.payload.eq(read.data)
+            with m.If(frame.valid):
+                m.d.sync += frame.body.valid.eq(index != frame.length)
+                with m.If(index != frame.length):
+                    m.d.sync += index.eq(index + 1)
 
         with m.If(frame.valid & frame.done):
             m.d.sync += [
