@@ -180,7 +180,7 @@ def _arguments(arguments):
                         help=f"{', '.join(DATA_SETS)}, or a .npz file with x_train, y_train, "
                              "x_test, y_test")
     parser.add_argument("--model", default="mlp", help=", ".join(MODELS))
-    parser.add_argument("--bits", type=_whole("bits", 2, 8), default=4,
+    parser.add_argument("--bits", type=_whole("bits", 2, 8), default=Params.bits,
                         help="width of the numbers, 2..8")
     parser.add_argument("--groups", default="4x4", help="sample x channel groups: 1, 2, 4 or 8")
     parser.add_argument("--epochs", type=_whole("epochs", 1, 10**6), default=20)
@@ -189,15 +189,15 @@ def _arguments(arguments):
                         help="use only the first N training samples")
     parser.add_argument("--seed", type=_whole("seed", 0, 2**32 - 1), default=0)
     parser.add_argument("--device", default="sim:", help="sim:, model: or serial:PORT[?baud=N]")
-    parser.add_argument("--rows", type=_whole("rows", 1, 64), default=8,
+    parser.add_argument("--rows", type=_whole("rows", 1, 64), default=Params.rows,
                         help="rows of the array")
-    parser.add_argument("--cols", type=_whole("cols", 1, 64), default=4,
+    parser.add_argument("--cols", type=_whole("cols", 1, 64), default=Params.cols,
                         help="columns of the array")
-    parser.add_argument("--depth", type=_whole("depth", 1, 16), default=2,
+    parser.add_argument("--depth", type=_whole("depth", 1, 16), default=Params.depth,
                         help="products per element per clock")
     parser.add_argument("--arith", default=None,
                         help="shift or int; by default what the groups need")
-    parser.add_argument("--memory", type=_whole("memory", 4, 256), default=32,
+    parser.add_argument("--memory", type=_whole("memory", 4, 256), default=Params.memory,
                         help="wide memory in units of 1,024 elements")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")

@@ -59,7 +59,12 @@ def synthesis_script(design, repeated=()):
         "opt_clean -purge",
         "opt_hier",
         "opt_clean -purge",
-        f"synth_ecp5 -top top {SYNTHESIS}",
+        # The older mapper: abc9 takes twice as long here, for about 2 % more LUTs.
+        f"synth_ecp5 -top top {SYNTHESIS} -run :map_luts",
+        "techmap -map +/lattice/latches_map.v",
+        "abc -lut 4",
+        "clean",
+        f"synth_ecp5 -top top {SYNTHESIS} -run map_cells:",
         "write_json top.json",
     ]
     return "\n".join(line for line in lines if line) + "\n"
