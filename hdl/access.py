@@ -71,7 +71,8 @@ class Access(wiring.Component):
             "done": Out(1),
             "status": Out(8),
         }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": unsigned(GROUP_BITS)}
+        shapes = {"wide": wide_word(params), "quant": quant_word(params),
+                  "group": unsigned(GROUP_BITS)}
         for name, shape in shapes.items():
             members[f"{name}_r"] = Out(ReadPort(shape))
             members[f"{name}_w"] = Out(WritePort(shape))
@@ -216,7 +217,8 @@ class _Word(wiring.Component):
             "space": In(8), "address": In(ADDRESS_BITS), "shift": In(1), "i": In(8), "o": Out(8),
             "write": In(1), "read": In(1), "loaded": Out(1),
         }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params), "group": unsigned(GROUP_BITS)}
+        shapes = {"wide": wide_word(params), "quant": quant_word(params),
+                  "group": unsigned(GROUP_BITS)}
         for name, shape in shapes.items():
             members[f"{name}_r"] = Out(ReadPort(shape))
             members[f"{name}_w"] = Out(WritePort(shape))

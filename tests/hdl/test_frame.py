@@ -127,7 +127,8 @@ def damaged_frames():
     yield "one bit", good[:3] + bytes([good[3] ^ 4]) + good[4:]
     yield "a byte lost", good[:4] + good[5:]
     yield "a byte too many", good[:4] + b"x" + good[4:]
-    yield "a wrong escape", good[:3] + bytes([ESC, 0]) + good[3:]
+    # All its bytes are right.
+    yield "a wrong escape", good[:3] + bytes([ESC]) + good[3:]
     yield "an escape before the end", good[:-1] + bytes([ESC, END])
     yield "only an escape", bytes([END, ESC, END])
     yield "cut off", good[:6] + bytes([END])

@@ -349,6 +349,17 @@ def test_a_unit_may_take_as_long_as_the_watchdog_allows():
     simulate(Bench(), process)
 
 
+def test_a_unit_that_failed_is_stopped_at_once():
+    async def process(ctx, request):
+        slow = norm(m=MAX_M, n=9, dst0=2)
+        assert (await request(Kind.RUN, slow))[0] == Status.WATCHDOG
+        for _ in range(MAX_M - WATCHDOG):
+            await ctx.tick()
+        assert await request.read(Space.WIDE, 2, 1) == bytes(12)
+
+    simulate(Bench(), process)
+
+
 def test_a_repeated_run_is_answered_but_not_executed_again():
     async def process(ctx, request):
         async def wide():
