@@ -23,6 +23,7 @@ def norm(params, cases):
             await check(ctx, bench, unit, **case)
 
     bench.simulate(process)
+    return unit
 
 
 async def check(ctx, bench, unit, x, dy, gamma=4096, beta=0, rectify=True, in_place=False,
@@ -153,4 +154,5 @@ def test_longest_columns_at_the_limits():
     assert deviation[0] == 1 and grad_gamma.max() >= 1 << GRAD_GAMMA_BITS - 2
     u = (dy >> 6) - grad_beta + context.sign.sum(axis=0) * grad_gamma // m
     assert u.max() >= 1 << OFFSET_BITS - 2
-    norm(Params(cols=4, memory=4), [{"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
+    unit = norm(Params(cols=4, memory=4), [{"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
+    assert unit.cycles(511, 5) == 2 * (6 * 511 + 1120) + 138

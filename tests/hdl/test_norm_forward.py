@@ -26,6 +26,7 @@ def norm(params, cases):
             await check(ctx, bench, unit, **case)
 
     bench.simulate(process)
+    return unit
 
 
 async def check(ctx, bench, unit, x, gamma=None, beta=None, mean=None, deviation=None,
@@ -121,7 +122,9 @@ def test_everything_is_clamped_and_counted():
                                            apply_relu=False)
     assert clamped > 3 * 2 * 2 and {-2**31, 2**31 - 1} <= set(y.flat)
     assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
-    norm(Params(cols=4, memory=4), [{**case, "gamma": 2**15 - 1}])
+    unit = norm(Params(cols=4, memory=4), [{**case, "gamma": 2**15 - 1}])
+    assert unit.cycles(200, 3) == 4 * 200 + 718 + 1
+    assert unit.cycles(200, 5, inference=True) == 2 * (2 * 200 + 338) + 1
 
 
 def test_a_constant_channel_is_its_beta():
