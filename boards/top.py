@@ -1,5 +1,6 @@
 """What stands around the accelerator on a board: clock, reset, serial port and lights."""
 
+from amaranth.build import ResourceError
 from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, Signal
 from amaranth.lib import io, wiring
 from amaranth.lib.cdc import ResetSynchronizer
@@ -74,7 +75,7 @@ class BoardTop(wiring.Component):
         for number, light in enumerate([beat[-1], ~rx_pin.i | ~transmitter.tx]):
             try:
                 port = platform.request("led", number, dir="-")
-            except LookupError:
+            except ResourceError:
                 break
             m.submodules[f"led{number}_pin"] = pin = io.Buffer("o", port)
             m.d.comb += pin.o.eq(light)

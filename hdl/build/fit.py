@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from hdl.params import MAX_M
-from hdl.protocol import MAX_BODY
+from hdl.params import ACC_BITS, MAX_M, WIDE_BITS
+from hdl.program import units_of
+from hdl.protocol import MAX_BODY, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
 
 __all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_fit", "ebr_blocks", "estimate",
@@ -38,21 +39,28 @@ def ebr_blocks(width, depth):
 
 def memories(params):
     """``(name, width, words)`` of every memory of the accelerator."""
+    tables = [("group", GROUP_BITS, params.table_words)]
+    if Unit.SORT in units_of(params):
+        tables.append(("order", ORDER_ENTRY.size, params.table_words))
     return [
-        ("wide", 32 * params.cols, params.wide_words),
+        *tables,
+        ("wide", WIDE_BITS * params.cols, params.wide_words),
         ("quant", params.bits * params.cols, params.quant_words),
-        ("group", GROUP_BITS, params.table_words),
-        ("order", ORDER_ENTRY.size, params.table_words),
         ("stream", params.bits * params.slots, params.stream_words),
-        ("accumulators", 36 * params.cols, MAX_M + 1),
+        ("accumulators", ACC_BITS * params.cols, MAX_M + 1),
         ("frame", 8, MAX_BODY),
     ]
 
 
 def estimate(params):
-    """Resources of the accelerator: block RAMs exactly, the rest roughly (from below)."""
+    """Resources of the accelerator: block RAMs exactly, the rest from below.
+
+    Fitted to synthesised designs: multipliers are six a column (two each in the quantiser and
+    the norms, forward and backward) but for two; logic is about 60 % of the default design's.
+    """
     ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
-    return {"comb": 0, "ff": 0, "ebr": ebr, "dsp": 0}
+    comb = 3000 + 2500 * params.cols + params.macs * (2 * params.bits**2 + params.bits)
+    return {"comb": comb, "ff": comb // 2, "ebr": ebr, "dsp": 6 * params.cols}
 
 
 def over(used, available):

@@ -13,19 +13,15 @@ from boards.top import BAUD
 from hdl.build.design import ARRAY
 from hdl.build.fit import FitError, over
 from hdl.build.floorplan import floorplan
-from hdl.build.netlist import critical_path, read_placed, synthesised_cells, unit_of
+from hdl.build.netlist import critical_path, read_placed, synthesised_cells
 from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
 
-__all__ = ["ClockError", "Outcome", "OutputError", "build", "replace_folder"]
+__all__ = ["Outcome", "OutputError", "build", "replace_folder"]
 
 #: Options of Yosys' synthesis. Wide LUTs would make figures incomparable with other arrays';
 #: no memory here is read in the cycle in which the same address is written.
 SYNTHESIS = "-nowidelut -no-rw-check"
-
-
-class ClockError(Exception):
-    """No seed met the clock. The message is one sentence for the user."""
 
 
 class OutputError(ValueError):
@@ -48,6 +44,8 @@ def synthesis_script(design, repeated=()):
         # Verilog for people and simulators: what there is before synthesis.
         "design -push-copy",
         "proc -nomux -norom",
+        # Zeros in memories, a line for every word.
+        "delete t:$meminit_v2",
         "memory_collect",
         "write_verilog -norename -noattr top.v",
         "design -pop",
@@ -90,11 +88,8 @@ def _synthesise(design, folder, tools, progress):
             total, modules = synthesised_cells(json.load(file))
         said.append(f"{total['comb']} LUT4, {total['ff']} FF, {total['ebr']} EBR, "
                     f"{total['dsp']} DSP before packing")
-    array = {"comb": 0, "ff": 0, "ebr": 0, "dsp": 0}
-    for name, used in modules.items():
-        if unit_of(name.removeprefix("top").lstrip("."), design.units) == ARRAY:
-            for resource in array:
-                array[resource] += used[resource]
+    (array,) = [modules[f"top.{instance}"] for instance, unit in design.units.items()
+                if unit == ARRAY]
     excess = over(total, design.part.die.has())
     if excess:
         raise FitError(f"the synthesised design does not fit {design.part.name}: {excess}")
