@@ -19,7 +19,7 @@ CHECK_VERSION = import sys; sys.exit("Python 3.11 or newer is needed; PYTHON=...
 
 run: $(VENV)/.stamp
 	$(BIN)/python -m hdl.build --bits 4
-	$(BIN)/python -m host.train --data digits --model mlp --bits 4 --device sim:
+	$(BIN)/python -m host.train --data digits --model mlp --bits 4 --device sim: --epochs 5
 
 test: $(VENV)/.stamp
 	$(BIN)/ruff check .
