@@ -125,8 +125,8 @@ class Params:
     sample_groups: int = 4
     channel_groups: int = 4
     rows: int = 8
-    cols: int = 4
-    depth: int = 2
+    cols: int = 1
+    depth: int = 8
     arith: str = "shift"
     memory: int = 32
 
@@ -241,6 +241,6 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-8x4x2``."""
+        """A folder-safe name: ``shift-4b-4x4-8x1x8``."""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from boards.platforms import DEFAULT_BOARD
 from hdl.build.__main__ import DEFAULT_CLOCK, read_arguments
 from hdl.build.design import elaborate
-from hdl.build.flow import build, synthesis_script
+from hdl.build.flow import build, place_and_route_options, synthesis_script
 from hdl.build.summary import DATA
 from hdl.build.tools import Progress, ToolError, Tools
 
@@ -26,11 +26,12 @@ DEFAULT_POINTS = (("--arith", "shift"), ("--arith", "int"))
 _SEEDS = 5
 
 
-def point_key(design, seeds, versions):
+def point_key(design, seeds, timing_driven, versions):
     """Hash of everything that decides the figures of a point."""
     decides = {
         "build_id": design.build_id, "part": design.part.name, "lpf": design.lpf,
         "clock": str(design.clock), "seeds": seeds, "script": synthesis_script(design),
+        "nextpnr": place_and_route_options(timing_driven),
         "tools": versions,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
@@ -56,13 +57,15 @@ def measure(options, progress, tools, folder=DATA):
     with progress.stage(f"elaboration of {options.params.name}"):
         design = elaborate(options.params, board=options.board, part=options.part,
                            clock_mhz=options.clock_mhz)
-    path, key = point_path(design, folder), point_key(design, options.seeds, tools.versions())
+    path = point_path(design, folder)
+    key = point_key(design, options.seeds, options.timing_driven, tools.versions())
     if _is_finished(path, key):
         progress.line(f"{path.name} is finished")
         return path
     with tempfile.TemporaryDirectory(prefix="shiftgrad-") as scratch:
         outcome = build(design, out=Path(scratch) / "build", seeds=options.seeds,
-                        synth_only=False, tools=tools, progress=Progress())
+                        synth_only=False, timing_driven=options.timing_driven, tools=tools,
+                        progress=Progress())
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps({"key": key, "report": outcome.report}, indent=1) + "\n")

@@ -40,6 +40,7 @@ class Options:
     seeds: int
     out: Path
     synth_only: bool
+    timing_driven: bool
     json: bool
 
 
@@ -87,6 +88,9 @@ def _parser():
                              f"build/{default.name})")
     parser.add_argument("--synth-only", action="store_true",
                         help="stop after synthesis: no clock, no bitstream")
+    parser.add_argument("--timing-driven", action="store_true",
+                        help="place for the clock, not for short wires alone: half as long "
+                             "again, for a few MHz")
     parser.add_argument("--json", action="store_true", help="print report.json, and only that")
     return parser
 
@@ -136,7 +140,8 @@ def read_arguments(argv):
     out = given.out or Path("build") / name
     check_folder(out)
     return Options(params=params, board=board, part=part, clock_mhz=clock, seeds=seeds, out=out,
-                   synth_only=given.synth_only, json=given.json)
+                   synth_only=given.synth_only, timing_driven=given.timing_driven,
+                   json=given.json)
 
 
 def _build(options):
@@ -150,7 +155,8 @@ def _build(options):
         progress.line(f"note: {float(design.clock):g} MHz is above {cap} MHz ({reason}), which "
                       "the tools do not check")
     outcome = build(design, out=options.out, seeds=options.seeds,
-                    synth_only=options.synth_only, tools=tools, progress=progress)
+                    synth_only=options.synth_only, timing_driven=options.timing_driven,
+                    tools=tools, progress=progress)
     if options.json:
         print(json.dumps(outcome.report, indent=1))
     else:

@@ -9,14 +9,14 @@ from hdl.noise import Noise
 from hdl.params import INDEX_BITS, MAX_M, MAX_N
 from hdl.quantise.groups import GROUP_INDEX_BITS
 from hdl.quantise.lane import Lane
-from hdl.quantise.scale import MAGNITUDE_BITS, Scale, Scaling, sum_bits
+from hdl.quantise.scale import MAGNITUDE_BITS, Scaling, sum_bits
 from hdl.unit import INSTRUCTION_LAYOUT, quant_word, wide_word
 
 __all__ = ["Columns"]
 
 
 class Columns(wiring.Component):
-    """The lanes with their noise and their own scalings; in lock step with :class:`Schedule`.
+    """The lanes with their noise and scalings; in lock step with :class:`Schedule`.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ class Columns(wiring.Component):
     Members
     -------
     instruction : In(INSTRUCTION_LAYOUT)
-        The fields m, n, arg, key0, key1.
-    per_column, unsigned, stochastic : In(1)
+        The fields n, key0, key1.
+    unsigned, stochastic : In(1)
     searching, enter, clear : In(1)
     at : In(depth + 1)
         Bit k: a step of the phase began k cycles ago.
@@ -36,15 +36,13 @@ class Columns(wiring.Component):
         ``READ_LATENCY`` cycles after the step.
     group : In(cols x GROUP_INDEX_BITS + 1)
         ``Lane.GROUP_STAGE`` cycles after ``x``.
-    tensor : In(Scaling)
-        Scaling of the tensor, used unless ``per_column``.
-    scale : In(1)
-        Begin to scale every column.
-    scaled : Out(1)
+    scaling : In(Scaling)
+    load : In(cols)
+        The lanes that take ``scaling``.
     magnitude, largest : Out(cols x MAGNITUDE_BITS)
     total : Out(cols x total_bits)
     ranges : Out(wide_word(params))
-        Range of every lane's column, from the cycle after the scaling.
+        Range of every lane.
     q : Out(quant_word(params))
         ``depth`` cycles after the step.
     """
@@ -55,17 +53,15 @@ class Columns(wiring.Component):
         cols = params.cols
         self.total_bits = sum_bits(MAX_M * -(-MAX_N // cols))
         self.lanes = [Lane(params.bits, self.total_bits) for _ in range(cols)]
-        self.scales = [Scale(params.bits, MAX_M) for _ in range(cols)]
         self.noise = Noise(cols)
         super().__init__({
             "instruction": In(INSTRUCTION_LAYOUT),
-            "per_column": In(1), "unsigned": In(1), "stochastic": In(1),
+            "unsigned": In(1), "stochastic": In(1),
             "searching": In(1), "enter": In(1), "clear": In(1), "at": In(self.DEPTH + 1),
             "channel": In(INDEX_BITS), "left": In(INDEX_BITS),
             "x": In(wide_word(params)),
             "group": In(data.ArrayLayout(GROUP_INDEX_BITS + 1, cols)),
-            "tensor": In(Scaling),
-            "scale": In(1), "scaled": Out(1),
+            "scaling": In(Scaling), "load": In(cols),
             "magnitude": Out(data.ArrayLayout(MAGNITUDE_BITS, cols)),
             "largest": Out(data.ArrayLayout(MAGNITUDE_BITS, cols)),
             "total": Out(data.ArrayLayout(self.total_bits, cols)),
@@ -78,10 +74,7 @@ class Columns(wiring.Component):
         m.submodules.noise = self.noise
         fields = self.instruction
         accumulate = self.at[READ_LATENCY + Lane.SEARCH_LATENCY] & self.searching
-        m.d.comb += [
-            Cat(self.noise.key).eq(Cat(fields.key0, fields.key1)),
-            self.scaled.eq(self.scales[0].done),
-        ]
+        m.d.comb += Cat(self.noise.key).eq(Cat(fields.key0, fields.key1))
 
         # The number of a row's first element, a stage before the lanes' counters.
         first = Signal(range(MAX_M * MAX_N))
@@ -90,19 +83,17 @@ class Columns(wiring.Component):
         with m.Elif(self.at[READ_LATENCY + Lane.NOISE_STAGE - Noise.LATENCY - 1]):
             m.d.sync += first.eq(first + fields.n)
 
-        for k, (lane, scale) in enumerate(zip(self.lanes, self.scales, strict=True)):
+        for k, lane in enumerate(self.lanes):
             m.submodules[f"lane_{k}"] = lane
-            m.submodules[f"scale_{k}"] = scale
             counter = Signal(first.shape(), name=f"counter_{k}", reset_less=True)
             active = Signal(name=f"active_{k}", reset_less=True)
             scaling = Signal(Scaling, name=f"scaling_{k}", reset_less=True)
             m.d.sync += [
                 counter.eq(first + k),
                 active.eq(self.left > k),
-                scaling.eq(self.tensor),
             ]
-            with m.If(self.per_column):
-                m.d.sync += scaling.eq(scale.scaling)
+            with m.If(self.load[k]):
+                m.d.sync += scaling.eq(self.scaling)
             m.d.comb += [
                 # Random bits and groups join the row on its way.
                 self.noise.counter[k].eq(counter),
@@ -117,12 +108,6 @@ class Columns(wiring.Component):
                 lane.clear.eq(self.clear),
                 lane.accumulate.eq(accumulate),
                 # What was found.
-                scale.start.eq(self.scale),
-                scale.largest.eq(lane.largest),
-                scale.total.eq(lane.total),
-                scale.count.eq(fields.m),
-                scale.clip.eq(fields.arg),
-                scale.unsigned.eq(self.unsigned),
                 self.magnitude[k].eq(lane.magnitude),
                 self.largest[k].eq(lane.largest),
                 self.total[k].eq(lane.total),

@@ -69,9 +69,10 @@ class Quantiser(wiring.Component):
 
         tiles, lanes = -(-n // self.params.cols), phase(self.params.cols)
         cycles = tiles * (phase(m) + 1 + phase(m))
+        scale = 1 + self.scale.latency(clip)
         if per_column:
-            return cycles + tiles * (1 + self.columns.scales[0].latency(clip))
-        cycles += lanes + 1 + self.scale.latency(clip)
+            return cycles + tiles * self.params.cols * (phase(1) + scale)
+        cycles += lanes + scale
         if grouped:
             cycles += phase(m) + tiles * lanes
             if self.params.channel_groups > 1:
@@ -100,7 +101,7 @@ class Quantiser(wiring.Component):
             schedule.per_column.eq(per_column),
             schedule.grouped.eq(grouped),
             schedule.drained.eq(~behind.any()),
-            schedule.scaled.eq(Mux(per_column, columns.scaled, scale.done)),
+            schedule.scaled.eq(scale.done),
             control.done.eq(schedule.done),
         ]
 
@@ -119,7 +120,6 @@ class Quantiser(wiring.Component):
         # Search or quantise them.
         m.d.comb += [
             columns.instruction.eq(fields),
-            columns.per_column.eq(per_column),
             columns.unsigned.eq(is_unsigned),
             columns.stochastic.eq((fields.flags & int(QuantiseFlag.STOCHASTIC)).any()),
             columns.searching.eq(schedule.searching),
@@ -128,8 +128,8 @@ class Quantiser(wiring.Component):
             columns.at.eq(at),
             columns.channel.eq(schedule.channel),
             columns.left.eq(schedule.left),
-            columns.tensor.eq(scale.scaling),
-            columns.scale.eq(schedule.scale),
+            columns.scaling.eq(scale.scaling),
+            columns.load.eq(schedule.load),
         ]
 
         # Gather what the lanes found, and count the tensor's elements: n for every row.
@@ -141,13 +141,14 @@ class Quantiser(wiring.Component):
                 m.d.sync += elements.eq(elements + fields.n)
         m.d.comb += [
             reduction.enter.eq(enter),
+            reduction.restart.eq(schedule.restart),
             reduction.step.eq(schedule.step),
             reduction.lane_largest.eq(columns.largest),
             reduction.lane_total.eq(columns.total),
             scale.start.eq(schedule.scale),
             scale.largest.eq(reduction.largest),
             scale.total.eq(reduction.total),
-            scale.count.eq(elements),
+            scale.count.eq(Mux(per_column, fields.m, elements)),
             scale.clip.eq(fields.arg),
             scale.unsigned.eq(is_unsigned),
         ]

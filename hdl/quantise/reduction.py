@@ -12,9 +12,9 @@ __all__ = ["Reduction"]
 class Reduction(wiring.Component):
     """The largest magnitude and the sum of all lanes, one lane a clock.
 
-    After a cycle with ``enter``, each cycle with ``step`` takes the next lane, from lane 0 on:
+    Each cycle with ``step`` takes the next lane, from lane 0 on after a cycle with ``restart``:
     ``picked``, ``LATENCY`` cycles later, is its largest magnitude; one cycle after that
-    ``largest`` and ``total`` include it. Nothing stalls.
+    ``largest`` and ``total`` include it. They begin anew with ``enter``. Nothing stalls.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Reduction(wiring.Component):
 
     Members
     -------
-    enter, step : In(1)
+    enter, restart, step : In(1)
     lane_largest : In(lanes x MAGNITUDE_BITS)
     lane_total : In(lanes x lane_bits)
     picked : Out(MAGNITUDE_BITS)
@@ -40,7 +40,7 @@ class Reduction(wiring.Component):
         self.lanes = lanes
         self.lane_bits = lane_bits
         super().__init__({
-            "enter": In(1), "step": In(1),
+            "enter": In(1), "restart": In(1), "step": In(1),
             "lane_largest": In(data.ArrayLayout(MAGNITUDE_BITS, lanes)),
             "lane_total": In(data.ArrayLayout(lane_bits, lanes)),
             "picked": Out(MAGNITUDE_BITS),
@@ -70,5 +70,7 @@ class Reduction(wiring.Component):
             with m.If(self.picked > self.largest):
                 m.d.sync += self.largest.eq(self.picked)
         with m.If(self.enter):
-            m.d.sync += [lane.eq(0), self.largest.eq(0), self.total.eq(0)]
+            m.d.sync += [self.largest.eq(0), self.total.eq(0)]
+        with m.If(self.restart):
+            m.d.sync += lane.eq(0)
         return m

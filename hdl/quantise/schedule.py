@@ -32,7 +32,8 @@ class Schedule(wiring.Component):
 
     Of a tensor: ``SCAN`` of every tile, ``REDUCE``, scale; with groups ``ROWS``; then for every
     tile, with groups, ``COLUMNS`` (if there are channel groups) and ``CHOOSE``; write the range;
-    ``ROUND``. Per column, for every tile: ``SCAN``, scale, write the range, ``ROUND``.
+    ``ROUND``. Per column, for every tile: ``SCAN``; for every lane a step of ``REDUCE``, scale;
+    write the range, ``ROUND``.
 
     A phase of ``s`` steps takes ``s + 1`` cycles and then one until ``drained``; a scaling one
     and then until ``scaled``; a range one.
@@ -60,8 +61,12 @@ class Schedule(wiring.Component):
     step : Out(1)
     clear : Out(1)
         With ``enter``: the lanes begin a new search.
+    restart : Out(1)
+        With ``enter``: steps that take a lane begin with lane 0.
     scale : Out(1)
         Begin to scale what was found.
+    load : Out(cols)
+        The lanes that take the scaling.
     write_range : Out(1)
     done : Out(1)
     source : Out(ADDRESS_BITS)
@@ -79,7 +84,7 @@ class Schedule(wiring.Component):
             "drained": In(1), "scaled": In(1),
             "phase": Out(Phase), "searching": Out(1), "rounding": Out(1),
             "enter": Out(1), "step": Out(1), "clear": Out(1),
-            "scale": Out(1), "write_range": Out(1), "done": Out(1),
+            "restart": Out(1), "scale": Out(1), "load": Out(cols), "write_range": Out(1), "done": Out(1),
             "source": Out(ADDRESS_BITS), "channel": Out(INDEX_BITS), "left": Out(INDEX_BITS),
         })
 
@@ -88,6 +93,7 @@ class Schedule(wiring.Component):
         fields = self.instruction
         rows, steps = Signal(range(MAX_M + 1)), Signal(range(MAX_M + 1))
         last = Signal()
+        lane = Signal(range(self.cols))
         m.d.comb += [
             rows.eq(fields.m),
             last.eq(self.left <= self.cols),
@@ -119,13 +125,15 @@ class Schedule(wiring.Component):
                 go(Phase.SCAN)
 
             with m.State("ENTER"):
-                by_lane = (self.phase == Phase.REDUCE) | (self.phase == Phase.CHOOSE)
                 m.d.comb += [
                     self.enter.eq(1),
+                    self.restart.eq(lane == 0),
                     self.clear.eq((self.phase == Phase.COLUMNS) | (self.phase == Phase.SCAN)
                                   & (self.per_column | (self.channel == 0))),
                 ]
-                m.d.sync += steps.eq(Mux(by_lane, self.cols, rows))
+                m.d.sync += steps.eq(rows)
+                with m.If((self.phase == Phase.REDUCE) | (self.phase == Phase.CHOOSE)):
+                    m.d.sync += steps.eq(Mux(self.per_column, 1, self.cols))
                 m.next = "STEP"
             with m.State("STEP"):
                 m.d.comb += self.step.eq(1)
@@ -134,9 +142,7 @@ class Schedule(wiring.Component):
                     m.next = "DRAIN"
             with m.State("DRAIN"), m.If(self.drained), m.Switch(self.phase):
                 with m.Case(Phase.SCAN):
-                    with m.If(self.per_column):
-                        m.next = "SCALE"
-                    with m.Elif(last):
+                    with m.If(self.per_column | last):
                         go(Phase.REDUCE)
                     with m.Else():
                         next_tile()
@@ -165,7 +171,15 @@ class Schedule(wiring.Component):
                 m.next = "SCALING"
             with m.State("SCALING"), m.If(self.scaled):
                 m.next = "RANGE"
-                with m.If(~self.per_column):
+                m.d.comb += self.load.eq(-1)
+                with m.If(self.per_column):
+                    m.d.comb += self.load.eq(1 << lane)
+                    m.d.sync += lane.eq(lane + 1)
+                    with m.If(lane == self.cols - 1):
+                        m.d.sync += lane.eq(0)
+                    with m.Else():
+                        go(Phase.REDUCE)
+                with m.Else():
                     first_tile()
                     if self.groups:
                         with m.If(self.grouped):

@@ -16,7 +16,7 @@ from reports import __main__ as drawing
 from reports import measure
 
 POINT = {
-    "design": {"bits": 4, "groups": "4x4", "rows": 8, "cols": 4, "depth": 2, "arith": "shift",
+    "design": {"bits": 4, "groups": "4x4", "rows": 8, "cols": 1, "depth": 8, "arith": "shift",
                "memory": 32, "clock_mhz": 40.0},
     "part": "LFE5U-85F-6BG381C", "board": "ulx3s-85f", "placed": True,
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
@@ -31,8 +31,8 @@ PLAIN = {**POINT, "design": {**POINT["design"], "arith": "int", "groups": "1x1"}
 
 def test_the_tables_compare_what_is_comparable():
     text = drawing.readme([PLAIN, POINT])
-    assert "| shift 4x4, 4 bits, 8x4x2 | LFE5U-85F-6BG381C | 2,200 |" in text
-    assert "against int 1x1, 4 bits, 8x4x2 | +10.0 % | +0.0 % | +10.0 % |" in text
+    assert "| shift 4x4, 4 bits, 8x1x8 | LFE5U-85F-6BG381C | 2,200 |" in text
+    assert "against int 1x1, 4 bits, 8x1x8 | +10.0 % | +0.0 % | +10.0 % |" in text
     other = {**PLAIN, "design": {**PLAIN["design"], "bits": 5}}
     assert "What ShiftQuant costs" not in drawing.readme([other, POINT])
     assert "Nothing has been measured yet" in drawing.readme([])
@@ -59,18 +59,19 @@ DESIGN = Design(params=Params(), board="ulx3s-85f", part=parse_part("LFE5U-85F-6
     {"rtlil": "module \\top\n\nend\n"}, {"part": parse_part("LFE5U-85F-7BG381C")}, {"clock": 41},
     {"lpf": "BLOCK ASYNCPATHS;"}])
 def test_a_key_changes_with_each_cause(change):
-    key = measure.point_key(DESIGN, 5, {"yosys": "1"})
-    assert key == measure.point_key(replace(DESIGN), 5, {"yosys": "1"})
-    assert key != measure.point_key(replace(DESIGN, **change), 5, {"yosys": "1"})
-    assert key != measure.point_key(DESIGN, 4, {"yosys": "1"})
-    assert key != measure.point_key(DESIGN, 5, {"yosys": "2"})
+    key = measure.point_key(DESIGN, 5, False, {"yosys": "1"})
+    assert key == measure.point_key(replace(DESIGN), 5, False, {"yosys": "1"})
+    assert key != measure.point_key(replace(DESIGN, **change), 5, False, {"yosys": "1"})
+    assert key != measure.point_key(DESIGN, 4, False, {"yosys": "1"})
+    assert key != measure.point_key(DESIGN, 5, False, {"yosys": "2"})
+    assert key != measure.point_key(DESIGN, 5, True, {"yosys": "1"})
 
 
 def test_a_finished_point_is_not_measured_again(tmp_path, monkeypatch, capsys):
     runs = []
     tools = SimpleNamespace(versions=lambda: {"yosys": "1"})
     options = SimpleNamespace(params=Params(), board="ulx3s-85f", part=DESIGN.part,
-                              clock_mhz=40, seeds=2)
+                              clock_mhz=40, seeds=2, timing_driven=False)
     monkeypatch.setattr(measure, "elaborate", lambda *_, **__: DESIGN)
 
     def build(design, **_):
@@ -83,7 +84,7 @@ def test_a_finished_point_is_not_measured_again(tmp_path, monkeypatch, capsys):
     assert len(runs) == 1
     assert json.loads(path.read_text())["report"] == POINT
     assert [file.name for file in tmp_path.iterdir()] == [
-        "shift-4b-4x4-8x4x2-32k-ulx3s-85f-40mhz.json"]
+        "shift-4b-4x4-8x1x8-32k-ulx3s-85f-40mhz.json"]
     options.seeds = 3
     measure.measure(options, progress, tools, folder=tmp_path)
     assert len(runs) == 2
