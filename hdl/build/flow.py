@@ -111,7 +111,8 @@ def _synthesise(design, folder, tools, progress):
 
 def _place_and_route(design, folder, seed, timing_driven, tools, progress):
     base = f"seed{seed}"
-    options = [*design.part.nextpnr_options(), *place_and_route_options(timing_driven), "--json", "top.json", "--lpf", "top.lpf",
+    options = [*design.part.nextpnr_options(), *place_and_route_options(timing_driven),
+               "--json", "top.json", "--lpf", "top.lpf",
                "--textcfg", f"{base}.config", "--report", f"{base}.json",
                "--write", f"{base}-placed.json", "--seed", str(seed),
                "--quiet", "--log", f"{base}.log",

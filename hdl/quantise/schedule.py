@@ -84,7 +84,8 @@ class Schedule(wiring.Component):
             "drained": In(1), "scaled": In(1),
             "phase": Out(Phase), "searching": Out(1), "rounding": Out(1),
             "enter": Out(1), "step": Out(1), "clear": Out(1),
-            "restart": Out(1), "scale": Out(1), "load": Out(cols), "write_range": Out(1), "done": Out(1),
+            "restart": Out(1), "scale": Out(1), "load": Out(cols),
+            "write_range": Out(1), "done": Out(1),
             "source": Out(ADDRESS_BITS), "channel": Out(INDEX_BITS), "left": Out(INDEX_BITS),
         })
 
