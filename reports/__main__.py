@@ -1,5 +1,6 @@
 """``python -m reports``: draw every table and picture from reports/data."""
 
+import argparse
 import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -115,7 +116,10 @@ def write(reports, folder=FOLDER):
     (folder / "comb.svg").write_text(bars(reports))
 
 
-def main():
+def main(argv=None):
+    """Run the command; the exit status."""
+    argparse.ArgumentParser(prog="python -m reports", description=__doc__,
+                            allow_abbrev=False).parse_args(argv)
     write(measured())
     print(f"written to {FOLDER}/")
     return 0
