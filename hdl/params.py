@@ -31,6 +31,7 @@ __all__ = [
     "XHAT_FRACTION",
     "ParameterError",
     "Params",
+    "default_depth",
     "parse_groups",
 ]
 
@@ -244,3 +245,13 @@ class Params:
         """A folder-safe name: ``shift-4b-4x4-8x1x8``."""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}")
+
+
+def default_depth(rows, cols):
+    """The depth of an array that a user asks for by rows and columns, None where not named: an
+    R x C array has one product per element; without either it is the default array.
+
+    >>> default_depth(8, 8), default_depth(None, None) == Params.depth
+    (1, True)
+    """
+    return Params.depth if rows is None and cols is None else 1

@@ -11,7 +11,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-from hdl.params import ParameterError, Params, parse_groups
+from hdl.params import ParameterError, Params, default_depth, parse_groups
 from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, weights_sha256
 from host.data import DATA_SETS, load_dataset
 from host.device import Device
@@ -173,9 +173,15 @@ def _whole(name, low, high):
     return convert
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to an option's help where there is one."""
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def _arguments(arguments):
     parser = _Parser(prog="python -m host.train", description=__doc__.split("\n\n")[0],
-                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                     formatter_class=_Formatter)
     parser.add_argument("--data", default="digits",
                         help=f"{', '.join(DATA_SETS)}, or a .npz file with x_train, y_train, "
                              "x_test, y_test")
@@ -183,26 +189,33 @@ def _arguments(arguments):
     parser.add_argument("--bits", type=_whole("bits", 2, 8), default=Params.bits,
                         help="width of the numbers, 2..8")
     parser.add_argument("--groups", default="4x4", help="sample x channel groups: 1, 2, 4 or 8")
-    parser.add_argument("--epochs", type=_whole("epochs", 1, 10**6), default=20)
-    parser.add_argument("--batch", type=_whole("batch", 1, 10**6), default=64)
+    parser.add_argument("--epochs", type=_whole("epochs", 1, 10**6), default=20,
+                        help="times through the training samples")
+    parser.add_argument("--batch", type=_whole("batch", 1, 10**6), default=64,
+                        help="samples of a step")
     parser.add_argument("--limit", type=_whole("limit", 1, 10**9), default=None,
                         help="use only the first N training samples")
-    parser.add_argument("--seed", type=_whole("seed", 0, 2**32 - 1), default=0)
+    parser.add_argument("--seed", type=_whole("seed", 0, 2**32 - 1), default=0,
+                        help="decides initial weights, order and rounding")
     parser.add_argument("--device", default="sim:", help="sim:, model: or serial:PORT[?baud=N]")
-    parser.add_argument("--rows", type=_whole("rows", 1, 64), default=Params.rows,
-                        help="rows of the array")
-    parser.add_argument("--cols", type=_whole("cols", 1, 64), default=Params.cols,
-                        help="columns of the array")
-    parser.add_argument("--depth", type=_whole("depth", 1, 16), default=Params.depth,
-                        help="products per element per clock")
+    parser.add_argument("--rows", type=_whole("rows", 1, 64),
+                        help=f"rows of the array (default {Params.rows})")
+    parser.add_argument("--cols", type=_whole("cols", 1, 64),
+                        help=f"columns of the array (default {Params.cols})")
+    parser.add_argument("--depth", type=_whole("depth", 1, 16),
+                        help=f"products per element per clock (default {Params.depth}, or 1 if "
+                             "rows or columns are given)")
     parser.add_argument("--arith", default=None,
-                        help="shift or int; by default what the groups need")
+                        help="shift, or int: the same array without groups (default shift)")
     parser.add_argument("--memory", type=_whole("memory", 4, 256), default=Params.memory,
                         help="wide memory in units of 1,024 elements")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--json", action="store_true", help="print the report on standard output")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.depth is None:
+        options.depth = default_depth(options.rows, options.cols)
+    return options
 
 
 def _train_command(arguments):
@@ -210,7 +223,8 @@ def _train_command(arguments):
     sample_groups, channel_groups = parse_groups(options.groups)
     params = Params(
         bits=options.bits, sample_groups=sample_groups, channel_groups=channel_groups,
-        rows=options.rows, cols=options.cols, depth=options.depth, memory=options.memory,
+        rows=options.rows or Params.rows, cols=options.cols or Params.cols, depth=options.depth,
+        memory=options.memory,
         arith=options.arith or "shift")
     if options.model not in MODELS:
         raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")

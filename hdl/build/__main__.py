@@ -15,7 +15,7 @@ from hdl.build.fit import EstimateError, FitError, check_fit
 from hdl.build.flow import OutputError, build, check_folder
 from hdl.build.summary import summary
 from hdl.build.tools import Progress, ToolError, Tools
-from hdl.params import ARITHMETICS, ParameterError, Params, parse_groups
+from hdl.params import ARITHMETICS, ParameterError, Params, default_depth, parse_groups
 
 __all__ = ["Options", "main", "read_arguments"]
 
@@ -62,13 +62,13 @@ def _parser():
     parser.add_argument("--groups", metavar="SxC",
                         help="sample x channel groups, each 1, 2, 4 or 8; C means 1xC "
                              f"(default {default.groups}; 1x1 with --arith int)")
-    parser.add_argument("--rows", default=default.rows, metavar="1..64",
+    parser.add_argument("--rows", metavar="1..64",
                         help=f"rows of the array (default {default.rows})")
-    parser.add_argument("--cols", default=default.cols, metavar="1..64",
+    parser.add_argument("--cols", metavar="1..64",
                         help=f"columns of the array (default {default.cols})")
-    parser.add_argument("--depth", default=default.depth, metavar="1..16",
-                        help="products per element of the array per clock "
-                             f"(default {default.depth})")
+    parser.add_argument("--depth", metavar="1..16",
+                        help="products per element of the array per clock (default "
+                             f"{default.depth}, or 1 if rows or columns are given)")
     parser.add_argument("--arith", default=default.arith, metavar="|".join(ARITHMETICS),
                         help="datapath of the array: shift, or plain integers for comparison "
                              f"(default {default.arith})")
@@ -108,6 +108,14 @@ def _whole(name, text, low=None, high=None):
     return value
 
 
+def _array(given):
+    shape = {"rows": given.rows, "cols": given.cols, "depth": given.depth}
+    if given.depth is None:
+        shape["depth"] = default_depth(given.rows, given.cols)
+    return {name: getattr(Params, name) if text is None else _whole(name, text)
+            for name, text in shape.items()}
+
+
 def _clock(text):
     low, high = CLOCK_RANGE_MHZ
     try:
@@ -129,8 +137,7 @@ def read_arguments(argv):
     sample_groups, channel_groups = parse_groups(groups)
     params = Params(
         bits=_whole("bits", given.bits), sample_groups=sample_groups,
-        channel_groups=channel_groups, rows=_whole("rows", given.rows),
-        cols=_whole("cols", given.cols), depth=_whole("depth", given.depth), arith=given.arith,
+        channel_groups=channel_groups, arith=given.arith, **_array(given),
         memory=_whole("memory", given.memory))
     clock = _clock(given.clock)
     seeds = _whole("seeds", given.seeds, 1, _MAX_SEEDS)

@@ -121,6 +121,15 @@ def test_a_design_that_cannot_fit_is_refused_before_it_is_built(capsys):
         check_fit(replace(params, memory=2 * params.memory), parse_part("LFE5U-12F-6BG381C"))
 
 
+@pytest.mark.parametrize(("argv", "shape"), [
+    ("", (Params.rows, Params.cols, Params.depth)), ("--rows 8 --cols 8", (8, 8, 1)),
+    ("--rows 3", (3, Params.cols, 1)), ("--cols 5", (Params.rows, 5, 1)),
+    ("--depth 2", (Params.rows, Params.cols, 2)), ("--rows 2 --cols 3 --depth 4", (2, 3, 4))])
+def test_rows_and_columns_alone_mean_one_product_an_element(argv, shape):
+    params = command.read_arguments(argv.split()).params
+    assert (params.rows, params.cols, params.depth) == shape
+
+
 def test_the_largest_array_is_refused_at_once(capsys):
     argv = "--rows 64 --cols 64 --depth 16 --bits 8 --memory 4"
     assert command.main(argv.split()) == 2
