@@ -7,12 +7,11 @@ import pytest
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out
-from amaranth.sim import Simulator
 
 from hdl.link.frame import ANSWER_BYTE, FrameReceiver, FrameSender
 from hdl.link.slip import Escaper, Unescaper
 from hdl.protocol import END, ESC, MAX_BODY, encode, escape
-from tests.support.streams import WEATHERS, consume, produce, transfer
+from tests.support.streams import WEATHERS, consume, produce, race, transfer
 
 
 class Receiver(Elaboratable):
@@ -80,17 +79,7 @@ def receive(wire, count, *, weather=(0, 0), read=None, limit=30_000):
             assert not ctx.get(dut.frame.valid), "a frame too many"
             await ctx.tick()
 
-    async def deadline(ctx):
-        for _ in range(limit):
-            await ctx.tick()
-        raise AssertionError(f"{len(out)} of {count} frames after {limit} clocks")
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
-    simulator.add_testbench(source)
-    simulator.add_testbench(sink)
-    simulator.add_testbench(deadline, background=True)
-    simulator.run()
+    race(dut, source, sink, limit, lambda: f"{len(out)} of {count} frames")
     return out
 
 

@@ -4,7 +4,7 @@ import random
 
 from amaranth.sim import Simulator
 
-__all__ = ["WEATHERS", "consume", "produce", "transfer"]
+__all__ = ["WEATHERS", "consume", "produce", "race", "transfer"]
 
 #: (probability that the producer idles, probability that the consumer stalls) in a clock.
 WEATHERS = [(0, 0), (0.6, 0), (0, 0.6), (0.4, 0.4)]
@@ -55,10 +55,17 @@ def transfer(dut, items, count, *, weather=(0, 0), seed=0, limit=100_000):
             assert not ctx.get(dut.o.valid), "more than expected"
             await ctx.tick()
 
+    race(dut, source, sink, limit, lambda: f"{len(out)} of {count}")
+    return out
+
+
+def race(dut, source, sink, limit, progress):
+    """Run two benches to their end, which must come within ``limit`` clocks; ``progress()`` says
+    in words how far they came."""
     async def deadline(ctx):
         for _ in range(limit):
             await ctx.tick()
-        raise AssertionError(f"{len(out)} of {count} after {limit} clocks")
+        raise AssertionError(f"{progress()} after {limit} clocks")
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-8)
@@ -66,4 +73,3 @@ def transfer(dut, items, count, *, weather=(0, 0), seed=0, limit=100_000):
     simulator.add_testbench(sink)
     simulator.add_testbench(deadline, background=True)
     simulator.run()
-    return out
