@@ -264,6 +264,9 @@ import json, os, sys
 from pathlib import Path
 name, options = {name!r}, sys.argv[1:]
 after = lambda option: options[options.index(option) + 1]
+if options == ["--version"]:
+    print(name, "1.0")
+    sys.exit()
 if name == {fails!r}:
     print("ERROR: no more bels")
     sys.exit(1)
