@@ -89,8 +89,8 @@ def _parser():
     parser.add_argument("--synth-only", action="store_true",
                         help="stop after synthesis: no clock, no bitstream")
     parser.add_argument("--timing-driven", action="store_true",
-                        help="place for the clock, not for short wires alone: half as long "
-                             "again, for a few MHz")
+                        help="place for the clock, not for short wires alone: a third longer, "
+                             "for a few MHz")
     parser.add_argument("--json", action="store_true", help="print report.json, and only that")
     return parser
 

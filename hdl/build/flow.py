@@ -31,8 +31,8 @@ ROUTING = ("--router", "router2")
 def place_and_route_options(timing_driven):
     """Options of nextpnr that are not the design's.
 
-    Placement for short wires alone takes two thirds of the time that placement for the clock
-    takes, and costs a few per cent of the clock.
+    Placement for short wires alone takes three quarters of the time (an 8x2x4 array, seed 1:
+    232 s against 308 s with routing) and costs some of the clock (49 MHz against 52 MHz).
     """
     return [*ROUTING, *([] if timing_driven else ["--no-tmdriv"])]
 
