@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 #: Raised whenever a model function's result changes (see docs/numerics.md).
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 #: Raised whenever a frame's or an instruction's layout or meaning changes.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 #: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
 WIDE_BITS = 32
@@ -55,7 +55,7 @@ MAX_N = 4096
 INDEX_BITS = 13
 
 #: Width of the input of the L1 norm, signed; wider inputs are clamped and counted.
-NORM_IN_BITS = 26
+NORM_IN_BITS = 24
 #: Fraction bits of the mean and of the mean deviation of the L1 norm.
 NORM_FRACTION = 6
 #: Fraction bits of the normalised value ``xhat``, a signed 16-bit number.

@@ -57,10 +57,11 @@ addresses: ``w`` in the wide memory, ``q`` in the quantised memory, ``t`` in the
   says which index each slot takes and between which rows to shift. With ``ROW_GROUPS`` output
   row i is shifted left by ``(arg & 15) - group[tab1 + i]``, with ``COL_GROUPS`` column j by
   ``(arg >> 4) - group[tab2 + j]``.
-* ``QUANTISE``: ``dst0(q)[m,n]`` from src0(w), the range of every column to dst1(w)[1,n];
-  ``arg`` = clip in quarters of the mean magnitude (0: the maximum); flags:
-  :class:`QuantiseFlag`. With ``GROUPED``, sample groups go to group[tab1 + i] and channel groups
-  to group[tab2 + j]. ``key0, key1`` = the noise key.
+* ``QUANTISE``: ``dst0(q)[m,n]`` from src0(w), the exponent s of every column's scale to
+  dst1(w)[1,n]: q stands for ``q * 2**(s - groups)`` in the unit of src0; ``arg`` = clip in
+  quarters of the mean magnitude (0: the maximum); flags: :class:`QuantiseFlag`. With ``GROUPED``,
+  sample groups go to group[tab1 + i] and channel groups to group[tab2 + j]. ``key0, key1`` = the
+  noise key.
 * ``SORT``: builds the order table at tab0(t) from the groups of ``k`` indices at
   group[tab0 + i]; ``arg`` = number of groups.
 * ``NORM_FORWARD``: dst0(w)[m,n] = norm of src0(w)[m,n], context to dst1(w)[m,n], statistics and
@@ -216,7 +217,7 @@ class QuantiseFlag(IntFlag):
     """Flags of ``QUANTISE``."""
     #: To ``0 .. 2**bits-1``, stored less ``2**(bits-1)``; negative inputs become 0.
     UNSIGNED = 1
-    #: A range for every column instead of one for the tensor.
+    #: A scale for every column instead of one for the tensor.
     PER_COLUMN = 2
     #: Stochastic instead of nearest rounding.
     STOCHASTIC = 4

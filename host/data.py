@@ -5,6 +5,7 @@ The folder for files is ``SHIFTGRAD_DATA``, else ``data/``, else the system's.
 
 import gzip
 import hashlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from host.errors import ArgumentError, HostError
 from sim.model import noise
 
-__all__ = ["DATA_SETS", "Dataset", "load_dataset"]
+__all__ = ["DATA_SETS", "Dataset", "load_dataset", "load_graph", "load_text"]
 
 #: SHA-256 of the digits' split: x then y, training then test, each as bytes.
 _DIGITS_SHA256 = "069565391bf3a2f3deba32294499a526732afd92841e1a7b2d63b36b045110d0"
@@ -24,6 +25,10 @@ _DIGITS_TEST = 360
 
 #: Where Debian's package dataset-fashion-mnist puts its files.
 _SYSTEM_FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+#: SHA-256 of the graph's file and of the text: both are small, and a study names its data.
+_CORA_SHA256 = "39b5aacdd7cba2c68273439799fd28823dedeaa866bbcca392d611b367b8b3c1"
+_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 #: Largest input value.
 _INPUT_LIMIT = 2**24
@@ -145,6 +150,52 @@ def _npz(path):
         raise HostError(f"{path} must have the same features in training and test, "
                         f"got {arrays['x_train'].shape[1]} and {arrays['x_test'].shape[1]}")
     return Dataset(Path(path).name, *arrays.values())
+
+
+def _checked(relative, digest, source):
+    """The bytes of a small file, if they are the ones this project knows."""
+    folder = os.environ.get("SHIFTGRAD_DATA")
+    if folder and not Path(folder).is_dir():
+        raise HostError(f"the data folder SHIFTGRAD_DATA={folder} does not exist")
+    path = Path(folder or "data") / relative
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise HostError(f"{path} cannot be read ({error.strerror}): {source}, and put it there or "
+                        "name its folder in SHIFTGRAD_DATA") from None
+    found = hashlib.sha256(raw).hexdigest()
+    if found != digest:
+        raise HostError(f"{path} is damaged or another version: SHA-256 {found}, "
+                        f"expected {digest}")
+    return raw
+
+
+def load_text(name):
+    """``(codes, vocabulary)``: a text as the int64 ranks of its characters."""
+    if name != "tinyshakespeare":
+        raise ArgumentError(f"text must be tinyshakespeare, got {name!r}")
+    raw = _checked("tinyshakespeare.txt", _SHAKESPEARE_SHA256,
+                   "fetch data/tinyshakespeare/input.txt of github.com/karpathy/char-rnn")
+    characters = np.frombuffer(raw, np.uint8)
+    used, codes = np.unique(characters, return_inverse=True)
+    return codes.astype(np.int64), len(used)
+
+
+def load_graph(name):
+    """``(x, labels, edges, (train, validation, test))`` of a citation graph.
+
+    x [n, features] of 0 and 1, labels [n], edges [e, 2] undirected, and the nodes of the usual
+    split.
+    """
+    if name != "cora":
+        raise ArgumentError(f"graph must be cora, got {name!r}")
+    raw = _checked("cora.npz", _CORA_SHA256,
+                   "convert the Cora of github.com/kimiyoung/planetoid to arrays x (features, bits "
+                   "packed along rows), y and e (edges)")
+    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+        x = np.unpackbits(file["x"], axis=1)[:, :1433].astype(np.int64)
+        labels, edges = file["y"].astype(np.int64), file["e"].astype(np.int64)
+    return x, labels, edges, (np.arange(140), np.arange(140, 640), np.arange(1708, 2708))
 
 
 #: Data sets by name.

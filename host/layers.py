@@ -1,14 +1,18 @@
 """Layers and networks: one training step as operations of the device.
 
 All GEMMs, quantisation, both directions of the L1 norm and the masks run on the device. The host
-steps through them, holds the int32 master weights, and computes softmax, loss, scales and the
-update with the model's integer functions.
+steps through them, holds the master weights, and computes softmax, loss and the update with the
+model's integer functions.
 
-Scales. A hidden layer is ``y = relu(norm(u W))``. The norm sees the integer accumulators, whose
-scale it divides out, and its gradient is with respect to them: per-channel weight scales are
-folded into it. The head is ``logits = u W s_u s_w[c] + bias``; its gradient is multiplied by
-``s_w[c]`` before it is quantised. So dX always uses the integer weights unscaled, and column c
-of dW is divided by ``s_w[c]`` in the update.
+Exponents. Every integer tensor has a unit ``2**exponent``, of its own or of each column.
+Activations are ``u * 2**e_u``, weights ``q * s_w[c]`` with ``s_w = mantissa / 4 * 2**e_w``, and a
+product ``sum u q``, brought to 24 bits by ``shift``, has the unit ``e_u + e_w[c] + shift`` and the
+mantissa of its column. The backward pass works with the gradient with respect to the products
+themselves, ``sum u q`` of the codes: dU uses the codes of the weights as they are, and column c of
+dW is divided by ``s_w[c]``. A hidden layer is ``y = relu(norm(u W))``: the norm does not see the
+scale of its input, and its gradient is with respect to that input; running statistics have the
+scale in them. The head is ``logits = u W 2**e_u s_w[c] + bias``: its gradient is multiplied by
+``s_w[c]`` before it is quantised. The loss is the mean over the batch.
 """
 
 from dataclasses import dataclass
@@ -17,24 +21,29 @@ from itertools import pairwise
 
 import numpy as np
 
-from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION
+from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import STATE_ROWS, Space, StateRow
 from host import program
 from host.errors import MemoryFullError
 from host.tensors import Arena, load, store
 from sim.model import noise
-from sim.model.initialise import MASTER_FRACTION, uniform_weights
+from sim.model.initialise import uniform_weights
 from sim.model.norm import GRADIENT_BITS, gradient_exponent
-from sim.model.rounding import bit_length, round_shift, saturate
-from sim.model.scale import Scale
-from sim.model.softmax import GRADIENT_FRACTION, LOGIT_FRACTION, cross_entropy
-from sim.model.update import sgd
+from sim.model.quantise import (
+    ACTIVATION_CLIP,
+    WEIGHT_CLIP,
+    divide_by_mantissa,
+    fold,
+    normalise_columns,
+)
+from sim.model.rounding import rescale, round_shift, saturate
+from sim.model.softmax import LOGIT_FRACTION, cross_entropy
+from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, MASTER_FRACTION, sgd
 
-__all__ = ["ACTIVATION_CLIP", "WEIGHT_CLIP", "Mlp", "Noise", "Parameter", "tensor_id"]
+__all__ = ["Mlp", "Noise", "Parameter", "tensor_id"]
 
-#: Largest range of an activation and of a weight, in quarters of the mean magnitude.
-ACTIVATION_CLIP, WEIGHT_CLIP = 14, 13
-
+#: Width of wide activations (products before the norm, logits) and of their gradients.
+_ACTIVATION_BITS = NORM_IN_BITS
 #: Fraction bits of running means and deviations.
 _RUNNING_FRACTION = 16
 #: Weight of a new batch in the running statistics: 2**-3.
@@ -58,7 +67,7 @@ def tensor_id(layer, use):
 
 @dataclass
 class Parameter:
-    """A master tensor (int32, ``MASTER_FRACTION``) and its velocity."""
+    """A master tensor (``MASTER_BITS``, ``MASTER_FRACTION``) and its velocity."""
     master: np.ndarray
     velocity: np.ndarray
     noise: int
@@ -69,11 +78,17 @@ class Parameter:
         return cls(np.asarray(master, np.int64), np.zeros(np.shape(master), np.int64), noise_id)
 
     def update(self, gradient, rate, key_of):
-        """One step of descent along ``gradient``."""
-        key = key_of(self.noise)
-        index = np.arange(self.master.size).reshape(self.master.shape)
+        """One step of descent along ``gradient``, with ``GRADIENT_FRACTION`` fraction bits."""
+        # A vector is one row.
+        rows, cols = np.atleast_2d(self.master).shape
+        random = noise.element_noise(key_of(self.noise), rows, cols).reshape(self.master.shape)
         self.master, self.velocity = sgd(self.master, self.velocity, gradient, rate.rate,
-                                         rate.shift, noise.bits16(key, index))
+                                         rate.shift, random)
+
+
+def _gradient(x, exponent):
+    """A parameter's gradient from the unit ``2**exponent``."""
+    return rescale(x, exponent + GRADIENT_FRACTION, MASTER_BITS)[0]
 
 
 class Dense:
@@ -85,32 +100,37 @@ class Dense:
         self.weight = Parameter.of(
             uniform_weights(noise.key(seed, 0, tensor_id(number, Noise.WEIGHT)), fan_in, fan_out),
             tensor_id(number, Noise.WEIGHT_UPDATE))
-        self.range = None
+        #: Of every column of the quantised weights, since :meth:`quantise`.
+        self.exponent = self.mantissa = None
+        #: Of the product, since :meth:`gemm_forward`.
+        self.shift = None
 
     def quantise(self, space):
-        """Bring the weights to the device and quantise them per output channel."""
+        """Bring the normalised weights to the device and quantise them per output channel."""
         stage = space.stage.view(self.fan_in, self.fan_out)
-        store(space.device, stage, self.weight.master)
-        q, ranges = space.weights[self.number], space.weight_ranges[self.number]
-        space.device.run([program.quantise(stage, q, ranges, per_column=True, clip=WEIGHT_CLIP)])
-        self.range = load(space.device, ranges)[0]
-
-    def scale(self, params):
-        """The value of one step of the quantised weights, per output channel."""
-        return Scale.of(self.range).over(Scale.of(params.qmax)).power(-MASTER_FRACTION)
+        scaled, self.mantissa = normalise_columns(self.weight.master, space.params.bits)
+        store(space.device, stage, scaled)
+        q, exponents = space.weights[self.number], space.weight_exponents[self.number]
+        space.device.run([program.quantise(stage, q, exponents, per_column=True,
+                                           clip=WEIGHT_CLIP[space.params.bits])])
+        self.exponent = load(space.device, exponents)[0] - MASTER_FRACTION
 
     def gemm_forward(self, space, u, out):
-        """``(instruction, shift)`` of u W, safe for the norm's input."""
-        return program.gemm(space.params, u, space.weights[self.number], out, unsigned=True,
-                            limit=NORM_IN_BITS)
+        """The instruction of u W, shifted right so that it is safe for the norm's input."""
+        step, self.shift = program.gemm(space.params, u, space.weights[self.number], out,
+                                        unsigned=True, limit=_ACTIVATION_BITS)
+        return step
+
+    def product_exponent(self, unit):
+        """Of the columns of u W as :meth:`gemm_forward` leaves them, with u of ``2**unit``."""
+        return unit + self.exponent + self.shift
 
     def backward(self, space, u, unit, *, propagate):
         """From the gradient in ``space.work`` to those of weights and input.
 
-        ``unit`` is the scale of one step of the gradient with respect to the accumulators.
-        Returns the weight gradient (with ``MASTER_FRACTION`` fraction bits) and, when
-        ``propagate``, leaves the gradient with respect to u in ``space.work`` and returns the
-        scale of its step.
+        ``unit`` is the exponent of the gradient with respect to ``sum u q``. Returns the weight
+        gradient (with ``GRADIENT_FRACTION`` fraction bits) and the exponent of the gradient with
+        respect to u, which it leaves in ``space.work`` when ``propagate``.
         """
         params, device = space.params, space.device
         m = u.rows
@@ -118,7 +138,7 @@ class Dense:
         q = space.gradient.view(m, self.fan_out)
         samples, channels = space.groups(m, self.fan_out)
         steps = [program.quantise(
-            work, q, space.gradient_range.view(1, self.fan_out),
+            work, q, space.gradient_exponent.view(1, self.fan_out),
             key=space.key_of(tensor_id(self.number, Noise.GRADIENT)),
             rows=samples, cols=channels)]
         # Groups of one need no shifts.
@@ -129,21 +149,19 @@ class Dense:
         if propagate:
             step, du_shift = program.gemm(
                 params, q, space.weights[self.number], space.work.view(m, self.fan_in),
-                b_transposed=True, inner=cols, rows=rows)
+                b_transposed=True, inner=cols, rows=rows, limit=_ACTIVATION_BITS)
             steps.append(step)
         weight_gradient = space.stage.view(self.fan_in, self.fan_out)
         step, dw_shift = program.gemm(params, u, q, weight_gradient, a_transposed=True,
                                       unsigned=True, inner=rows, cols=cols)
         device.run([*steps, step])
 
-        # One step of q, with the largest exponent of its groups taken out.
-        exponent = sum(groups.count - 1 for groups in (rows, cols) if groups)
-        limit = load(device, space.gradient_range.view(1, 1))[0]
-        unit = unit.times(Scale.of(limit)).over(Scale.of(params.qmax)).power(-exponent)
-        # The loss is the mean over the batch.
-        weight_unit = unit.power(dw_shift).over(self.scale(params)).over(Scale.of(m))
-        gradient = weight_unit.apply(load(device, weight_gradient), MASTER_FRACTION)
-        return gradient, unit.power(du_shift)
+        # A step of q in the smallest of its groups, in which products are integers.
+        unit += space.exponent_of(space.gradient_exponent)
+        unit -= sum(groups.count - 1 for groups in (rows, cols) if groups)
+        gradient, finer = divide_by_mantissa(load(device, weight_gradient), self.mantissa)
+        gradient = _gradient(gradient, unit + dw_shift - self.exponent + finer)
+        return gradient, unit + du_shift
 
 
 class Hidden:
@@ -168,41 +186,42 @@ class Hidden:
         return {"mean": self.running_mean, "deviation": self.running_deviation}
 
     def forward(self, space, u, unit, *, inference=False):
-        """``(activations, unit)``: the device's tensor of u and the value of one step."""
-        params, device, number = space.params, space.device, self.dense.number
+        """``(activations, unit)``: the device's tensor of u and the exponent of a step."""
+        device, number = space.device, self.dense.number
         m, n = u.rows, self.dense.fan_out
         work, state = space.work.view(m, n), space.states[number]
         out = space.activations[number].view(m, n)
         self.dense.quantise(space)
-        step, shift = self.dense.gemm_forward(space, u, work)
-        accumulator = unit.times(self.dense.scale(params)).power(shift)
+        step = self.dense.gemm_forward(space, u, work)
+        product = self.dense.product_exponent(unit)
 
         rows = np.zeros((STATE_ROWS, n), np.int64)
         drop = MASTER_FRACTION - PARAMETER_FRACTION
         rows[StateRow.GAMMA] = saturate(round_shift(self.gamma.master, drop), 16)[0]
         rows[StateRow.BETA] = round_shift(self.beta.master, drop)
         if inference:
-            one = Scale.of(1).power(-_RUNNING_FRACTION).over(accumulator)
             statistics = self.statistics()
-            rows[StateRow.MEAN] = one.apply(statistics["mean"], NORM_FRACTION)
-            rows[StateRow.DEVIATION] = one.apply(statistics["deviation"], NORM_FRACTION)
+            for row, name in ((StateRow.MEAN, "mean"), (StateRow.DEVIATION, "deviation")):
+                value, finer = divide_by_mantissa(statistics[name], self.dense.mantissa)
+                from_running = NORM_FRACTION - product - _RUNNING_FRACTION + finer
+                rows[row] = rescale(value, from_running, WIDE_BITS)[0]
         store(device, state, rows)
         device.run([
             step,
             program.norm_forward(work, work, space.contexts[number].view(m, n), state, relu=True,
                                  inference=inference),
-            program.quantise(work, out, space.activation_ranges[number], unsigned=True,
-                             clip=ACTIVATION_CLIP),
+            program.quantise(work, out, space.activation_exponents[number], unsigned=True,
+                             clip=ACTIVATION_CLIP[space.params.bits]),
         ])
         if not inference:
-            self._follow(load(device, state), accumulator.power(-NORM_FRACTION))
-        limit = load(device, space.activation_ranges[number].view(1, 1))[0]
-        return out, Scale.of(limit).over(Scale.of(2**params.bits - 1)).power(-PARAMETER_FRACTION)
+            self._follow(load(device, state), product - NORM_FRACTION)
+        return out, space.exponent_of(space.activation_exponents[number]) - PARAMETER_FRACTION
 
     def _follow(self, state, unit):
         """Move the running statistics towards this batch's; the first batch sets them."""
-        mean = unit.apply(state[StateRow.MEAN], _RUNNING_FRACTION)
-        deviation = unit.apply(state[StateRow.DEVIATION], _RUNNING_FRACTION)
+        mean, deviation = (rescale(state[row] * self.dense.mantissa,
+                                   unit - 2 + _RUNNING_FRACTION, WIDE_BITS)[0]
+                           for row in (StateRow.MEAN, StateRow.DEVIATION))
         if self.running_mean is None:
             self.running_mean, self.running_deviation = mean, deviation
         else:
@@ -212,7 +231,10 @@ class Hidden:
                 deviation - self.running_deviation, _RUNNING_SHIFT)
 
     def backward(self, space, u, unit, rate, *, propagate):
-        """From the gradient with respect to y in ``space.work``; ``unit`` is its step."""
+        """From the gradient with respect to y in ``space.work``; ``unit`` is its exponent.
+
+        Returns the exponent of the gradient with respect to u, as :meth:`Dense.backward`.
+        """
         number = self.dense.number
         m, n = u.rows, self.dense.fan_out
         work, state = space.work.view(m, n), space.states[number]
@@ -221,15 +243,15 @@ class Hidden:
         rows = load(space.device, state)
         grad_bits, deviation_bits = (int(rows[row, 0]) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
-        # Means over the batch, as the loss is.
-        mean_unit = unit.power(grad_bits - GRADIENT_BITS)
-        gradients = [mean_unit.apply(rows[row], MASTER_FRACTION)
-                     for row in (StateRow.GRAD_GAMMA, StateRow.GRAD_BETA)]
-        accumulator_unit = unit.power(gradient_exponent(grad_bits, deviation_bits))
-        weight, unit = self.dense.backward(space, u, accumulator_unit, propagate=propagate)
+        # The device has means over the batch.
+        gamma, beta = (_gradient(m * rows[row], unit + grad_bits - GRADIENT_BITS)
+                       for row in (StateRow.GRAD_GAMMA, StateRow.GRAD_BETA))
+        # The norm's input is sum u q shifted right.
+        product_unit = unit + gradient_exponent(grad_bits, deviation_bits) - self.dense.shift
+        weight, unit = self.dense.backward(space, u, product_unit, propagate=propagate)
         self.dense.weight.update(weight, rate, space.key_of)
-        self.gamma.update(gradients[0], rate, space.key_of)
-        self.beta.update(gradients[1], rate, space.key_of)
+        self.gamma.update(gamma, rate, space.key_of)
+        self.beta.update(beta, rate, space.key_of)
         return unit
 
 
@@ -253,30 +275,25 @@ class Head:
         """The logits [m, n] with ``LOGIT_FRACTION`` fraction bits."""
         work = space.work.view(u.rows, self.dense.fan_out)
         self.dense.quantise(space)
-        step, shift = self.dense.gemm_forward(space, u, work)
-        space.device.run([step])
-        scale = unit.times(self.dense.scale(space.params)).power(shift)
-        logits = scale.apply(load(space.device, work), LOGIT_FRACTION)
-        return logits + round_shift(self.bias.master, MASTER_FRACTION - LOGIT_FRACTION)
+        space.device.run([self.dense.gemm_forward(space, u, work)])
+        logits, _ = rescale(load(space.device, work) * self.dense.mantissa,
+                            self.dense.product_exponent(unit) - 2 + LOGIT_FRACTION,
+                            _ACTIVATION_BITS)
+        bias = round_shift(self.bias.master, MASTER_FRACTION - LOGIT_FRACTION)
+        return saturate(logits + bias, _ACTIVATION_BITS)[0]
 
-    def backward(self, space, u, unit, gradient, rate):
-        """From the gradient of the logits; returns the step of the gradient with respect to y."""
-        # Fold the weights' scales in: g * range * 2**(16 - length) * 2**-10, below 2**30.
-        limits = self.dense.range
-        length = int(bit_length(limits.max()))
-        mantissa = limits >> max(length - 16, 0)
-        folded = gradient * mantissa >> 10
+    def backward(self, space, u, unit, gradient, exponent, rate):
+        """From the gradient of the logits, of unit ``2**exponent``, with u of unit ``2**unit``.
+
+        Returns the exponent of the gradient with respect to u, as :meth:`Dense.backward`.
+        """
+        bias = _gradient(gradient.sum(axis=0), exponent)
+        folded, least = fold(gradient, self.dense.exponent, self.dense.mantissa)
         store(space.device, space.work.view(*gradient.shape), folded)
-        # One step of it, apart from the activations' unit.
-        step = Scale.of(1).power(10 + max(length - 16, 0) - GRADIENT_FRACTION - MASTER_FRACTION
-                                 ).over(Scale.of(space.params.qmax))
-        bias = Scale.of(1).power(-GRADIENT_FRACTION).over(Scale.of(len(gradient))).apply(
-            gradient.sum(axis=0), MASTER_FRACTION)
-        weight, du_unit = self.dense.backward(space, u, step.times(unit), propagate=True)
+        weight, du_unit = self.dense.backward(space, u, exponent + least + unit, propagate=True)
         self.dense.weight.update(weight, rate, space.key_of)
         self.bias.update(bias, rate, space.key_of)
-        # u = y / unit.
-        return du_unit.over(unit)
+        return du_unit
 
 
 class Workspace:
@@ -295,13 +312,13 @@ class Workspace:
                          for i, n in enumerate(hidden)]
         self.states = [wide.allocate(f"the norm state of layer {i}", (STATE_ROWS, n))
                        for i, n in enumerate(hidden)]
-        self.input_range = wide.allocate("the input's range", (1, sizes[0]))
-        self.activation_ranges = [wide.allocate(f"the range of layer {i}", (1, n))
-                                  for i, n in enumerate(hidden)]
-        self.weight_ranges = [wide.allocate(f"the weight ranges of layer {i}", (1, n))
-                              for i, n in enumerate(sizes[1:])]
-        self.gradient_range = wide.allocate("the gradient's range",
-                                            *((1, n) for n in sizes[1:]))
+        self.input_exponent = wide.allocate("the input's exponent", (1, sizes[0]))
+        self.activation_exponents = [wide.allocate(f"the exponent of layer {i}", (1, n))
+                                     for i, n in enumerate(hidden)]
+        self.weight_exponents = [wide.allocate(f"the weight exponents of layer {i}", (1, n))
+                                 for i, n in enumerate(sizes[1:])]
+        self.gradient_exponent = wide.allocate("the gradient's exponent",
+                                               *((1, n) for n in sizes[1:]))
         self.input = quant.allocate("the quantised batch", (batch, sizes[0]))
         self.activations = [quant.allocate(f"the activations of layer {i}", (batch, n))
                             for i, n in enumerate(hidden)]
@@ -313,6 +330,10 @@ class Workspace:
             raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "
                                   f"{need - params.table_words} more than there are")
         self.key_of = None
+
+    def exponent_of(self, exponents):
+        """The one exponent of a tensor, from the place where there is one for every column."""
+        return int(load(self.device, exponents.view(1, 1))[0, 0])
 
     def groups(self, m, n):
         """The groups of a gradient of m samples and n channels; (None, None) without groups."""
@@ -357,15 +378,12 @@ class Mlp:
         return Workspace(device, self.sizes, batch)
 
     def _forward(self, space, x, *, inference):
-        params = space.params
         u = space.input.view(*x.shape)
         stage = space.stage.view(*x.shape)
         store(space.device, stage, x)
-        space.device.run([program.quantise(stage, u, space.input_range, unsigned=True,
-                                           clip=ACTIVATION_CLIP)])
-        limit = load(space.device, space.input_range.view(1, 1))[0]
-        unit = Scale.of(limit).over(Scale.of(2**params.bits - 1))
-        inputs = [(u, unit)]
+        space.device.run([program.quantise(stage, u, space.input_exponent, unsigned=True,
+                                           clip=ACTIVATION_CLIP[space.params.bits])])
+        inputs = [(u, space.exponent_of(space.input_exponent))]
         for layer in self.hidden:
             inputs.append(layer.forward(space, *inputs[-1], inference=inference))
         return inputs, self.head.forward(space, *inputs[-1])
@@ -374,11 +392,14 @@ class Mlp:
         """``(loss, correct)`` of a batch, before the update that it makes."""
         space.key_of = lambda tensor: noise.key(self.seed, step, tensor)
         inputs, logits = self._forward(space, x, inference=False)
-        losses, gradient, predicted = cross_entropy(logits, labels)
-        (u, unit), *earlier = reversed(inputs)
-        unit = self.head.backward(space, u, unit, gradient, rate)
-        for layer, (u, _) in zip(reversed(self.hidden), earlier, strict=True):
-            unit = layer.backward(space, u, unit, rate, propagate=layer is not self.hidden[0])
+        losses, gradient, exponent, predicted = cross_entropy(logits, labels)
+        (u, u_unit), *earlier = reversed(inputs)
+        unit = self.head.backward(space, u, u_unit, gradient, exponent, rate)
+        for layer, (u, input_unit) in zip(reversed(self.hidden), earlier, strict=True):
+            # From the gradient with respect to the layer's u to that of its y = u 2**u_unit.
+            unit = layer.backward(space, u, unit - u_unit, rate,
+                                  propagate=layer is not self.hidden[0])
+            u_unit = input_unit
         return int(losses.sum()), int((predicted == labels).sum())
 
     def predict(self, space, x):

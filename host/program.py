@@ -72,9 +72,9 @@ def gemm(params, a, b, out, *, a_transposed=False, b_transposed=False, unsigned=
         key0=tiles), shift
 
 
-def quantise(x, q, ranges, *, unsigned=False, per_column=False, clip=0, key=None, rows=None,
+def quantise(x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=None, rows=None,
              cols=None):
-    """Quantise the wide tensor ``x`` to ``q``, ranges to ``ranges``.
+    """Quantise the wide tensor ``x`` to ``q``, the exponents of its scales to ``exponents``.
 
     ``key`` (stochastic rounding) is four 16-bit words; ``rows`` and ``cols`` are the
     :class:`Groups` to fill (separable ShiftQuant).
@@ -86,7 +86,7 @@ def quantise(x, q, ranges, *, unsigned=False, per_column=False, clip=0, key=None
     key0, key1 = key_words(key) if key else (0, 0)
     return instruction(
         Opcode.QUANTISE, flags=flags, m=x.rows, n=x.cols, src0=x.base, dst0=q.base,
-        dst1=ranges.base, tab1=rows.base if rows else 0, tab2=cols.base if cols else 0,
+        dst1=exponents.base, tab1=rows.base if rows else 0, tab2=cols.base if cols else 0,
         arg=clip, key0=key0, key1=key1)
 
 

@@ -55,12 +55,12 @@ def memories(params):
 def estimate(params):
     """Resources of the accelerator: block RAMs exactly, the rest from below.
 
-    Fitted to synthesised designs: multipliers are six a column (two each in the quantiser and
-    the norms, forward and backward) but for two; logic is about 60 % of the default design's.
+    Fitted to synthesised designs: multipliers are four a column (two each in the norms, forward
+    and backward) and two more; logic is about 60 % of the default design's.
     """
     ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
-    comb = 3000 + 2500 * params.cols + params.macs * (2 * params.bits**2 + params.bits)
-    return {"comb": comb, "ff": comb // 2, "ebr": ebr, "dsp": 6 * params.cols}
+    comb = 3000 + 2000 * params.cols + params.macs * (2 * params.bits**2 + params.bits)
+    return {"comb": comb, "ff": comb // 2, "ebr": ebr, "dsp": 4 * params.cols + 2}
 
 
 def over(used, available):

@@ -59,7 +59,7 @@ class NormBackward(wiring.Component):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, ``6 m + 1120`` for each tile, and 138.
+        With four columns or more, ``6 m + 1024`` for each tile, and 138.
         """
         drain = READ_LATENCY + _Writer.STAGES
         divide, invert, length = (

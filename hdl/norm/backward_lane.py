@@ -13,29 +13,29 @@ from hdl.relu import ReluGradient
 __all__ = ["BACKWARD_CONTROL", "GATED", "GRADIENT", "PRODUCTS", "QUOTIENT_BITS", "RESULT",
            "RESULT_BITS", "TOTAL_BITS", "BackwardLane", "T"]
 
-#: Width of g: -2**25 <= g < 2**25. The model's GRADIENT_BITS and the sign.
-GRADIENT_BITS = 26
+#: Width of g: -2**19 <= g < 2**19. The model's GRADIENT_BITS and the sign.
+GRADIENT_BITS = 20
+#: Width of the mean of g * xhat.
+QUOTIENT_BITS = GRADIENT_BITS + 11
 #: Width of the sum of g * xhat over 511 rows. A mean of |xhat| is below 2**11: for a deviation
 #: s >= 2 it is at most ``2**10 (s + 1) / s + 1/2`` because s is the floor of the mean of |d|, and
-#: for s = 1, where xhat = 2**10 d exactly, it is below 2**10 * 2. So |sum| < 511 * 2**36.
-TOTAL_BITS = 25 + 11 + COUNT_BITS + 1
-#: Width of the sum divided by the count.
-QUOTIENT_BITS = 25 + 11 + 1
-#: Width of grad_gamma, which lies in [-2**26, 2**26).
+#: for s = 1, where xhat = 2**10 d exactly, it is below 2**10 * 2. So |sum| < 511 * 2**30.
+TOTAL_BITS = QUOTIENT_BITS + COUNT_BITS
+#: Width of grad_gamma, which lies in [-2**20, 2**20).
 GRAD_GAMMA_BITS = QUOTIENT_BITS - XHAT_FRACTION
-#: Width of centre - grad_beta and of g + that: |centre| <= 2**26, -2**25 <= grad_beta < 2**25.
-OFFSET_BITS = 28
+#: Width of centre - grad_beta and of g + that: |centre| <= 2**20, -2**19 <= grad_beta < 2**19.
+OFFSET_BITS = GRADIENT_BITS + 2
 #: Width of what a lane keeps of a quotient: grad_beta, grad_gamma, centre or r.
 RESULT_BITS = OFFSET_BITS
-#: Width of t: as above, and sign * grad_gamma; below 2**27 + 2**26. A bound: the largest t known
-#: stays just below 2**27.
-T_BITS = 29
+#: Width of t: as above, and sign * grad_gamma; below 2**21 + 2**20. A bound: the largest t known
+#: stays just below 2**21.
+T_BITS = OFFSET_BITS + 1
 #: Width of c: -2**15 * 2**16 / 2**15 <= c < 2**16.
 C_BITS = 17
 #: Fraction bits of gamma * r that c drops, and of t * c that dx drops at least.
 C_SHIFT, DX_SHIFT = 15, 14
-#: Width of t * c, below 3 * 2**42, without all but one of these: 3 * 2**29. So |dx| < 2**31.
-DX_BITS = 32
+#: Width of t * c, below 3 * 2**36, without all but one of these: 3 * 2**23. So |dx| < 2**24.
+DX_BITS = T_BITS + C_BITS - 1 - (DX_SHIFT - 1)
 
 # A row's way through a lane: the cycle, counted from that in which the element of dy is on the
 # read port, in which a value is in its register. The context follows dy by one cycle.
@@ -63,7 +63,7 @@ BACKWARD_CONTROL = data.StructLayout({
     "clear_sums": 1,
     #: Set the sum of signs and the offset to 0.
     "clear": 1,
-    #: Bits to shift dy to the left, for a g of 32 bits of which the top 26 are taken.
+    #: Bits to shift dy to the left, for a g of 32 bits of which the top ones are taken.
     "shift": LENGTH_BITS,
     #: Add the sign of d to their sum.
     "sign": 1,

@@ -61,7 +61,7 @@ class NormForward(wiring.Component):
     def cycles(self, m, n, *, inference=False):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, ``4 m + 718`` for each tile, or ``2 m + 338`` in inference,
+        With four columns or more, ``4 m + 694`` for each tile, or ``2 m + 330`` in inference,
         and one.
         """
         drain = READ_LATENCY + _Writer.STAGES

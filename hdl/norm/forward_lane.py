@@ -13,15 +13,15 @@ from hdl.relu import Relu
 __all__ = ["CENTRED", "CLAMPED", "FORWARD_CONTROL", "HELD_ROWS", "QUOTIENT_BITS", "TOTAL_BITS",
            "XHAT", "Affine", "ForwardLane", "Normalise", "Y"]
 
-#: Width of x with NORM_FRACTION fraction bits; the mean lies between two such numbers.
+#: Width of x with NORM_FRACTION fraction bits; the mean of a batch lies between two such numbers.
 SCALED_BITS = NORM_IN_BITS + NORM_FRACTION
-#: Width of their difference.
-CENTRED_BITS = SCALED_BITS + 1
-#: Width of sums over 511 rows: of x, |x| <= 2**31, and of |d|, whose mean is at most half the
-#: range of x, 2**31 - 32, and one for the mean's floor. Both stay below 511 * 2**31 < 2**40.
+#: Width of their difference; a mean that is given is any wide element.
+CENTRED_BITS = WIDE_BITS + 1
+#: Width of sums over 511 rows: of x, |x| <= 2**29, and of |d|, whose mean is at most half the
+#: range of x, 2**29 - 32, and one for the mean's floor. Both stay below 511 * 2**29 < 2**38.
 TOTAL_BITS = SCALED_BITS + COUNT_BITS
-#: Quotients are means, of 32 bits; deviations, below 2**31; and reciprocals.
-QUOTIENT_BITS = 32
+#: Quotients are means, of this width; deviations, below 2**29; and reciprocals.
+QUOTIENT_BITS = SCALED_BITS
 
 # A row's way through a lane: the cycle, counted from that in which its word is on the read port,
 # in which a value is in its register.

@@ -1,4 +1,4 @@
-"""The quantiser: wide tensors to ``bits`` bits, with ranges, ShiftQuant groups and rounding."""
+"""The quantiser: wide tensors to ``bits`` bits, with exponents, ShiftQuant groups and rounding."""
 
 from hdl.quantise.quantiser import Quantiser
 

@@ -1,22 +1,22 @@
 """The quantiser's datapath: one lane for every column of a word."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.memory import READ_LATENCY
 from hdl.noise import Noise
 from hdl.params import INDEX_BITS, MAX_M, MAX_N
+from hdl.quantise.exponent import EXPONENT_BITS, MAGNITUDE_BITS, sum_bits
 from hdl.quantise.groups import GROUP_INDEX_BITS
-from hdl.quantise.lane import Lane
-from hdl.quantise.scale import MAGNITUDE_BITS, Scaling, sum_bits
+from hdl.quantise.lane import Lane, reach_bits
 from hdl.unit import INSTRUCTION_LAYOUT, quant_word, wide_word
 
 __all__ = ["Columns"]
 
 
 class Columns(wiring.Component):
-    """The lanes with their noise and scalings; in lock step with :class:`Schedule`.
+    """The lanes with their noise and exponents; in lock step with :class:`Schedule`.
 
     Parameters
     ----------
@@ -27,22 +27,28 @@ class Columns(wiring.Component):
     instruction : In(INSTRUCTION_LAYOUT)
         The fields n, key0, key1.
     unsigned, stochastic : In(1)
-    searching, enter, clear : In(1)
+    searching, joining, enter, clear : In(1)
     at : In(depth + 1)
         Bit k: a step of the phase began k cycles ago.
     channel, left : In(INDEX_BITS)
         First channel of the tile, and channels from there on.
     x : In(wide_word(params))
         ``READ_LATENCY`` cycles after the step.
+    row : In(MAGNITUDE_BITS)
+        Instead of ``x`` to lane 0, while ``rows``.
+    rows : In(1)
     group : In(cols x GROUP_INDEX_BITS + 1)
-        ``Lane.GROUP_STAGE`` cycles after ``x``.
-    scaling : In(Scaling)
+        With ``x``.
+    exponent : In(signed(EXPONENT_BITS))
     load : In(cols)
-        The lanes that take ``scaling``.
+        The lanes that take ``exponent``.
     magnitude, largest : Out(cols x MAGNITUDE_BITS)
     total : Out(cols x total_bits)
-    ranges : Out(wide_word(params))
-        Range of every lane.
+    row_reach : Out(reach_bits)
+        Of lane 0.
+    farthest : Out(cols x reach_bits)
+    exponents : Out(wide_word(params))
+        Exponent of every lane.
     q : Out(quant_word(params))
         ``depth`` cycles after the step.
     """
@@ -52,66 +58,79 @@ class Columns(wiring.Component):
     def __init__(self, params):
         cols = params.cols
         self.total_bits = sum_bits(MAX_M * -(-MAX_N // cols))
-        self.lanes = [Lane(params.bits, self.total_bits) for _ in range(cols)]
+        self.lanes = [Lane(params.bits, self.total_bits, params.max_groups)
+                      for _ in range(cols)]
+        reach = reach_bits(params.bits, params.max_groups)
         self.noise = Noise(cols)
         super().__init__({
             "instruction": In(INSTRUCTION_LAYOUT),
             "unsigned": In(1), "stochastic": In(1),
-            "searching": In(1), "enter": In(1), "clear": In(1), "at": In(self.DEPTH + 1),
+            "searching": In(1), "joining": In(1), "enter": In(1), "clear": In(1),
+            "at": In(self.DEPTH + 1),
             "channel": In(INDEX_BITS), "left": In(INDEX_BITS),
             "x": In(wide_word(params)),
             "group": In(data.ArrayLayout(GROUP_INDEX_BITS + 1, cols)),
-            "scaling": In(Scaling), "load": In(cols),
+            "row": In(MAGNITUDE_BITS), "rows": In(1),
+            "exponent": In(signed(EXPONENT_BITS)), "load": In(cols),
             "magnitude": Out(data.ArrayLayout(MAGNITUDE_BITS, cols)),
             "largest": Out(data.ArrayLayout(MAGNITUDE_BITS, cols)),
             "total": Out(data.ArrayLayout(self.total_bits, cols)),
-            "ranges": Out(wide_word(params)),
+            "row_reach": Out(reach),
+            "farthest": Out(data.ArrayLayout(reach, cols)),
+            "exponents": Out(wide_word(params)),
             "q": Out(quant_word(params)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.noise = self.noise
+        m.submodules.noise = noise = self.noise
         fields = self.instruction
-        accumulate = self.at[READ_LATENCY + Lane.SEARCH_LATENCY] & self.searching
-        m.d.comb += Cat(self.noise.key).eq(Cat(fields.key0, fields.key1))
 
-        # The number of a row's first element, a stage before the lanes' counters.
-        first = Signal(range(MAX_M * MAX_N))
+        # The block of the row's first element in this tile: ``ceil(n / 8)`` further every row.
+        blocks_bits = len(self.channel) - 3
+        block = Signal(range(MAX_M * -(-MAX_N // Noise.BLOCK)))
+        blocks = Signal(blocks_bits)
+        m.d.comb += [
+            Cat(noise.key).eq(Cat(fields.key0, fields.key1)),
+            noise.block.eq(block),
+            noise.place.eq(self.channel),
+        ]
+        m.d.sync += blocks.eq(fields.n + Noise.BLOCK - 1 >> 3)
         with m.If(self.enter):
-            m.d.sync += first.eq(self.channel)
-        with m.Elif(self.at[READ_LATENCY + Lane.NOISE_STAGE - Noise.LATENCY - 1]):
-            m.d.sync += first.eq(first + fields.n)
+            m.d.sync += block.eq(self.channel >> 3)
+        with m.Elif(self.at[READ_LATENCY + Lane.NOISE_STAGE - Noise.LATENCY]):
+            m.d.sync += block.eq(block + blocks)
 
         for k, lane in enumerate(self.lanes):
             m.submodules[f"lane_{k}"] = lane
-            counter = Signal(first.shape(), name=f"counter_{k}", reset_less=True)
             active = Signal(name=f"active_{k}", reset_less=True)
-            scaling = Signal(Scaling, name=f"scaling_{k}", reset_less=True)
-            m.d.sync += [
-                counter.eq(first + k),
-                active.eq(self.left > k),
-            ]
+            exponent = Signal(signed(EXPONENT_BITS), name=f"exponent_{k}", reset_less=True)
+            m.d.sync += active.eq(self.left > k)
             with m.If(self.load[k]):
-                m.d.sync += scaling.eq(self.scaling)
+                m.d.sync += exponent.eq(self.exponent)
             m.d.comb += [
                 # Random bits and groups join the row on its way.
-                self.noise.counter[k].eq(counter),
                 lane.x.eq(self.x[k]),
                 lane.active.eq(active),
                 lane.group.eq(self.group[k]),
-                lane.noise.eq(self.noise.bits[k]),
-                lane.searching.eq(self.searching),
+                lane.noise.eq(noise.bits[k]),
                 lane.unsigned.eq(self.unsigned),
                 lane.stochastic.eq(self.stochastic),
-                lane.scaling.eq(scaling),
+                lane.exponent.eq(exponent),
                 lane.clear.eq(self.clear),
-                lane.accumulate.eq(accumulate),
+                lane.search.eq(self.at[READ_LATENCY + Lane.MAGNITUDE_LATENCY] & self.searching),
+                lane.join.eq(self.at[READ_LATENCY + Lane.REACH_LATENCY] & self.joining),
                 # What was found.
                 self.magnitude[k].eq(lane.magnitude),
                 self.largest[k].eq(lane.largest),
                 self.total[k].eq(lane.total),
-                self.ranges[k].eq(scaling.limit),
+                self.farthest[k].eq(lane.farthest),
+                self.exponents[k].eq(exponent),
                 self.q[k].eq(lane.q),
             ]
+
+        # A row's magnitude takes the way of its elements.
+        with m.If(self.rows):
+            m.d.comb += self.lanes[0].x.eq(self.row)
+        m.d.comb += self.row_reach.eq(self.lanes[0].reach)
         return m

@@ -5,7 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hdl.quantise.scale import MAGNITUDE_BITS
+from hdl.quantise.exponent import MAGNITUDE_BITS
+from hdl.quantise.lane import reach_bits
 
 __all__ = ["GROUP_INDEX_BITS", "GroupChoice", "Maximum"]
 
@@ -51,40 +52,42 @@ class Maximum(wiring.Component):
 
 
 class GroupChoice(wiring.Component):
-    """The largest ``g <= most`` with ``magnitude << g <= limit``;
+    """The largest ``g <= most`` with ``magnitude * 2**g <= top * 2**exponent``;
     ``sim.model.quantise.largest_group``.
 
-    ``group`` belongs to the inputs of ``LATENCY`` cycles before; one a clock, nothing stalls.
-    ``magnitude <= limit``, so 0 always fits, and what fits one group fits all below it.
+    The magnitude comes as its reach (:class:`~hdl.quantise.lane.Lane`), so the limits are
+    constants. ``group`` belongs to the inputs of ``LATENCY`` cycles before; one a clock, nothing
+    stalls. Group 0 always fits, and what fits one group fits all below it.
 
     Parameters
     ----------
+    bits : int
+        Width of a code.
     groups : int
         Most groups.
 
     Members
     -------
-    magnitude : In(MAGNITUDE_BITS)
-    limit : In(MAGNITUDE_BITS)
+    reach : In(reach_bits(bits, groups))
     most : In(GROUP_INDEX_BITS)
     group : Out(GROUP_INDEX_BITS)
     """
     LATENCY = 1
 
-    def __init__(self, groups):
+    def __init__(self, bits, groups):
+        self.bits = bits
         self.groups = groups
         super().__init__({
-            "magnitude": In(MAGNITUDE_BITS),
-            "limit": In(MAGNITUDE_BITS),
+            "reach": In(reach_bits(bits, groups)),
             "most": In(GROUP_INDEX_BITS),
             "group": Out(GROUP_INDEX_BITS),
         })
 
     def elaborate(self, platform):
         m = Module()
+        top = 2 ** (self.bits - 1) - 1
         m.d.sync += self.group.eq(0)
         for g in range(1, self.groups):
-            # Doubling the magnitude g times is halving the limit g times, rounded down.
-            with m.If((self.magnitude <= self.limit >> g) & (self.most >= g)):
+            with m.If((self.reach <= top << self.groups - g) & (self.most >= g)):
                 m.d.sync += self.group.eq(g)
         return m

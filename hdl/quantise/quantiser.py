@@ -8,8 +8,9 @@ from hdl.memory import ADDRESS_BITS, ReadPort, WritePort
 from hdl.params import MAX_M, MAX_N
 from hdl.protocol import QuantiseFlag
 from hdl.quantise.columns import Columns
+from hdl.quantise.exponent import ScaleExponent, sum_bits
+from hdl.quantise.lane import reach_bits
 from hdl.quantise.reduction import Reduction
-from hdl.quantise.scale import Scale, sum_bits
 from hdl.quantise.schedule import Phase, Schedule
 from hdl.quantise.table import GroupTable
 from hdl.unit import GROUP_BITS, UnitPort, quant_word, wide_word
@@ -24,9 +25,9 @@ class Quantiser(wiring.Component):
     with channel groups) and once to quantise; nothing stalls. :class:`Schedule` has the order,
     :class:`Lane` the arithmetic, :meth:`cycles` the time.
 
-    The noise of element (i, j) is that of counter ``i * n + j`` under the instruction's key. Pad
-    lanes, those from column n on, influence nothing, and what is written to them does not
-    matter. A machine with one group along both axes has no group logic and ignores ``GROUPED``.
+    Noise is that of the element's place under the instruction's key. Pad lanes, those from column
+    n on, influence nothing, and what is written to them does not matter. A machine with one group
+    along both axes has no group logic and ignores ``GROUPED``.
 
     Parameters
     ----------
@@ -48,9 +49,12 @@ class Quantiser(wiring.Component):
         groups = params.sample_groups, params.channel_groups
         self.schedule = Schedule(params.cols, *groups)
         self.columns = Columns(params)
-        self.reduction = Reduction(params.cols, self.columns.total_bits, sum_bits(MAX_M * MAX_N))
-        self.scale = Scale(params.bits, MAX_M * MAX_N)
-        self.table = GroupTable(params.cols, *groups) if params.max_groups > 1 else None
+        self.reduction = Reduction(params.cols, self.columns.total_bits, sum_bits(MAX_M * MAX_N),
+                                   reach_bits(params.bits, params.max_groups))
+        self.scale = ScaleExponent(params.bits, MAX_M * MAX_N)
+        self.table = None
+        if params.max_groups > 1:
+            self.table = GroupTable(params.bits, params.cols, *groups)
         #: Cycles from a step of a phase to the last write it causes.
         self.depth = max(Columns.DEPTH, self.table.depth if self.table else 0)
         super().__init__({
@@ -108,7 +112,8 @@ class Quantiser(wiring.Component):
         # Read rows.
         source = Signal(ADDRESS_BITS)
         m.d.comb += [
-            self.wide_r.en.eq(schedule.step & (schedule.searching | schedule.rounding)),
+            self.wide_r.en.eq(schedule.step & (schedule.searching | schedule.joining
+                                                 | schedule.rounding)),
             self.wide_r.addr.eq(source),
             columns.x.eq(self.wide_r.data),
         ]
@@ -123,12 +128,13 @@ class Quantiser(wiring.Component):
             columns.unsigned.eq(is_unsigned),
             columns.stochastic.eq((fields.flags & int(QuantiseFlag.STOCHASTIC)).any()),
             columns.searching.eq(schedule.searching),
+            columns.joining.eq(schedule.joining),
             columns.enter.eq(enter),
             columns.clear.eq(schedule.clear),
             columns.at.eq(at),
             columns.channel.eq(schedule.channel),
             columns.left.eq(schedule.left),
-            columns.scaling.eq(scale.scaling),
+            columns.exponent.eq(scale.exponent),
             columns.load.eq(schedule.load),
         ]
 
@@ -145,6 +151,7 @@ class Quantiser(wiring.Component):
             reduction.step.eq(schedule.step),
             reduction.lane_largest.eq(columns.largest),
             reduction.lane_total.eq(columns.total),
+            reduction.lane_farthest.eq(columns.farthest),
             scale.start.eq(schedule.scale),
             scale.largest.eq(reduction.largest),
             scale.total.eq(reduction.total),
@@ -166,26 +173,28 @@ class Quantiser(wiring.Component):
                 table.channel.eq(schedule.channel),
                 table.left.eq(schedule.left),
                 table.magnitude.eq(columns.magnitude),
-                table.picked.eq(reduction.picked),
-                table.limit.eq(scale.scaling.limit),
+                table.row_reach.eq(columns.row_reach),
+                table.column_reach.eq(reduction.farthest),
+                columns.row.eq(table.row),
+                columns.rows.eq(table.rows),
                 columns.group.eq(table.group),
             ]
             wiring.connect(m, wiring.flipped(self.group_r), table.group_r)
             wiring.connect(m, wiring.flipped(self.group_w), table.group_w)
 
-        # Write ranges and codes, both in order.
-        range_target, target = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        # Write exponents and codes, both in order.
+        exponent_target, target = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         m.d.comb += [
-            self.wide_w.en.eq(schedule.write_range),
-            self.wide_w.addr.eq(range_target),
-            self.wide_w.data.eq(columns.ranges),
+            self.wide_w.en.eq(schedule.write_exponents),
+            self.wide_w.addr.eq(exponent_target),
+            self.wide_w.data.eq(columns.exponents),
             self.quant_w.en.eq(at[Columns.DEPTH] & schedule.rounding),
             self.quant_w.addr.eq(target),
             self.quant_w.data.eq(columns.q),
         ]
         with m.If(control.start):
-            m.d.sync += [range_target.eq(fields.dst1), target.eq(fields.dst0)]
+            m.d.sync += [exponent_target.eq(fields.dst1), target.eq(fields.dst0)]
         with m.Else():
-            m.d.sync += [range_target.eq(range_target + self.wide_w.en),
+            m.d.sync += [exponent_target.eq(exponent_target + self.wide_w.en),
                          target.eq(target + self.quant_w.en)]
         return m

@@ -31,12 +31,12 @@ class Schedule(wiring.Component):
     """Phases of ``QUANTISE``, one after the other, each drained before the next begins.
 
     Of a tensor: ``SCAN`` of every tile, ``REDUCE``, scale; with groups ``ROWS``; then for every
-    tile, with groups, ``COLUMNS`` (if there are channel groups) and ``CHOOSE``; write the range;
-    ``ROUND``. Per column, for every tile: ``SCAN``; for every lane a step of ``REDUCE``, scale;
-    write the range, ``ROUND``.
+    tile, with groups, ``COLUMNS`` (if there are channel groups) and ``CHOOSE``; write the
+    exponents; ``ROUND``. Per column, for every tile: ``SCAN``; for every lane a step of
+    ``REDUCE``, scale; write the exponents, ``ROUND``.
 
     A phase of ``s`` steps takes ``s + 1`` cycles and then one until ``drained``; a scaling one
-    and then until ``scaled``; a range one.
+    and then until ``scaled``; the exponents one.
 
     Parameters
     ----------
@@ -51,11 +51,12 @@ class Schedule(wiring.Component):
     instruction : In(INSTRUCTION_LAYOUT)
         The fields m, n, src0, dst1.
     drained, scaled : In(1)
-        All steps have left the datapath; the scaling is there.
+        All steps have left the datapath; the exponent is there.
     phase : Out(Phase)
         Steady while steps are inside the datapath.
-    searching, rounding : Out(1)
-        The phase searches, or quantises, the rows of a tile.
+    searching, joining, rounding : Out(1)
+        The phase searches the rows of a tile, searches them once more with their groups, or
+        quantises them.
     enter : Out(1)
         The cycle before the first step of a phase.
     step : Out(1)
@@ -64,10 +65,10 @@ class Schedule(wiring.Component):
     restart : Out(1)
         With ``enter``: steps that take a lane begin with lane 0.
     scale : Out(1)
-        Begin to scale what was found.
+        Begin to find the exponent of what was found.
     load : Out(cols)
-        The lanes that take the scaling.
-    write_range : Out(1)
+        The lanes that take the exponent.
+    write_exponents : Out(1)
     done : Out(1)
     source : Out(ADDRESS_BITS)
         Address of the tile's first row.
@@ -82,10 +83,10 @@ class Schedule(wiring.Component):
             "start": In(1), "per_column": In(1), "grouped": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
             "drained": In(1), "scaled": In(1),
-            "phase": Out(Phase), "searching": Out(1), "rounding": Out(1),
+            "phase": Out(Phase), "searching": Out(1), "joining": Out(1), "rounding": Out(1),
             "enter": Out(1), "step": Out(1), "clear": Out(1),
             "restart": Out(1), "scale": Out(1), "load": Out(cols),
-            "write_range": Out(1), "done": Out(1),
+            "write_exponents": Out(1), "done": Out(1),
             "source": Out(ADDRESS_BITS), "channel": Out(INDEX_BITS), "left": Out(INDEX_BITS),
         })
 
@@ -98,7 +99,8 @@ class Schedule(wiring.Component):
         m.d.comb += [
             rows.eq(fields.m),
             last.eq(self.left <= self.cols),
-            self.searching.eq((self.phase == Phase.SCAN) | (self.phase == Phase.COLUMNS)),
+            self.searching.eq(self.phase == Phase.SCAN),
+            self.joining.eq(self.phase == Phase.COLUMNS),
             self.rounding.eq(self.phase == Phase.ROUND),
         ]
 
@@ -115,7 +117,7 @@ class Schedule(wiring.Component):
             m.next = "ENTER"
 
         def begin_rounding():
-            m.next = "RANGE"
+            m.next = "EXPONENTS"
             if self.groups:
                 with m.If(self.grouped):
                     go(Phase.COLUMNS if self.channel_groups > 1 else Phase.CHOOSE)
@@ -155,7 +157,7 @@ class Schedule(wiring.Component):
                 with m.Case(Phase.COLUMNS):
                     go(Phase.CHOOSE)
                 with m.Case(Phase.CHOOSE):
-                    m.next = "RANGE"
+                    m.next = "EXPONENTS"
                 with m.Case(Phase.ROUND):
                     with m.If(last):
                         m.d.comb += self.done.eq(1)
@@ -171,7 +173,7 @@ class Schedule(wiring.Component):
                 m.d.comb += self.scale.eq(1)
                 m.next = "SCALING"
             with m.State("SCALING"), m.If(self.scaled):
-                m.next = "RANGE"
+                m.next = "EXPONENTS"
                 m.d.comb += self.load.eq(-1)
                 with m.If(self.per_column):
                     m.d.comb += self.load.eq(1 << lane)
@@ -185,7 +187,7 @@ class Schedule(wiring.Component):
                     if self.groups:
                         with m.If(self.grouped):
                             go(Phase.ROWS)
-            with m.State("RANGE"):
-                m.d.comb += self.write_range.eq(1)
+            with m.State("EXPONENTS"):
+                m.d.comb += self.write_exponents.eq(1)
                 go(Phase.ROUND)
         return m

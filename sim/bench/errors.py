@@ -245,13 +245,14 @@ def errors_programs(params, seed, most=0):
     recording.begin("a program that fails in its middle")
     x = recording.rng.integers(-100, 100, (4, params.cols))
     source = recording.stored(Space.WIDE, x)
-    q, ranges = recording.place(Space.QUANT, *x.shape), recording.place(Space.WIDE, 1, x.shape[1])
-    requests.refused(program.quantise(source, q, ranges), instruction(0),
-                     program.quantise(source, q, ranges, unsigned=True))
-    recording.read(q, ranges)
-    requests.refused(program.quantise(source, q, ranges, unsigned=True),
+    q = recording.place(Space.QUANT, *x.shape)
+    exponents = recording.place(Space.WIDE, 1, x.shape[1])
+    requests.refused(program.quantise(source, q, exponents), instruction(0),
+                     program.quantise(source, q, exponents, unsigned=True))
+    recording.read(q, exponents)
+    requests.refused(program.quantise(source, q, exponents, unsigned=True),
                      instruction(Opcode.QUANTISE, m=4, n=1, src0=0xFFFF))
-    recording.read(q, ranges)
+    recording.read(q, exponents)
     recording.begin("the limits of what is lawful")
     for fields in ({"shift": MAX_SHIFT}, {"key0": params.stream_words},
                    {"arg": 0xFF}, {"key0": 0xABCD0001, "key1": 0xFFFFFFFF}):
@@ -259,9 +260,9 @@ def errors_programs(params, seed, most=0):
             "m": 1, "k": 1, "n": 1, "key0": 1, "dst0": source.base, **fields})) == Status.OK
         recording.device.read(Space.WIDE, source.base, 1)
     recording.store(source, x)
-    steps = [program.quantise(source, q, ranges)] * (MAX_BODY // INSTRUCTION_BYTES)
+    steps = [program.quantise(source, q, exponents)] * (MAX_BODY // INSTRUCTION_BYTES)
     assert requests.run(*steps) == Status.OK
-    recording.read(q, ranges)
+    recording.read(q, exponents)
     return recording.session("errors_programs")
 
 

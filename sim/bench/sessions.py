@@ -203,7 +203,7 @@ def _values(rng, m, n):
 
 
 def _quantise(recording, x, *, flags=0, clip=0):
-    """One tensor quantised; its codes, ranges and groups."""
+    """One tensor quantised; its codes, exponents and groups."""
     params, rng = recording.params, recording.rng
     m, n = x.shape
     key = [int(word) for word in rng.integers(0, 1 << 16, 4)]
@@ -285,6 +285,9 @@ def quantise_extremes(params, seed, most=10):
 
 # Norms.
 
+#: The first norm input that is clamped.
+_EDGE = 1 << NORM_IN_BITS - 1
+
 
 def _state(rng, n):
     """A state tensor with random gamma and beta, junk in what the device writes."""
@@ -304,7 +307,7 @@ def _inputs(rng, m, n):
     x = rng.normal(0, 1, (m, n)) * width + rng.normal(0, 1, n) * width * rng.integers(0, 4, n)
     outliers = rng.random((m, n)) < 0.02
     x[outliers] *= 100
-    x[:, rng.random(n) < 0.1] = float(rng.integers(-2**25, 2**25))
+    x[:, rng.random(n) < 0.1] = float(rng.integers(-_EDGE, _EDGE))
     return np.clip(np.floor(x), -2**31, 2**31 - 1).astype(np.int64)
 
 
@@ -364,11 +367,11 @@ def norm_extremes(params, seed, most=10):
     outlier[rng.integers(70)] = rng.choice([-1, 1]) << NORM_IN_BITS - 2
     tensors = {
         "one sample": _inputs(rng, 1, n),
-        "constant channels": np.broadcast_to(rng.integers(-2**25, 2**25, n), (3, n)),
+        "constant channels": np.broadcast_to(rng.integers(-_EDGE, _EDGE, n), (3, n)),
         "a deviation of one": rng.integers(0, 2, (4, n)) + (1 << 20),
-        "inputs beyond the range": rng.choice([-2**31, 2**31 - 1, 2**25, 2**25 - 1, -2**25 - 1],
+        "inputs beyond the range": rng.choice([-2**31, 2**31 - 1, _EDGE, _EDGE - 1, -_EDGE - 1],
                                               (3, n)),
-        "the ends of the range": rng.choice([-2**25, 2**25 - 1], (3, n)),
+        "the ends of the range": rng.choice([-_EDGE, _EDGE - 1], (3, n)),
         "an outlier": outlier,
     }
     gradients = [lambda m, n: np.zeros((m, n), np.int64),

@@ -5,11 +5,9 @@ from math import isqrt
 import numpy as np
 
 from sim.model.noise import bits16
+from sim.model.update import MASTER_FRACTION
 
-__all__ = ["MASTER_FRACTION", "uniform_weights"]
-
-#: Fraction bits of a master weight (int32), and of gamma's, beta's and the bias's masters.
-MASTER_FRACTION = 24
+__all__ = ["uniform_weights"]
 
 
 def uniform_weights(words, fan_in, fan_out):
@@ -19,7 +17,7 @@ def uniform_weights(words, fan_in, fan_out):
     ``a = floor(2**MASTER_FRACTION sqrt(3 / fan_in))``.
 
     >>> w = uniform_weights((1, 2, 3, 4), 64, 10)
-    >>> w.shape, bool(abs(w).max() < 2**24 * (3 / 64) ** 0.5)
+    >>> w.shape, bool(abs(w).max() < 2**20 * (3 / 64) ** 0.5)
     ((64, 10), True)
     """
     bound = isqrt((3 << 2 * MASTER_FRACTION) // fan_in)

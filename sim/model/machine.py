@@ -33,7 +33,7 @@ from hdl.protocol import (
     word_bytes,
 )
 from sim.model.gemm import gemm
-from sim.model.noise import bits16
+from sim.model.noise import element_noise
 from sim.model.norm import Context, l1_backward, l1_forward
 from sim.model.quantise import quantise
 
@@ -210,7 +210,7 @@ class Machine:
         for offset in range(0, len(body), INSTRUCTION_BYTES):
             fields = unpack_instruction(body[offset:offset + INSTRUCTION_BYTES])
             try:
-                unit = self._execute(fields)
+                unit = self.execute(fields)
             except RunError as error:
                 status = error.status
                 unit = Unit(fields["op"]) if status == Status.ADDRESS else Unit.NONE
@@ -219,7 +219,8 @@ class Machine:
             done += 1
         return status, bytes([done, unit]) + (0).to_bytes(4, "little")
 
-    def _execute(self, fields):
+    def execute(self, fields):
+        """Execute one unpacked instruction; the unit that ran, or a :class:`RunError`."""
         check(self.params, fields)
         op = Opcode(fields["op"])
         {Opcode.GEMM: self._gemm, Opcode.QUANTISE: self._quantise, Opcode.SORT: self._sort,
@@ -260,7 +261,7 @@ class Machine:
         noise = groups = None
         if flags & QuantiseFlag.STOCHASTIC:
             key = [f[name] >> shift & 0xFFFF for name in ("key0", "key1") for shift in (0, 16)]
-            noise = bits16(key, np.arange(m * n).reshape(m, n))
+            noise = element_noise(key, m, n)
         if flags & QuantiseFlag.GROUPED:
             groups = (self.params.sample_groups, self.params.channel_groups)
             self.group.check(f["tab1"], m)
@@ -269,7 +270,7 @@ class Machine:
         result = quantise(x, bits=bits, signed=signed, clip=f["arg"], noise=noise, groups=groups,
                           per_column=bool(flags & QuantiseFlag.PER_COLUMN))
         self.quant.put(f["dst0"], result.q if signed else result.q - (1 << (bits - 1)))
-        self.wide.put(f["dst1"], result.range[None])
+        self.wide.put(f["dst1"], result.exponent[None])
         if groups:
             self.group.array[f["tab1"]:f["tab1"] + m, 0] = result.rows
             self.group.array[f["tab2"]:f["tab2"] + n, 0] = result.cols

@@ -1,10 +1,11 @@
 """Random bits: the counter-based hash ``arx16`` and all that is drawn from it.
 
-Every random bit is a pure function of (seed, optimiser step, tensor, logical row-major element
-index). The hash is eight add-rotate-xor rounds on a 32-bit counter under a 64-bit key, the round
-of Speck32 (Beaulieu et al. 2013) with a simpler key schedule: round ``r`` uses key word
-``r mod 4`` plus ``0x9e37 * (r div 4)``. It is for rounding, not for secrecy. Six rounds leave
-neighbouring counters uncorrelated over 2**15 counters; eight leave a margin.
+Every random bit is a pure function of (seed, optimiser step, tensor, place of the element). One
+hash serves eight neighbours of a row (:func:`element_noise`). The hash is eight add-rotate-xor
+rounds on a 32-bit counter under a 64-bit key, the round of Speck32 (Beaulieu et al. 2013) with a
+simpler key schedule: round ``r`` uses key word ``r mod 4`` plus ``0x9e37 * (r div 4)``. It is for
+rounding, not for secrecy. Six rounds leave neighbouring counters uncorrelated over 2**15
+counters; eight leave a margin.
 
 Test vectors:
 
@@ -12,11 +13,16 @@ Test vectors:
 ['0xa1a7', '0xa6e2', '0x5deb', '0x53d3']
 >>> [hex(word) for word in key(0, 0, 0)]
 ['0x327c', '0x48c4', '0xf6d8', '0x2c1f']
+>>> [hex(v) for v in element_noise((0x0123, 0x4567, 0x89AB, 0xCDEF), 2, 9)[:, :3].ravel()]
+['0x33fb', '0x925c', '0x7098', '0xfbc5', '0xa62e', '0x4013']
 """
+
+from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["ROUNDS", "ROUND_CONSTANT", "bits16", "key", "key_words", "permutation"]
+__all__ = ["ROUNDS", "ROUND_CONSTANT", "bits16", "element_noise", "hash32", "key",
+           "key_words", "permutation"]
 
 ROUNDS = 8
 ROUND_CONSTANT = 0x9E37
@@ -25,23 +31,69 @@ ROUND_CONSTANT = 0x9E37
 _ROOT = (0x08D3, 0x85A3, 0x6A88, 0x243F)
 
 
-def bits16(words, index):
-    """16 random bits for each 32-bit counter in ``index`` under the key ``words`` (4 x 16 bits).
+#: Neighbours in a row that share one hash.
+BLOCK = 8
+#: ``x**16`` modulo the polynomial ``x**16 + x**5 + x**3 + x**2 + 1`` of GF(2**16).
+_POLYNOMIAL = 0x2D
+
+
+def hash32(words, index):
+    """Two 16-bit words ``(x, y)`` for each 32-bit counter in ``index`` under the key ``words``.
 
     A round maps ``(x, y)`` to ``x' = (rotl(x, 9) + y) ^ k``, ``y' = rotl(y, 2) ^ x'`` in 16
-    bits; it starts from the counter's halves, ``x`` the high one, and ends with ``x``.
+    bits; it starts from the counter's halves, ``x`` the high one. Under one key it permutes the
+    counters, so over all of them every pair ``(x, y)`` comes exactly once.
     """
     index = np.asarray(index, np.int64)
-    x, y = index >> 16 & 0xFFFF, index & 0xFFFF
+    x, y = (index >> 16).astype(np.uint16), index.astype(np.uint16)
     for r in range(ROUNDS):
-        k = (words[r % 4] + r // 4 * ROUND_CONSTANT) & 0xFFFF
-        x = ((((x << 9) | (x >> 7)) & 0xFFFF) + y & 0xFFFF) ^ k
-        y = (((y << 2) | (y >> 14)) & 0xFFFF) ^ x
-    return x
+        k = np.uint16((words[r % 4] + r // 4 * ROUND_CONSTANT) & 0xFFFF)
+        # 16-bit words wrap around by themselves.
+        x = ((x << 9 | x >> 7) + y) ^ k
+        y = (y << 2 | y >> 14) ^ x
+    return x, y
+
+
+def bits16(words, index):
+    """16 random bits for each 32-bit counter: ``x`` of :func:`hash32`."""
+    return hash32(words, index)[0].astype(np.int64)
+
+
+def element_noise(words, rows, cols):
+    """[rows, cols] of 16 random bits for the elements of a tensor.
+
+    Element (i, j) is place ``p = j mod 8`` of block ``i ceil(cols / 8) + j // 8``. With
+    ``(x, y)`` the hash of the block's number, its bits are ``y + p x`` in GF(2**16), where p
+    stands for the polynomial of its three bits. For uniform ``(x, y)`` the eight are uniform and
+    pairwise independent (the construction of Carter and Wegman, 1979).
+    """
+    blocks = -(-cols // BLOCK)
+    x, y = hash32(words, np.arange(rows * blocks).reshape(rows, blocks))
+    noise = np.empty((rows, blocks, BLOCK), np.uint16)
+    noise[..., 0] = y
+    for bit in range(3):
+        half = 1 << bit
+        noise[..., half:2 * half] = noise[..., :half] ^ x[..., None]
+        x = x << 1 ^ (x >> 15) * np.uint16(_POLYNOMIAL)
+    return noise.reshape(rows, blocks * BLOCK)[:, :cols].astype(np.int64)
 
 
 def _absorb(words, number):
-    return tuple(int(word) for word in bits16(words, 4 * number + np.arange(4)))
+    """:func:`bits16` of four counters, in plain integers, which is faster for so few."""
+    absorbed = []
+    for counter in range(4 * number, 4 * number + 4):
+        x, y = counter >> 16 & 0xFFFF, counter & 0xFFFF
+        for r in range(ROUNDS):
+            x = ((x << 9 | x >> 7) + y & 0xFFFF) ^ (words[r % 4] + r // 4 * ROUND_CONSTANT
+                                                    & 0xFFFF)
+            y = (y << 2 & 0xFFFF | y >> 14) ^ x
+        absorbed.append(x)
+    return tuple(absorbed)
+
+
+@lru_cache(maxsize=64)
+def _step_key(seed, step):
+    return _absorb(_absorb(_absorb(_ROOT, seed >> 16), seed & 0xFFFF), step)
 
 
 def key(seed, step, tensor):
@@ -50,8 +102,7 @@ def key(seed, step, tensor):
     ``seed`` is below 2**32, ``step`` and ``tensor`` below 2**30. Each number in turn is a
     counter under the key so far.
     """
-    words = _absorb(_absorb(_ROOT, seed >> 16), seed & 0xFFFF)
-    return _absorb(_absorb(words, step), tensor)
+    return _absorb(_step_key(seed, step), tensor)
 
 
 def key_words(words):

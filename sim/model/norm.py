@@ -1,4 +1,4 @@
-"""L1 normalisation per channel over the batch, forward and backward, in integers.
+"""L1 normalisation over the batch or over channels, forward and backward, in integers.
 
 With ``mu = mean(x)``, ``d = x - mu``, ``s = mean|d|``: ``y = gamma * d / s + beta``. For Gaussian
 data the standard deviation is 1.2533 s, which gamma absorbs. No square and no square root, one
@@ -23,11 +23,14 @@ __all__ = [
     "gradient_exponent",
     "l1_backward",
     "l1_forward",
+    "layer_backward",
+    "layer_forward",
+    "normalise",
     "reciprocal",
 ]
 
 #: The largest output gradient is brought to this many bits.
-GRADIENT_BITS = 25
+GRADIENT_BITS = 19
 
 
 @dataclass(frozen=True)
@@ -77,21 +80,17 @@ def reciprocal(s):
     return np.where(s > 0, floor_divide(np.int64(1) << 31, np.maximum(mantissa, 1)), 0), length
 
 
-def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
-    """``(y, context, mean, deviation, clamped)`` for ``x`` [m, n], ``gamma`` and ``beta`` [n].
+def normalise(x, mean=None, deviation=None):
+    """``(xhat, sign, mean, deviation, clamped)`` of ``x`` [m, n] along its first axis.
 
-    ``x`` is clamped to ``NORM_IN_BITS`` bits, F = NORM_FRACTION. In training
-    ``mean = floor(2**F sum x / m)``, ``d = 2**F x - mean``, ``deviation = floor(sum|d| / m)``;
-    in inference both are given. With r and length of :func:`reciprocal`,
-    ``xhat = round_shift(d r, 15 + length - XHAT_FRACTION)`` clamped to 16 bits, and
-    ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` clamped to a wide element.
+    ``x`` is clamped to ``NORM_IN_BITS`` bits, F = NORM_FRACTION. Unless given,
+    ``mean = floor(2**F sum x / m)`` and, with ``d = 2**F x - mean``,
+    ``deviation = floor(sum|d| / m)``; m < 2**17. With r and length of :func:`reciprocal`,
+    ``xhat = round_shift(d r, 15 + length - XHAT_FRACTION)`` clamped to 16 bits; ``sign`` is d's.
 
-    ``clamped`` counts elements clamped in x, xhat and y.
-
-    >>> y, context, mean, deviation, _ = l1_forward(
-    ...     np.array([[0], [4], [8]]), np.array([4096]), np.array([0]), apply_relu=False)
-    >>> y.tolist(), mean.tolist(), deviation.tolist()
-    ([[-6168], [0], [6168]], [256], [170])
+    Error against ``(x - mean) / deviation`` of real numbers, with deviation s in units of x:
+    below ``2**-11 + |xhat| (2**-14 + 2**-5 / s) + 2**-6 / s``: half a unit of xhat, the
+    reciprocal's two roundings, and mean and deviation being floors of ``2**-6``.
     """
     x, clamped_x = saturate(x, NORM_IN_BITS)
     scaled = x << NORM_FRACTION
@@ -102,24 +101,40 @@ def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
         deviation = floor_divide(np.abs(d).sum(axis=0), x.shape[0])
     r, length = reciprocal(deviation)
     xhat, clamped_xhat = saturate(round_shift(d * r, 15 + length - XHAT_FRACTION), 16)
+    return xhat, np.sign(d), mean, deviation, clamped_x + clamped_xhat
+
+
+def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
+    """``(y, context, mean, deviation, clamped)`` for ``x`` [m, n], ``gamma`` and ``beta`` [n].
+
+    With xhat of :func:`normalise`: ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` clamped
+    to a wide element. In inference mean and deviation are given.
+
+    ``clamped`` counts elements clamped in x, xhat and y.
+
+    >>> y, context, mean, deviation, _ = l1_forward(
+    ...     np.array([[0], [4], [8]]), np.array([4096]), np.array([0]), apply_relu=False)
+    >>> y.tolist(), mean.tolist(), deviation.tolist()
+    ([[-6168], [0], [6168]], [256], [170])
+    """
+    xhat, sign, mean, deviation, clamped = normalise(x, mean, deviation)
     y, clamped_y = saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
     mask = np.ones(x.shape, bool)
     if apply_relu:
         y, mask = relu(y)
-    context = Context(xhat, np.sign(d), mask)
-    return y, context, mean, deviation, clamped_x + clamped_xhat + clamped_y
+    return y, Context(xhat, sign, mask), mean, deviation, clamped + clamped_y
 
 
 def l1_backward(dy, context, gamma, deviation):
     """``(dx, grad_beta, grad_gamma, grad_bits, deviation_bits)`` for ``dy`` [m, n].
 
     ``dy`` passes the rectifier's mask; ``grad_bits = e`` is the bit length of its largest
-    magnitude, and ``g = floor(dy 2**(25 - e))``. Then, all divisions floors,
+    magnitude, and ``g = floor(dy 2**(19 - e))``. Then, all divisions floors,
     ``grad_beta = sum g / m``, ``grad_gamma = (sum g xhat / m) / 2**XHAT_FRACTION``,
     ``t = g - grad_beta + (sum sign) grad_gamma / m - sign grad_gamma``.
     With r and length of :func:`reciprocal` and ``deviation_bits`` the smallest length of a
     non-zero deviation: ``c = floor(gamma r / 2**15)``,
-    ``dx = round_shift(t c, 14 + length - deviation_bits)``, |dx| < 2**31.
+    ``dx = round_shift(t c, 14 + length - deviation_bits)``, |dx| <= 2**23.
 
     See :func:`gradient_exponent` for the scale of dx.
     """
@@ -146,6 +161,49 @@ def gradient_exponent(grad_bits, deviation_bits):
     ``r = 2**(15 + length) / s``, with gamma and s in their fixed-point units.
 
     >>> gradient_exponent(10, 8)
-    -15
+    -9
     """
     return (grad_bits - GRADIENT_BITS) + 14 - deviation_bits + NORM_FRACTION - PARAMETER_FRACTION
+
+
+def layer_forward(x, gamma, beta):
+    """``(y, context, deviation [m])``: every row of ``x`` [m, n] normalised over its n columns.
+
+    The layer-norm kind: xhat of :func:`normalise` along rows, then
+    ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` with a gamma and beta per column.
+
+    >>> y, _, deviation = layer_forward(np.array([[0, 4, 8]]), np.full(3, 4096), np.zeros(3, int))
+    >>> y.tolist(), deviation.tolist()
+    ([[-6168, 0, 6168]], [170])
+    """
+    xhat, sign, _, deviation, _ = normalise(np.asarray(x, np.int64).T)
+    xhat, sign = xhat.T, sign.T
+    y, _ = saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
+    return y, Context(xhat, sign, np.ones(xhat.shape, bool)), deviation
+
+
+def layer_backward(dy, context, gamma, deviation):
+    """``(dx, grad_beta, grad_gamma, grad_bits, deviation_bits)`` for ``dy`` [m, n].
+
+    With g and e of :func:`l1_backward`: ``p = round_shift(gamma g, PARAMETER_FRACTION)``, and for
+    every row, all divisions floors, ``a = sum p / n``, ``b = (sum p xhat / n) / 2**XHAT_FRACTION``,
+    ``t = p - a + (sum sign) b / n - sign b``. With r and length of :func:`reciprocal` of the row's
+    deviation: ``dx = round_shift(t r, 17 + length - deviation_bits)``, |dx| <= 2**23 and
+    ``dx * 2**(e + 1 - deviation_bits)`` in units of dy per unit of ``2**PARAMETER_FRACTION`` x.
+    ``grad_beta = sum g`` and ``grad_gamma = sum g xhat`` over the rows are exact.
+    """
+    dy = np.asarray(dy, np.int64)
+    n = dy.shape[1]
+    grad_bits = int(bit_length(np.abs(dy).max()))
+    g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (
+        dy >> (grad_bits - GRADIENT_BITS))
+    p = round_shift(gamma * g, PARAMETER_FRACTION)
+    a = floor_divide(p.sum(axis=1), n)[:, None]
+    b = (floor_divide((p * context.xhat).sum(axis=1), n) >> XHAT_FRACTION)[:, None]
+    centre = floor_divide(context.sign.sum(axis=1)[:, None] * b, n)
+    t = p - a + centre - context.sign * b
+    r, length = reciprocal(deviation)
+    deviation_bits = int(length[length > 0].min(initial=64)) % 64
+    shift = 17 + np.maximum(length - deviation_bits, 0)
+    dx = round_shift(t * r[:, None], shift[:, None])
+    return dx, g.sum(axis=0), (g * context.xhat).sum(axis=0), grad_bits, deviation_bits

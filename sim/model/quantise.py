@@ -1,155 +1,251 @@
-"""The quantiser: ranges, ShiftQuant groups and rounding.
+"""The quantiser: power-of-two scales, ShiftQuant groups and rounding.
 
 ShiftQuant is our reconstruction of the method of arXiv 2411.10948 from its abstract and reviews;
-the separable groups (one per sample and one per channel, exponents add) are ours.
+the separable groups (one per sample and one per channel, exponents add) are ours, and so is the
+power-of-two scale: where groups lie a power of two apart, a real-valued one buys little
+(docs/numerics.md). A column of weights, whose error counts for more, is normalised first, so that
+its scale is a multiple of a quarter of a power of two.
 
-All functions take wide tensors ``x`` of shape [m, n]. Magnitudes are clamped to ``2**31 - 1``, so
-``-2**31`` counts as ``-(2**31 - 1)``.
+All functions take wide tensors ``x`` of shape [m, n], integers of ``WIDE_BITS`` bits.
+A column's or tensor's exponent counts from the unit of ``x``.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from sim.model.add import add_gradients
 from sim.model.rounding import bit_length, floor_divide
 
-__all__ = ["Quantised", "channel_groups", "column_range", "largest_group", "quantise",
-           "quantise_gradient", "reciprocal", "sample_groups", "tensor_range"]
+__all__ = ["ACTIVATION_CLIP", "INVERSE", "WEIGHT_CLIP", "Quantised", "channel_groups",
+           "divide_by_mantissa", "fold", "largest_group", "least_exponent", "normalise_columns",
+           "quantise", "quantise_gradient", "quantise_weights", "round_code", "sample_groups",
+           "scale_exponent"]
 
-_LIMIT = 2**31 - 1
+#: Largest range of an activation, in quarters of the mean magnitude, by bits: where a trained
+#: network's loss suffers least (docs/numerics.md).
+ACTIVATION_CLIP = {2: 24, 3: 32, 4: 40, 5: 48, 6: 56, 7: 64, 8: 80}
+#: The same for weights.
+WEIGHT_CLIP = {2: 6, 3: 10, 4: 14, 5: 17, 6: 24, 7: 30, 8: 36}
+
+#: How far below the maximum a clip may be, in bits.
+_DEEPEST = 7
+
+#: ``floor(2**18 / m)`` for the mantissas m = 4..7 of a column's scale.
+INVERSE = np.array([0, 0, 0, 0, *((1 << 18) // m for m in range(4, 8))])
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """A quantised tensor.
+    """A quantised tensor: the value of an element is ``q * 2**(exponent - rows - cols)``.
 
     ``q`` [m, n]: unsigned tensors hold u in ``0 .. 2**b-1``, signed ones q in ``-B .. B``.
-    ``range`` [n]: the magnitude that the largest code stands for, per column (all equal unless
-    quantised per column). ``rows`` [m] and ``cols`` [n]: groups, or None.
-    The value of an element is about ``q * 2**-(rows + cols) * range / Q``.
+    ``exponent`` [n]: of the scale, per column (all equal unless quantised per column).
+    ``rows`` [m] and ``cols`` [n]: groups, or None.
     """
     q: np.ndarray
-    range: np.ndarray
+    exponent: np.ndarray
     rows: np.ndarray | None = None
     cols: np.ndarray | None = None
 
 
 def _magnitude(x):
-    return np.minimum(np.abs(np.asarray(x, np.int64)), _LIMIT)
+    return np.abs(np.asarray(x, np.int64))
 
 
-def _clipped(largest, total, count, clip):
-    """``min(largest, floor(clip * total / (4 * count)))``, at least 1 if largest is."""
-    if clip:
-        limit = floor_divide(total * clip, 4 * count)
-        largest = np.where(largest > 0, np.maximum(np.minimum(largest, limit), 1), 0)
-    return largest
+def least_exponent(top, need):
+    """The smallest ``s`` with ``top * 2**s >= need``, both positive.
 
-
-def tensor_range(x, clip=0):
-    """One range for the tensor: the largest magnitude, or at most ``clip / 4`` times the mean one.
-
-    >>> int(tensor_range(np.array([[1, -2], [3, 10]]))), int(tensor_range(np.array([[1, 9]]), 6))
-    (10, 7)
+    >>> least_exponent(7, np.array([1, 7, 8, 100])).tolist()
+    [-2, 0, 1, 4]
     """
-    a = _magnitude(x)
-    return _clipped(a.max(), a.sum(), a.size, clip)
+    need = np.asarray(need, np.int64)
+    top = np.broadcast_to(np.asarray(top, np.int64), need.shape)
+    s = bit_length(need) - bit_length(top)
+    # Now top * 2**s and need have their first bit in the same place; one more if need is larger.
+    return s + ((need << np.maximum(-s, 0)) > (top << np.maximum(s, 0)))
 
 
-def column_range(x, clip=0):
-    """A range for every column, as :func:`tensor_range`.
+def scale_exponent(largest, total, count, top, clip=0):
+    """The exponent s of the scale of ``count`` elements whose magnitudes have this maximum and sum.
 
-    >>> column_range(np.array([[1, -2], [3, 10]])).tolist()
-    [3, 10]
+    Without a clip the smallest s with ``top * 2**s >= largest``. With one, the smallest with
+    ``top * 2**s >= 7/8 min(largest, clip / 4 * total / count)``, but at most ``_DEEPEST`` below
+    what ``7/8 largest`` asks for: the range is a compromise already, and an eighth of it is
+    worth less than another bit. If all elements are 0, 0. It does not depend on the unit:
+    elements twice as large have an exponent larger by one.
+
+    >>> scale_exponent(np.array([0, 1, 7, 8]), np.array([0, 1, 9, 9]), 2, 7).tolist()
+    [0, -2, 0, 1]
+    >>> scale_exponent(np.array([8, 9, 64]), np.array([16, 18, 66]), 4, 7, clip=13).tolist()
+    [0, 1, 3]
     """
-    a = _magnitude(x)
-    return _clipped(a.max(axis=0), a.sum(axis=0), a.shape[0], clip)
+    largest, total = np.asarray(largest, np.int64), np.asarray(total, np.int64)
+    some = np.maximum(largest, 1)
+    if not clip:
+        return np.where(largest > 0, least_exponent(top, some), 0)
+    highest = least_exponent(8 * top, 7 * some)
+    clipped = least_exponent(32 * count * top, 7 * clip * np.maximum(total, 1))
+    return np.where(largest > 0, np.maximum(np.minimum(highest, clipped), highest - _DEEPEST), 0)
 
 
-def largest_group(magnitude, limit, groups):
-    """The largest ``g <= groups - 1`` with ``magnitude * 2**g <= limit``.
+def largest_group(magnitude, exponent, top, groups):
+    """The largest ``g <= groups - 1`` with ``magnitude * 2**g <= top * 2**exponent``.
 
-    >>> largest_group(np.array([8, 5, 4, 1, 0]), 8, 4).tolist()
+    >>> largest_group(np.array([8, 5, 4, 1, 0]), 0, 8, 4).tolist()
     [0, 0, 1, 3, 3]
     """
-    g = np.zeros(np.shape(magnitude), np.int64)
-    for candidate in range(1, groups):
-        g[magnitude << candidate <= limit] = candidate
-    return g
+    magnitude = np.asarray(magnitude, np.int64)
+    fits = exponent - least_exponent(top, np.maximum(magnitude, 1))
+    return np.where(magnitude > 0, np.clip(fits, 0, groups - 1), groups - 1)
 
 
-def sample_groups(x, limit, groups):
-    """The group of every row: how far its largest magnitude may be doubled within ``limit``."""
-    return largest_group(_magnitude(x).max(axis=1), limit, groups)
+def sample_groups(x, exponent, top, groups, span=1):
+    """The group of every row: how far its largest magnitude may be doubled within the range.
 
-
-def channel_groups(x, rows, limit, groups):
-    """The group of every column after row i has been doubled ``rows[i]`` times."""
-    return largest_group((_magnitude(x) << rows[:, None]).max(axis=0), limit, groups)
-
-
-def reciprocal(limit, bits, top):
-    """``(inverse, shift)`` with ``inverse * 2**shift`` about ``top / limit``, never more.
-
-    ``shift`` brings the range to 31 bits, ``limit << shift in [2**30, 2**31)``; then with its top
-    sixteen bits rounded up, ``m = ceil(limit << shift / 2**15)``, the inverse is
-    ``floor(top * 2**(31 - bits) / m) < 2**16``. A range of 0 has the inverse 0.
-
-    >>> [int(v) for v in reciprocal(np.int64(16), 4, 15)]
-    [61440, 26]
+    ``span`` rows in a row are one sample (the positions of an image) and share their group.
     """
-    limit = np.asarray(limit, np.int64)
-    shift = np.where(limit > 0, 31 - bit_length(limit), 0)
-    mantissa = np.maximum(((limit << shift) + 0x7FFF) >> 15, 1)
-    inverse = np.where(limit > 0, floor_divide(top << (31 - bits), mantissa), 0)
-    return inverse, shift
+    largest = _magnitude(x).max(axis=1).reshape(-1, span).max(axis=1)
+    return np.repeat(largest_group(largest, exponent, top, groups), span)
 
 
-def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=None):
+def channel_groups(x, rows, exponent, top, groups):
+    """The group of every column after row i has been doubled ``rows[i]`` times."""
+    return largest_group((_magnitude(x) << rows[:, None]).max(axis=0), exponent, top, groups)
+
+
+def round_code(x, shift, noise=None):
+    """``x * 2**shift`` rounded to an integer.
+
+    ``z = floor(x * 2**(shift + 17))``, then ``(z + 2**16) >> 17``, nearest and half up, or with
+    16 random bits ``(z + 2 * noise + 1) >> 17``, stochastic.
+
+    >>> round_code(np.array([-3, -1, 1, 3]), np.array([-1] * 4)).tolist()
+    [-1, 0, 1, 2]
+    >>> round_code(np.array([1, 1]), np.array([-1] * 2), np.array([0x7FFF, 0x8000])).tolist()
+    [0, 1]
+    """
+    x, shift = np.asarray(x, np.int64), np.asarray(shift, np.int64) + 17
+    # One of the two shifts is by 0.
+    z = (x << np.minimum(np.maximum(shift, 0), 31)) >> np.minimum(np.maximum(-shift, 0), 63)
+    return (z + (2**16 if noise is None else 2 * np.asarray(noise, np.int64) + 1)) >> 17
+
+
+def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=None,
+             span=1):
     """Quantise a wide tensor.
 
-    With Q = ``2**bits - 1`` unsigned or ``B = 2**(bits-1) - 1`` signed, range r, inverse and
-    shift of :func:`reciprocal`, group ``g`` of the element and y = x clamped to ``[-r, r]`` or
-    ``[0, r]``: ``z = (y << (shift + g)) * inverse``, of which ``46 - bits`` are fraction bits, of
-    which 17 are kept (floor); then ``q = (z + e) >> 17`` with ``e = 2**16`` for nearest and
-    ``e = 2 * noise + 1`` (16 random bits and half an LSB) for stochastic rounding. ``|q| <= Q``
-    because the inverse rounds down.
+    With ``top = 2**bits - 1`` unsigned or ``B = 2**(bits-1) - 1`` signed, the exponent s of
+    :func:`scale_exponent` over the tensor or the column, and the element's group
+    ``g = rows + cols``: ``q = round_code(x, g - s)`` clamped to ``[0, top]`` or ``[-top, top]``.
+    Without a clip nothing is clamped.
+
+    Error: with ``clip = 0``, ``|q * 2**(s-g) - x| <= 2**(s-g) / 2`` for nearest and
+    ``< 2**(s-g)`` for stochastic rounding, whose mean over the noise is 0.
 
     Parameters
     ----------
     bits : int
         Width b.
     signed, per_column : bool
-        Symmetric or from zero; a range per column or one for the tensor.
+        Symmetric or from zero; a scale per column or one for the tensor.
     clip : int
         Largest range in quarters of the mean magnitude; 0: the maximum.
     noise : array [m, n] or None
         16 random bits per element for stochastic rounding.
     groups : (int, int) or None
         Sample and channel groups: separable ShiftQuant.
+    span : int
+        Rows of a sample.
 
     >>> x = np.array([[-16, 4, 0], [16, 1, 2]])
     >>> quantise(x, bits=4, signed=True).q.tolist()
-    [[-7, 2, 0], [7, 0, 1]]
+    [[-4, 1, 0], [4, 0, 1]]
     >>> grouped = quantise(x, bits=4, signed=True, groups=(1, 4))
     >>> grouped.q.tolist(), grouped.cols.tolist()
-    ([[-7, 7, 0], [7, 2, 7]], [0, 2, 3])
+    ([[-4, 4, 0], [4, 1, 4]], [0, 2, 3])
     """
     x = np.asarray(x, np.int64)
     top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-    limit = column_range(x, clip) if per_column else np.broadcast_to(
-        tensor_range(x, clip), x.shape[1:])
+    a = _magnitude(x)
+    if per_column:
+        exponent = scale_exponent(a.max(axis=0), a.sum(axis=0), len(a), top, clip)
+    else:
+        exponent = np.broadcast_to(scale_exponent(a.max(), a.sum(), a.size, top, clip), x.shape[1:])
     rows = cols = None
-    total = np.zeros(x.shape, np.int64)
+    shift = np.broadcast_to(-exponent, x.shape)
     if groups:
-        rows = sample_groups(x, limit[0], groups[0])
-        cols = channel_groups(x, rows, limit[0], groups[1])
-        total = rows[:, None] + cols
-    inverse, shift = reciprocal(limit, bits, top)
-    y = np.clip(x, -limit if signed else 0, limit) << (shift + total)
-    z = (y * inverse) >> (29 - bits)
-    q = (z + (2**16 if noise is None else 2 * np.asarray(noise, np.int64) + 1)) >> 17
-    return Quantised(q, np.array(limit), rows, cols)
+        rows = sample_groups(x, exponent[0], top, groups[0], span)
+        cols = channel_groups(x, rows, exponent[0], top, groups[1])
+        shift = shift + rows[:, None] + cols
+    q = np.minimum(np.maximum(round_code(x, shift, noise), -top if signed else 0), top)
+    return Quantised(q, exponent, rows, cols)
+
+
+def _quarter_steps(top, need):
+    """``4 e + m`` for the smallest ``m / 4 * 2**e`` with ``m`` in 4..7 that times top is at least
+    ``need``."""
+    e = least_exponent(top, need)
+    steps = np.full(e.shape, 4)
+    for m in (7, 6, 5):
+        # m / 8 of 2**e; nothing is lost by comparing eightfold.
+        enough = (8 * need << np.maximum(-e, 0)) <= (top * m << np.maximum(e, 0))
+        steps = np.where(enough, m - 4, steps)
+    return 4 * e + steps
+
+
+def normalise_columns(x, bits):
+    """``(scaled, mantissa [n])``: masters [k, n] whose columns a power-of-two scale suits.
+
+    With ``r = min(max|x|, clip / 4 * mean|x|)`` of a column, its scale would be the smallest
+    ``m / 4 * 2**e`` with ``B m / 4 * 2**e >= r``, ``m`` in 4..7. ``scaled = floor(x INVERSE[m] /
+    2**16)``, about ``4 x / m``, which :func:`quantise` then gives the exponent e. A column of
+    zeros has m = 4. Error: one unit of the masters and ``2**-15`` of x.
+
+    >>> scaled, mantissa = normalise_columns(np.array([[70, 49, 8], [-70, 49, -1]]), 4)
+    >>> scaled.tolist(), mantissa.tolist()
+    ([[55, 27, 6], [-56, 27, -1]], [5, 7, 5])
+    """
+    x = np.asarray(x, np.int64)
+    top, a = 2 ** (bits - 1) - 1, np.abs(x)
+    largest, total = np.maximum(a.max(axis=0), 1), np.maximum(a.sum(axis=0), 1)
+    steps = np.minimum(_quarter_steps(top, largest),
+                       _quarter_steps(4 * len(x) * top, WEIGHT_CLIP[bits] * total))
+    mantissa = np.where(a.any(axis=0), 4 + steps % 4, 4)
+    return x * INVERSE[mantissa] >> 16, mantissa
+
+
+def quantise_weights(x, bits):
+    """``(Quantised, mantissa [n])`` of masters [k, n]: a column's value is
+    ``q * mantissa / 4 * 2**exponent``."""
+    scaled, mantissa = normalise_columns(x, bits)
+    return quantise(scaled, bits=bits, signed=True, per_column=True,
+                    clip=WEIGHT_CLIP[bits]), mantissa
+
+
+def divide_by_mantissa(x, mantissa):
+    """``(y, -12)``: ``y = floor(2**14 x / m)``, so ``x / (m / 4)`` is about ``y * 2**-12``.
+
+    |x| < 2**40. Error: below one unit of y.
+
+    >>> divide_by_mantissa(np.array([5, -7]), np.array([5, 7]))
+    (array([ 16384, -16384]), -12)
+    """
+    return floor_divide(np.asarray(x, np.int64) << 14, mantissa), -12
+
+
+def fold(gradient, exponent, mantissa):
+    """``(folded, least)``: a gradient [m, n] times the weights' scales ``m / 4 * 2**exponent[n]``.
+
+    The product is exact, and aligned as by :func:`sim.model.add.add_gradients`; its unit is
+    ``2**least`` of the gradient's.
+
+    >>> fold(np.array([[3, 1]]), np.array([-5, -4]), np.array([4, 6]))
+    (array([[3145728, 3145728]]), -25)
+    """
+    lowest = int(np.min(exponent))
+    products = np.asarray(gradient, np.int64) * mantissa << (exponent - lowest)
+    return add_gradients([(products, lowest - 2)])
 
 
 def quantise_gradient(x, *, bits, groups, noise):

@@ -6,15 +6,17 @@ from sim.model.rounding import round_shift, saturate
 __all__ = ["requantise", "safe_shift"]
 
 
-def safe_shift(bits, k, *, unsigned=False, shifts=0, limit=WIDE_BITS):
+def safe_shift(bits, k, *, unsigned=False, shifts=0, limit=WIDE_BITS, streamed=None):
     """The smallest right shift after which no GEMM of these dimensions can leave ``limit`` bits.
 
-    ``shifts`` counts all group shifts, inner and outer: the exponents' sum at most.
+    ``shifts`` counts all group shifts, inner and outer: the exponents' sum at most. ``streamed``
+    is the width of the streamed operand where it is wider than ``bits`` (:mod:`sim.model.digits`).
 
     >>> safe_shift(4, 64, unsigned=True), safe_shift(8, 64, shifts=14), safe_shift(8, 4096)
     (0, 3, 0)
     """
-    largest = 2**bits - 1 if unsigned else 2 ** (bits - 1)
+    streamed = streamed or bits
+    largest = 2**streamed - 1 if unsigned else 2 ** (streamed - 1)
     worst = k * largest * (2 ** (bits - 1) - 1) << shifts
     shift = 0
     while (worst + (1 << shift >> 1)) >> shift >= 1 << (limit - 1):

@@ -5,7 +5,7 @@ Gateware and model share them: an arithmetic shift right is a floor, "nearest" i
 
 import numpy as np
 
-__all__ = ["bit_length", "floor_divide", "round_shift", "saturate"]
+__all__ = ["bit_length", "floor_divide", "rescale", "round_shift", "saturate"]
 
 
 def round_shift(x, shift):
@@ -21,6 +21,23 @@ def round_shift(x, shift):
     return (x + half) >> shift
 
 
+def rescale(x, shift, bits):
+    """``(y, clamped)``: ``x * 2**shift`` rounded half up and clamped to ``bits`` bits.
+
+    From one power-of-two unit to another; the shift may have either sign and be an array.
+
+    >>> rescale(np.array([5, -5, 100]), -1, 6), rescale(np.array([3]), 4, 5)
+    ((array([ 3, -2, 31]), 1), (array([15]), 1))
+    """
+    shift = np.asarray(shift, np.int64)
+    y = round_shift(x, np.clip(-shift, 0, 62))
+    left = np.clip(shift, 0, bits)
+    # Whatever leaves the width is clamped before it is shifted, so nothing overflows.
+    limit = np.int64(1) << bits - left
+    y = np.clip(y, -limit, limit) << left
+    return saturate(y, bits)
+
+
 def saturate(x, bits):
     """Clamp to a signed number of ``bits`` bits; also how many elements were clamped.
 
@@ -30,7 +47,8 @@ def saturate(x, bits):
     """
     x = np.asarray(x, np.int64)
     high = (1 << (bits - 1)) - 1
-    y = np.clip(x, -high - 1, high)
+    # np.clip looks up the limits of its type first, which takes longer than this.
+    y = np.minimum(np.maximum(x, -high - 1), high)
     return y, int(np.count_nonzero(y != x))
 
 

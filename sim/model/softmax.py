@@ -1,4 +1,4 @@
-"""Softmax, cross-entropy and its gradient, in integers.
+"""Softmax, cross-entropy and their gradients, in integers.
 
 ``exp(-t)`` is ``2**-u`` with ``u = t log2(e)``: a shift by the integer part and, for the fraction,
 a product of the constants ``2**-(2**-j)``, one for every bit that is set. The logarithm repeats
@@ -9,15 +9,15 @@ from math import isqrt
 
 import numpy as np
 
-from sim.model.rounding import bit_length, floor_divide
+from sim.model.rounding import bit_length, floor_divide, round_shift
 
-__all__ = ["GRADIENT_FRACTION", "LOGIT_FRACTION", "LOSS_FRACTION", "cross_entropy",
-           "exponential", "logarithm"]
+__all__ = ["LOGIT_FRACTION", "LOSS_FRACTION", "PROBABILITY_FRACTION", "cross_entropy",
+           "exponential", "logarithm", "softmax", "softmax_gradient"]
 
-#: Fraction bits of a logit (int32).
-LOGIT_FRACTION = 16
-#: Fraction bits of a probability and of the gradient.
-GRADIENT_FRACTION = 24
+#: Fraction bits of a logit, those of any wide activation.
+LOGIT_FRACTION = 12
+#: Fraction bits of a probability.
+PROBABILITY_FRACTION = 22
 #: Fraction bits of the loss.
 LOSS_FRACTION = 16
 
@@ -42,7 +42,7 @@ _ROOTS = _roots()
 def exponential(t):
     """``2**30 exp(-t)`` for ``t >= 0`` with ``LOGIT_FRACTION`` fraction bits.
 
-    >>> exponential(np.array([0, 65536, 40 << 16])).tolist()
+    >>> exponential(np.array([0, 4096, 40 << 12])).tolist()
     [1073741824, 395009468, 0]
     """
     u = np.asarray(t, np.int64) * _LOG2_E >> LOGIT_FRACTION
@@ -73,23 +73,56 @@ def logarithm(x):
     return log2 * _LN_2 >> 16
 
 
-def cross_entropy(logits, labels):
-    """``(losses [m], gradient [m, n], predicted [m])`` for int32 ``logits`` [m, n].
+def softmax(logits):
+    """``floor(2**22 p)`` over the last axis, of logits with ``LOGIT_FRACTION`` fraction bits.
 
-    With ``e = exponential(max - logit)`` and ``S = sum e``:
-    ``p = floor(2**24 e / S)``, the gradient with respect to the logits is ``p - 2**24 [label]``,
-    the loss ``logarithm(S) + (max - logit[label])``. The gradient is of each sample's own loss.
+    With ``e = exponential(max - logit)``: ``floor(2**22 e / sum e)``. Error: below
+    ``2**-13 p + 2**-22`` each, from the 16 fraction bits of the exponent.
 
-    >>> losses, gradient, predicted = cross_entropy(np.array([[0, 65536]]), np.array([1]))
-    >>> losses.tolist(), gradient.tolist(), predicted.tolist()
-    ([20..., [[4512..., -4512...]], [1])
+    >>> softmax(np.array([[0, 0], [0, 4096]])).tolist()
+    [[2097152, 2097152], [1128026, 3066277]]
     """
     logits = np.asarray(logits, np.int64)
+    return _shares(exponential(logits.max(axis=-1, keepdims=True) - logits))
+
+
+def _shares(e):
+    return floor_divide(e << PROBABILITY_FRACTION, e.sum(axis=-1, keepdims=True))
+
+
+def softmax_gradient(dp, p):
+    """The gradient of the logits from that of the probabilities, over the last axis.
+
+    ``p (dp - sum(p dp))`` with the sum and the product rounded half up to the unit of ``dp``;
+    |dp| < 2**23 of at most 2**16 columns. Error: below ``1 + 2**-22 sum|dp|`` units for given p.
+
+    >>> softmax_gradient(np.array([[100, -100]]), np.array([[1 << 21, 1 << 21]])).tolist()
+    [[50, -50]]
+    """
+    dp, p = np.asarray(dp, np.int64), np.asarray(p, np.int64)
+    mean = round_shift((p * dp).sum(axis=-1, keepdims=True), PROBABILITY_FRACTION)
+    return round_shift(p * (dp - mean), PROBABILITY_FRACTION)
+
+
+def cross_entropy(logits, labels):
+    """``(losses [m], gradient [m, n], exponent, predicted [m])`` for ``logits`` [m, n].
+
+    With ``e = exponential(max - logit)``, ``S = sum e`` and ``p`` of :func:`softmax`: the losses
+    are ``logarithm(S) + (max - logit[label])`` with ``LOSS_FRACTION`` fraction bits, and the
+    gradient of their mean is ``gradient * 2**exponent``,
+    ``gradient = floor((p - 2**22 [label]) 2**s / m)`` with ``s = bit_length(m - 1)``,
+    ``exponent = -22 - s``. A tie is predicted as the first.
+
+    >>> losses, gradient, exponent, predicted = cross_entropy(np.array([[0, 4096]]), np.array([1]))
+    >>> losses.tolist(), gradient.tolist(), exponent, predicted.tolist()
+    ([20529], [[1128026, -1128027]], -22, [1])
+    """
+    logits = np.asarray(logits, np.int64)
+    m, sample = len(labels), np.arange(len(labels))
     t = logits.max(axis=1, keepdims=True) - logits
     e = exponential(t)
-    total = e.sum(axis=1, keepdims=True)
-    gradient = floor_divide(e << GRADIENT_FRACTION, total)
-    sample = np.arange(len(labels))
-    gradient[sample, labels] -= 1 << GRADIENT_FRACTION
-    losses = logarithm(total[:, 0]) + t[sample, labels]
-    return losses, gradient, logits.argmax(axis=1)
+    p = _shares(e)
+    p[sample, labels] -= 1 << PROBABILITY_FRACTION
+    shift = (m - 1).bit_length()
+    losses = logarithm(e.sum(axis=1)) + (t[sample, labels] << LOSS_FRACTION - LOGIT_FRACTION)
+    return losses, floor_divide(p << shift, m), -PROBABILITY_FRACTION - shift, logits.argmax(axis=1)

@@ -46,7 +46,7 @@ async def check(ctx, bench, unit, x, dy, gamma=4096, beta=0, rectify=True, in_pl
     used = type(context)(context.xhat[:, :n], context.sign[:, :n], context.mask[:, :n])
     dx, grad_beta, grad_gamma, grad_bits, deviation_bits = l1_backward(
         dy[:, :n], used, gamma[:n], deviation[:n])
-    assert np.abs(dx).max() < 2**31
+    assert np.abs(dx).max() <= 2**23
     state = state[:, :n]
     state[StateRow.GRAD_BETA], state[StateRow.GRAD_GAMMA] = grad_beta, grad_gamma
     state[StateRow.GRAD_BITS], state[StateRow.DEVIATION_BITS] = grad_bits, deviation_bits
@@ -73,8 +73,8 @@ def random_case(rng, m, n, x_scale, dy_scale, **more):
 
 
 @pytest.mark.parametrize(("cols", "n", "x_scale", "dy_scale", "seed"), [
-    (1, 2, 1, 1, 0), (1, 3, 10, 2**31, 1), (3, 5, 1000, 1000, 2), (3, 5, 2**20, 2**25, 3),
-    (5, 3, 2**25, 2**26, 4), (9, 11, 2**31, 2**12, 5)])
+    (1, 2, 1, 1, 0), (1, 3, 10, 2**31, 1), (3, 5, 1000, 1000, 2), (3, 5, 2**20, 2**19, 3),
+    (5, 3, 2**23, 2**20, 4), (9, 11, 2**31, 2**12, 5)])
 def test_random_tensors_equal_the_model(cols, n, x_scale, dy_scale, seed):
     rng = np.random.default_rng(seed)
     norm(Params(cols=cols, memory=4), [
@@ -87,7 +87,7 @@ def test_small_tensors():
         random_case(rng, m, n, 100, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
 
 
-@pytest.mark.parametrize("length", [0, 1, 25, 26, 31])
+@pytest.mark.parametrize("length", [0, 1, 19, 20, 31])
 def test_gradients_of_every_length(length):
     """The largest magnitude is ``2**length - 1``, or ``2**(length - 1)`` and negative."""
     rng = np.random.default_rng(length)
@@ -119,7 +119,7 @@ def test_the_most_negative_gradient():
 def test_constant_channels_pass_no_gradient():
     rng = np.random.default_rng(6)
     x = rng.integers(-999, 999, (6, 3))
-    x[:, [0, 2]] = 7, -2**25
+    x[:, [0, 2]] = 7, -2**23
     dy = rng.integers(-999, 999, (6, 3))
     norm(Params(cols=2, memory=4), [
         {"x": x, "dy": dy, "rectify": False},
@@ -152,7 +152,7 @@ def test_longest_columns_at_the_limits():
     dy = np.where(g > 0, 2**31 - 1, -2**31)
     _, grad_beta, grad_gamma, _, _ = l1_backward(dy, context, gamma, deviation)
     assert deviation[0] == 1 and grad_gamma.max() >= 1 << GRAD_GAMMA_BITS - 2
-    u = (dy >> 6) - grad_beta + context.sign.sum(axis=0) * grad_gamma // m
+    u = (dy >> 12) - grad_beta + context.sign.sum(axis=0) * grad_gamma // m
     assert u.max() >= 1 << OFFSET_BITS - 2
     unit = norm(Params(cols=4, memory=4), [{"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
-    assert unit.cycles(511, 5) == 2 * (6 * 511 + 1120) + 138
+    assert unit.cycles(511, 5) == 2 * (6 * 511 + 1024) + 138

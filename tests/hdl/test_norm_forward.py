@@ -67,7 +67,7 @@ def random_case(rng, m, n, scale, **more):
 
 
 @pytest.mark.parametrize(("cols", "n", "scales", "seed"), [
-    (1, 2, [1, 1000], 0), (3, 5, [10, 2**25], 1), (5, 3, [2**20, 2**31], 2),
+    (1, 2, [1, 1000], 0), (3, 5, [10, 2**23], 1), (5, 3, [2**20, 2**31], 2),
     (9, 11, [100, 2**30], 3)])
 def test_random_tensors_equal_the_model(cols, n, scales, seed):
     rng = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def column(m, rest, *first):
 
 
 def test_longest_columns_at_the_limits():
-    m, low, high = 511, -2**25, 2**25 - 1
+    m, low, high = 511, -2**23, 2**23 - 1
     half = column(m, low, *[high] * 256)
     x = np.stack([
         column(m, low), column(m, high),     # the largest sums of x
@@ -109,13 +109,13 @@ def test_longest_columns_at_the_limits():
         column(m, 0, 1), column(m, 0, *[1] * 8),  # deviations 0 and 1
     ], axis=1)
     _, context, mean, deviation, _ = l1_forward(x, 4096, 0)
-    assert mean.min() == -2**31 and deviation.max() > 2**30 and 0 in deviation and 1 in deviation
+    assert mean.min() == -2**29 and deviation.max() > 2**28 and 0 in deviation and 1 in deviation
     assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
     norm(Params(cols=8, memory=4), [{"x": x, "gamma": [-2**15, 2**15 - 1] * 4, "rectify": False}])
 
 
 def test_everything_is_clamped_and_counted():
-    x = np.stack([column(200, 0, *start) for start in (WIDE, WIDE[::-1], (2**25, -2**25 - 1))],
+    x = np.stack([column(200, 0, *start) for start in (WIDE, WIDE[::-1], (2**23, -2**23 - 1))],
                  axis=1)
     case = {"x": x, "beta": [2**31 - 1, -2**31, 2**31 - 4096], "rectify": False}
     y, context, _, _, clamped = l1_forward(x, np.full(3, 2**15 - 1), np.array(case["beta"]),
@@ -123,8 +123,8 @@ def test_everything_is_clamped_and_counted():
     assert clamped > 3 * 2 * 2 and {-2**31, 2**31 - 1} <= set(y.flat)
     assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
     unit = norm(Params(cols=4, memory=4), [{**case, "gamma": 2**15 - 1}])
-    assert unit.cycles(200, 3) == 4 * 200 + 718 + 1
-    assert unit.cycles(200, 5, inference=True) == 2 * (2 * 200 + 338) + 1
+    assert unit.cycles(200, 3) == 4 * 200 + 694 + 1
+    assert unit.cycles(200, 5, inference=True) == 2 * (2 * 200 + 330) + 1
 
 
 def test_a_constant_channel_is_its_beta():

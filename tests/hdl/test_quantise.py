@@ -4,16 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
 from amaranth.sim import Simulator
 
 from hdl.params import MAX_M, MAX_N, Params
 from hdl.protocol import Opcode, QuantiseFlag
 from hdl.quantise import Quantiser
+from hdl.quantise.exponent import ScaleExponent, sum_bits
 from hdl.quantise.groups import GroupChoice, Maximum
 from hdl.quantise.lane import FRACTION, Lane
-from hdl.quantise.scale import Scale
-from sim.model.noise import bits16, key_words
-from sim.model.quantise import largest_group, quantise, reciprocal
+from sim.model.noise import element_noise, key_words
+from sim.model.quantise import largest_group, quantise, round_code, scale_exponent
 from tests.support.memories import UnitBench
 
 LOW, HIGH = -(2**31), 2**31 - 1
@@ -40,7 +41,7 @@ class Case:
     def expected(self, params):
         noise = None
         if self.key:
-            noise = bits16(self.key, np.arange(self.x.size)).reshape(self.x.shape)
+            noise = element_noise(self.key, *self.x.shape)
         groups = (params.sample_groups, params.channel_groups) if self.grouped else None
         return quantise(self.x, bits=params.bits, signed=self.signed, noise=noise, groups=groups,
                         per_column=self.per_column, clip=self.clip)
@@ -77,7 +78,7 @@ def check(params, cases):
             ctx, Opcode.QUANTISE, flags=case.flags, m=m, n=n, src0=SRC0, dst0=DST0, dst1=DST1,
             tab1=TAB1, tab2=TAB2, arg=case.clip, key0=key0, key1=key1)
         expected = case.expected(params)
-        assert bench.dump(ctx, "wide", DST1, 1, n)[0].tolist() == expected.range.tolist()
+        assert bench.dump(ctx, "wide", DST1, 1, n)[0].tolist() == expected.exponent.tolist()
         if case.grouped:
             assert bench.dump_groups(ctx, TAB1, m).tolist() == expected.rows.tolist()
             assert bench.dump_groups(ctx, TAB2, n).tolist() == expected.cols.tolist()
@@ -117,17 +118,17 @@ def random_cases(rng, count, shapes, grouped):
         else:
             yield Case(**common, signed=bool(rng.random() < 0.5),
                        per_column=bool(rng.random() < 0.5),
-                       clip=int(rng.choice([0, 1, 6, 14, 255])))
+                       clip=int(rng.choice([0, 1, 6, 14, 48, 255])))
 
 
 @pytest.mark.parametrize(("bits", "cols", "groups"), [
     (4, 3, (1, 1)), (2, 2, (1, 4)), (3, 1, (4, 1)), (5, 3, (4, 4)), (8, 2, (8, 2)),
-    (4, 3, (8, 8)), (8, 8, (2, 8))],
+    (4, 3, (8, 8)), (8, 8, (2, 8)), (6, 5, (1, 2)), (7, 12, (2, 1))],
     ids=lambda value: f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value))
 def test_tensors_equal_the_model(bits, cols, groups):
     rng = np.random.default_rng([bits, cols, *groups])
     params = Params(bits=bits, cols=cols, sample_groups=groups[0], channel_groups=groups[1])
-    shapes = [(1, 1), (1, 7), (7, 1), (5, 6), (12, 5)]
+    shapes = [(1, 1), (1, 7), (7, 1), (5, 6), (12, 5), (3, 19)]
     check(params, random_cases(rng, 9, shapes, grouped=groups != (1, 1)))
 
 
@@ -165,55 +166,86 @@ def test_most_rows():
 
 
 @pytest.mark.parametrize("bits", [2, 5, 8])
-def test_stochastic_rounding_turns_where_it_should(bits):
-    """The noise just below and just at the point where a code becomes the next one."""
-    dut = Lane(bits, 40)
-    limit = 1_000_003
-    inverse, shift = (int(v) for v in reciprocal(limit, bits, 2 ** (bits - 1) - 1))
-    x = np.random.default_rng(bits).integers(-limit, limit + 1, 30)
-    z = (x << shift) * inverse >> 29 - bits
-    point = (1 << FRACTION) - 1 - z % (1 << FRACTION)
-    noise = np.stack([np.maximum((point + 1) // 2 - 1, 0), (point + 1) // 2 % (1 << 16)])
-    expected = z + 2 * noise + 1 >> FRACTION
-    # Half of all z are odd and reach the next code only with the half LSB.
-    assert (expected != z + 2 * noise >> FRACTION).any()
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_every_shift_rounds_turns_and_clamps_where_it_should(bits, unsigned):
+    """Codes with every exponent; noise just below and just at where a code becomes the next."""
+    dut = Lane(bits, 40, 8)
+    top = 2**bits - 1 if unsigned else 2 ** (bits - 1) - 1
+    rng = np.random.default_rng(bits)
+    cases = []
+    for exponent in range(-bits - 7, 32):
+        for group in (0, 1, 14):
+            shift = group - exponent
+            # Magnitudes around the largest code and a half, of all sizes, and the extremes.
+            around = int(top * 2.0**-shift)
+            some = {0, 1, around - 1, around, around + 1, around // 2, around // 2 + 1, 2**31,
+                    int(2 ** rng.uniform(0, 31))}
+            if group > max(bits + exponent, 0):
+                # Nothing but zeros is doubled beyond that.
+                some = {0}
+            for magnitude in some:
+                for x in {min(magnitude, HIGH), -magnitude}:
+                    if LOW <= x <= HIGH:
+                        fraction = int(round_code(x, shift + 17)) % (1 << 17) if shift < 0 else (
+                            (x << min(shift, 60) + 17) % (1 << 17))
+                        turn = (1 << 17) - 1 - fraction + 1 >> 1
+                        for noise in {None, max(turn - 1, 0), turn & 0xFFFF}:
+                            cases.append((x, exponent, group, noise))
 
     async def bench(ctx):
-        ctx.set(dut.scaling, {"limit": limit, "inverse": inverse, "shift": shift})
-        ctx.set(dut.stochastic, 1)
         ctx.set(dut.active, 1)
-        for k, value in enumerate(x):
-            for row in range(2):
-                ctx.set(dut.x, int(value))
-                ctx.set(dut.noise, int(noise[row, k]))
-                for _ in range(dut.LATENCY):
-                    await ctx.tick()
-                assert ctx.get(dut.q) == expected[row, k]
+        ctx.set(dut.unsigned, unsigned)
+        for x, exponent, group, noise in cases:
+            ctx.set(dut.x, x)
+            ctx.set(dut.exponent, exponent)
+            ctx.set(dut.group, group)
+            ctx.set(dut.stochastic, noise is not None)
+            ctx.set(dut.noise, noise or 0)
+            for _ in range(dut.LATENCY):
+                await ctx.tick()
+            code = int(np.clip(round_code(x, group - exponent, noise),
+                               0 if unsigned else -top, top))
+            assert ctx.get(dut.q) == code - (unsigned << bits - 1), (x, exponent, group, noise)
 
     simulate(dut, bench)
+    assert {noise is None for *_, noise in cases} == {False, True}
+    # Half of all z are odd and reach the next code only with the half LSB.
+    assert FRACTION == 17
 
 
+@pytest.mark.parametrize("bits", [2, 3, 8])
 @pytest.mark.parametrize("count", [MAX_M, MAX_M * MAX_N])
-@pytest.mark.parametrize("bits", [2, 8])
-def test_scalings_equal_the_model(bits, count):
-    dut = Scale(bits, count)
+def test_exponents_equal_the_model(bits, count):
+    dut = ScaleExponent(bits, count)
     rng = np.random.default_rng(bits)
-    # Largest magnitude, sum, count and clip; the worst case, and then random ones.
-    cases = [(HIGH, HIGH * count, count, 255), (HIGH, HIGH * count, count, 0), (HIGH, HIGH, 1, 255),
+    high = 2**31
+    assert sum_bits(count) == (count * high).bit_length()
+    # Largest magnitude, sum, count and clip; the worst cases, and then random ones.
+    cases = [(high, high * count, count, 255), (high, high * count, count, 0), (high, high, 1, 255),
              # The narrowest product that needs all bits.
-             (HIGH, (1 << (HIGH * count * 255).bit_length() - 1) // 255 + 1, count, 255),
-             (0, 0, 1, 3), (1, 1, count, 255), (1, 1, 1, 1), (1 << 30, 1 << 30, 2, 4)]
-    for _ in range(12):
+             (high, (1 << (high * count * 1785).bit_length() - 1) // 1785 + 1, count, 255),
+             (high, high, count, 1), (1, count, count, 255), (1, 1, count, 1),
+             (0, 0, 1, 3), (0, 0, count, 0), (1, 1, count, 255), (1, 1, 1, 1), (1, 1, 1, 0)]
+    # Where the exponent turns, of the maximum and of the sum.
+    for top in (2**bits - 1, 2 ** (bits - 1) - 1):
+        for clip in (0, 5):
+            limits = [top << e for e in (0, 1, 20)] + [(8 * top << e) // 7 for e in (0, 1, 4, 22)]
+            cases += [(largest, largest * 3, 3, clip * 20) for limit in limits
+                      for largest in (limit - 1, limit, limit + 1) if 0 < largest <= high]
+            cases += [(2**30, total, 96, 7 + clip) for e in (4, 11, 17, 20)
+                      for turn in [(32 * 96 * top << e) // (7 * (7 + clip))]
+                      for total in (turn - 1, turn, turn + 1)]
+    for _ in range(30):
         elements = int(rng.integers(1, count + 1))
         largest = int(2 ** rng.uniform(0, 31))
-        total = largest + int(rng.integers(0, largest * (elements - 1) + 1))
-        cases.append((largest, total, elements, int(rng.choice([0, 3, 14, 255]))))
+        total = largest + int(largest * (elements - 1) * 2 ** rng.uniform(-12, 0))
+        cases.append((largest, total, elements, int(rng.choice([0, 1, 3, 14, 48, 255]))))
 
     async def bench(ctx):
-        for k, (largest, total, elements, clip) in enumerate(cases):
-            signed = k % 2
+        for k, (largest, total, elements, clip) in enumerate(2 * cases):
+            unsigned = k >= len(cases)
             inputs = {"largest": largest, "total": total, "count": elements, "clip": clip,
-                      "unsigned": not signed, "start": 1}
+                      "unsigned": unsigned, "start": 1}
             for name, value in inputs.items():
                 ctx.set(getattr(dut, name), value)
             await ctx.tick()
@@ -223,12 +255,9 @@ def test_scalings_equal_the_model(bits, count):
                 await ctx.tick()
                 latency += 1
             assert latency == dut.latency(clip)
-            limit = largest
-            if clip and largest:
-                limit = max(min(largest, total * clip // (4 * elements)), 1)
-            inverse, shift = reciprocal(limit, bits, 2 ** (bits - 1) - 1 if signed else 2**bits - 1)
-            scaling = ctx.get(dut.scaling)
-            assert (scaling.limit, scaling.inverse, scaling.shift) == (limit, inverse, shift)
+            top = 2**bits - 1 if unsigned else 2 ** (bits - 1) - 1
+            assert ctx.get(dut.exponent) == scale_exponent(largest, total, elements, top, clip), (
+                largest, total, elements, clip, unsigned)
 
     simulate(dut, bench)
 
@@ -236,7 +265,7 @@ def test_scalings_equal_the_model(bits, count):
 @pytest.mark.parametrize("lanes", [2, 5, 8])
 def test_maximum_of_the_lanes(lanes):
     dut = Maximum(lanes)
-    rows = np.random.default_rng(lanes).integers(0, 2**31, (20, lanes))
+    rows = np.random.default_rng(lanes).integers(0, 2**31 + 1, (20, lanes))
 
     async def bench(ctx):
         for cycle in range(len(rows) + dut.latency):
@@ -250,21 +279,32 @@ def test_maximum_of_the_lanes(lanes):
     simulate(dut, bench)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("groups", [2, 4, 8])
-def test_group_choices_equal_the_model(groups):
-    dut = GroupChoice(groups)
-    cases = [(magnitude, limit) for limit in range(34) for magnitude in range(limit + 1)]
-    cases += [(HIGH >> shift, HIGH) for shift in range(9)]
-    cases += [((HIGH >> shift) + 1, HIGH) for shift in range(1, 9)]
+def test_group_choices_equal_the_model(bits, groups):
+    """From a magnitude through a lane's reach to its group, at every limit."""
+    lane, dut = Lane(bits, 40, groups), GroupChoice(bits, groups)
+    top = 2 ** (bits - 1) - 1
+    cases = []
+    for exponent in (1 - bits, 0, 1, 9, 31 - (bits - 1)):
+        limits = {int(top * 2.0 ** (exponent - g)) for g in range(groups + 1)}
+        for magnitude in {limit + d for limit in limits for d in (-1, 0, 1)} | {0, 1}:
+            if 0 <= magnitude <= min(top * 2.0**exponent, 2**31):
+                cases.append((magnitude, exponent))
+
+    m = Module()
+    m.submodules += lane, dut
+    m.d.comb += dut.reach.eq(lane.reach)
 
     async def bench(ctx):
-        for k, (magnitude, limit) in enumerate(cases):
-            most = groups - 1 if k % 2 else 0
-            ctx.set(dut.magnitude, magnitude)
-            ctx.set(dut.limit, limit)
-            ctx.set(dut.most, most)
-            for _ in range(dut.LATENCY):
-                await ctx.tick()
-            assert ctx.get(dut.group) == largest_group(magnitude, limit, most + 1)
+        ctx.set(lane.active, 1)
+        for magnitude, exponent in cases:
+            for most in (0, groups - 1):
+                ctx.set(lane.x, -magnitude)
+                ctx.set(lane.exponent, exponent)
+                ctx.set(dut.most, most)
+                for _ in range(lane.REACH_LATENCY + dut.LATENCY):
+                    await ctx.tick()
+                assert ctx.get(dut.group) == largest_group(magnitude, exponent, top, most + 1)
 
-    simulate(dut, bench)
+    simulate(m, bench)

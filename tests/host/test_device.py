@@ -87,10 +87,10 @@ def test_a_program_whose_answer_is_lost_runs_once():
     device = device_over(Damaged(up={2: lambda d: b""}))
     x = np.array([[40, -3, 9, 1, 0]])
     device.write(Space.WIDE, 0, x)
-    # In place: a second execution would quantise the ranges of the first.
+    # In place: a second execution would quantise the exponents of the first.
     device.run([instruction(Opcode.QUANTISE, flags=QuantiseFlag.PER_COLUMN, m=1, n=5, arg=6)])
     assert device.resent == 1
-    assert device.read(Space.WIDE, 0, 1).tolist() == [[40, 3, 9, 1, 0]]
+    assert device.read(Space.WIDE, 0, 1).tolist() == [[3, -1, 1, -3, 0]]
 
 
 def test_a_silent_link_ends_with_a_sentence():
@@ -107,7 +107,7 @@ def test_another_machine_is_refused():
 
 def test_another_protocol_version_is_refused(monkeypatch):
     monkeypatch.setattr("host.device.PROTOCOL_VERSION", 99)
-    with pytest.raises(DeviceError, match="speaks protocol version 1, this host version 99"):
+    with pytest.raises(DeviceError, match="speaks protocol version 2, this host version 99"):
         device_over(ModelTransport(PARAMS)).hello()
 
 

@@ -5,30 +5,69 @@ import pytest
 
 from sim.model import noise
 from sim.model.order import order, schedule_rows
-from sim.model.quantise import quantise, quantise_gradient
+from sim.model.quantise import (
+    least_exponent,
+    quantise,
+    quantise_gradient,
+    scale_exponent,
+)
 from sim.model.requantise import requantise, safe_shift
-from sim.model.rounding import bit_length
-from sim.model.scale import Scale
+from sim.model.rounding import bit_length, rescale
 from sim.model.softmax import (
-    GRADIENT_FRACTION,
     LOGIT_FRACTION,
     LOSS_FRACTION,
+    PROBABILITY_FRACTION,
     cross_entropy,
     exponential,
     logarithm,
+    softmax,
+    softmax_gradient,
 )
-from sim.model.update import sgd
+from sim.model.update import DECAY_SHIFT, MOMENTUM, sgd
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_noise_is_unbiased_and_neighbours_are_uncorrelated(seed):
-    count = 1 << 15
-    u = (noise.bits16(noise.key(seed, 7, 3), np.arange(count)) + 0.5) / 65536 - 0.5
+@pytest.mark.parametrize("of_elements", [False, True])
+def test_noise_is_unbiased_and_neighbours_are_uncorrelated(seed, of_elements):
+    count, key = 1 << 15, noise.key(seed, 7, 3)
+    words = (noise.element_noise(key, 64, count // 64).ravel() if of_elements
+             else noise.bits16(key, np.arange(count)))
+    u = (words + 0.5) / 65536 - 0.5
     sigma = 1 / np.sqrt(12)
     assert abs(u.mean()) < 4 * sigma / np.sqrt(count)
     assert abs(u.std() - sigma) < 0.01
     for lag in (1, 2, 3, 4, 8, 10, 64):
         assert abs((u[lag:] * u[:-lag]).mean()) < 4 * sigma**2 / np.sqrt(count - lag)
+
+
+def test_elements_of_a_block_are_pairwise_independent_and_cover_all_words():
+    # Over all hashes of a field of the same polynomial, each pair of places sees every pair once.
+    for p in range(8):
+        for q in range(p):
+            pairs = {(noise_of(x, y, p), noise_of(x, y, q))
+                     for x in range(0, 1 << 16, 4099) for y in range(0, 1 << 16, 4099)}
+            assert len(pairs) == 256
+
+
+def noise_of(x, y, p):
+    """``y + p x`` in GF(2**16), by the polynomials themselves."""
+    product = 0
+    for bit in range(3):
+        product ^= (x << bit) * (p >> bit & 1)
+    for bit in (18, 17, 16):
+        product ^= (0x1002D << bit - 16) * (product >> bit & 1)
+    return y ^ product
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 8), (5, 17)])
+def test_noise_of_an_element_is_that_of_its_place_in_its_block(shape):
+    key, (rows, cols) = noise.key(1, 2, 3), shape
+    found = noise.element_noise(key, rows, cols)
+    assert found.shape == shape
+    for i in range(rows):
+        for j in range(cols):
+            x, y = noise.hash32(key, i * -(-cols // 8) + j // 8)
+            assert found[i, j] == noise_of(int(x), int(y), j % 8)
 
 
 def test_noise_of_neighbouring_seeds_steps_and_tensors_is_independent():
@@ -52,24 +91,69 @@ def test_quantised_magnitudes_stay_within_the_codes(bits, scale):
     x = rng.integers(-scale, scale + 1, (17, 13))
     top = 2 ** (bits - 1) - 1
     for groups in ((1, 1), (4, 8)):
-        random = noise.bits16(noise.key(0, 0, 1), np.arange(x.size).reshape(x.shape))
+        random = noise.element_noise(noise.key(0, 0, 1), *x.shape)
         q = quantise_gradient(x, bits=bits, groups=groups, noise=random).q
         assert abs(q).max() <= top
     q = quantise(abs(x), bits=bits, signed=False).q
-    assert q.min() >= 0 and q.max() == 2**bits - 1
-    assert abs(quantise(x, bits=bits, signed=True, per_column=True, clip=13).q).max() == top
+    # A power of two leaves at most half of the codes unused.
+    assert q.min() >= 0 and 2 ** (bits - 1) <= q.max() < 2**bits
+    q = quantise(x, bits=bits, signed=True, per_column=True, clip=13).q
+    assert top // 2 < abs(q).max() <= top
+
+
+@pytest.mark.parametrize("groups", [(1, 1), (4, 4), (8, 8)])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_error_without_a_clip_is_that_of_one_step(groups, stochastic):
+    rng = np.random.default_rng(groups)
+    x = np.floor(rng.normal(size=(31, 9)) * 2.0 ** rng.uniform(0, 25, (31, 1))).astype(np.int64)
+    random = noise.element_noise(noise.key(1, 0, 1), *x.shape) if stochastic else None
+    found = quantise(x, bits=4, signed=True, groups=groups, noise=random)
+    step = 2.0 ** (found.exponent - found.rows[:, None] - found.cols)
+    assert (abs(found.q * step - x) <= step / (1 if stochastic else 2)).all()
+    assert groups == (1, 1) or len(set(step.flat)) > 3
+    # No group may be larger: a row or column that has not the last one nearly fills the range.
+    top, groups_left = 7 * 2.0 ** found.exponent[0], groups[1] - 1
+    magnitude = (abs(x) * 2.0 ** found.rows[:, None]).max(axis=0) * 2.0 ** found.cols
+    assert (magnitude <= top).all()
+    assert ((magnitude > top / 2) | (found.cols == groups_left)).all()
+
+
+def test_least_exponents_and_scales_by_their_definition():
+    rng = np.random.default_rng(1)
+    for top in (1, 3, 7, 15, 127, 255):
+        for need in [*range(1, 70), *(int(2 ** e) for e in rng.uniform(0, 31, 200)), 2**31]:
+            e = int(least_exponent(top, need))
+            assert top * 2.0**e >= need > top * 2.0 ** (e - 1)
+        for _ in range(200):
+            count, clip = int(rng.integers(1, 2000)), int(rng.integers(1, 256))
+            largest = int(2 ** rng.uniform(0, 31))
+            total = largest + int(largest * (count - 1) * 2 ** rng.uniform(-9, 0))
+            limits = 7 / 8 * largest, 7 / 8 * min(largest, clip / 4 * total / count)
+            highest, wanted = (int(np.ceil(np.log2(limit / top))) for limit in limits)
+            assert scale_exponent(largest, total, count, top, clip) == max(wanted, highest - 7)
+
+
+def test_scales_do_not_depend_on_the_unit():
+    rng = np.random.default_rng(0)
+    x = rng.integers(-999, 1000, (20, 5))
+    for options in ({"signed": True}, {"signed": False, "clip": 22},
+                    {"signed": True, "clip": 14, "per_column": True},
+                    {"signed": True, "groups": (4, 4)}):
+        once, larger = (quantise(x << shift, bits=4, **options) for shift in (0, 20))
+        assert (once.q == larger.q).all() and (once.exponent + 20 == larger.exponent).all()
 
 
 @pytest.mark.parametrize("value", [-2**31, -(2**31) + 1, 2**31 - 1])
 def test_the_extremes_of_a_wide_element(value):
     result = quantise(np.array([[value, 0]]), bits=4, signed=True, groups=(8, 8))
-    assert result.q.tolist() == [[7 if value > 0 else -7, 0]]
-    assert result.range.tolist() == [2**31 - 1] * 2
+    # 2**31 and about as much are 4 steps of 2**29.
+    assert result.q.tolist() == [[4 if value > 0 else -4, 0]]
+    assert result.exponent.tolist() == [29] * 2
 
 
 def test_an_all_zero_tensor():
     result = quantise(np.zeros((3, 2)), bits=4, signed=True, groups=(4, 8))
-    assert not result.q.any() and not result.range.any()
+    assert not result.q.any() and not result.exponent.any()
     assert result.rows.tolist() == [3] * 3 and result.cols.tolist() == [7] * 2
 
 
@@ -79,10 +163,10 @@ def test_stochastic_rounding_is_unbiased():
     x = np.vstack([x[:-1], np.full((1, 64), 1000)])
     total = np.zeros(64)
     for step in range(40):
-        random = noise.bits16(noise.key(0, step, 2), np.arange(x.size).reshape(x.shape))
+        random = noise.element_noise(noise.key(0, step, 2), *x.shape)
         total += quantise_gradient(x, bits=4, groups=(1, 1), noise=random).q[:-1].mean(axis=0)
     # A uniform rounding error has a deviation of at most 1/2.
-    assert np.abs(total / 40 - x[0] * 7 / 1000).max() < 5 * 0.5 / np.sqrt(40 * 510)
+    assert np.abs(total / 40 - x[0] / 2.0**8).max() < 5 * 0.5 / np.sqrt(40 * 510)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
@@ -113,22 +197,19 @@ def test_the_safe_shift_is_safe_and_one_less_is_not(bits, unsigned):
         assert shift == 0 or requantise(np.array([worst]), shift - 1)[1] == 1
 
 
-def test_scales_follow_their_real_values():
-    rng = np.random.default_rng(2)
-    for a, b in rng.integers(1, 2**40, (200, 2)):
-        s, t = Scale.of(a), Scale.of(b)
-        assert 1 - 2**-15 <= float(s) / a <= 1
-        assert 1 - 3 * 2**-15 <= float(s.times(t)) / (float(a) * float(b)) <= 1
-        assert abs(float(s.over(t)) * b / a - 1) < 3 * 2**-15
-    zero = Scale.of(0)
-    assert float(zero.times(Scale.of(7)).power(9)) == 0
-    assert float(Scale.of(7).over(zero)) == 0
-
-
-def test_applying_a_scale_clamps_instead_of_overflowing():
-    huge = Scale.of(2**40).power(20)
-    assert huge.apply(np.array([-5, 0, 5]), 24).tolist() == [-2**31, 0, 2**31 - 1]
-    assert Scale.of(1).power(-200).apply(np.array([-5, 5]), 24).tolist() == [0, 0]
+@pytest.mark.parametrize("bits", [8, 24, 32])
+def test_rescaling_follows_its_definition(bits):
+    rng = np.random.default_rng(bits)
+    x = np.array([0, 1, -1, 2**35 - 1, -2**35, *rng.integers(-2**35, 2**35, 50)])
+    high = 2 ** (bits - 1) - 1
+    for shift in (-70, -40, -36, -1, 0, 1, 5, 30, 70):
+        y, clamped = rescale(x, shift, bits)
+        real = [int(v) << shift if shift >= 0 else (int(v) + (1 << -shift - 1)) >> -shift
+                for v in x]
+        assert y.tolist() == [min(max(v, -high - 1), high) for v in real]
+        assert clamped == sum(not -high - 1 <= v <= high for v in real)
+    by_column = rescale(np.array([[5, 5, 5]]), np.array([-1, 0, 2]), 24)[0]
+    assert by_column.tolist() == [[3, 5, 20]]
 
 
 def test_exponential_and_logarithm_follow_their_real_functions():
@@ -139,36 +220,59 @@ def test_exponential_and_logarithm_follow_their_real_functions():
     assert np.abs(logarithm(x) / 65536 - np.log(x / 2**30)).max() < 5e-4
 
 
-def test_cross_entropy_follows_its_real_function():
-    rng = np.random.default_rng(4)
-    logits = rng.integers(-8 << 16, 8 << 16, (40, 10))
-    labels = rng.integers(0, 10, 40)
-    losses, gradient, predicted = cross_entropy(logits, labels)
-    z = logits / 65536
-    p = np.exp(z - z.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    assert np.abs(losses / 2**LOSS_FRACTION + np.log(p[np.arange(40), labels])).max() < 1e-3
-    p[np.arange(40), labels] -= 1
-    assert np.abs(gradient / 2**GRADIENT_FRACTION - p).max() < 1e-4
+def real_softmax(logits):
+    p = np.exp((logits - logits.max(axis=1, keepdims=True)) / 2.0**LOGIT_FRACTION)
+    return p / p.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("m", [1, 2, 40, 511])
+def test_cross_entropy_follows_its_real_function(m):
+    rng = np.random.default_rng(m)
+    logits = rng.integers(-8 << LOGIT_FRACTION, 8 << LOGIT_FRACTION, (m, 10))
+    labels, sample = rng.integers(0, 10, m), np.arange(m)
+    losses, gradient, exponent, predicted = cross_entropy(logits, labels)
+    p = real_softmax(logits)
+    assert np.abs(losses / 2**LOSS_FRACTION + np.log(p[sample, labels])).max() < 1e-3
+    p[sample, labels] -= 1
+    # Of the mean: errors relative to 1 / m, with as many bits for a large batch as for one.
+    assert np.abs(gradient * 2.0**exponent - p / m).max() < 1.5e-4 / m
     assert (predicted == logits.argmax(axis=1)).all()
 
 
+def test_softmax_and_its_gradient_follow_their_real_functions():
+    rng = np.random.default_rng(4)
+    logits = rng.integers(-6 << LOGIT_FRACTION, 6 << LOGIT_FRACTION, (40, 10))
+    p, dp = real_softmax(logits), rng.integers(-2**20, 2**20, (40, 10))
+    found = softmax(logits)
+    assert (np.abs(found / 2**PROBABILITY_FRACTION - p) < 2**-13 * p + 2.0**-22).all()
+    real = found / 2**PROBABILITY_FRACTION
+    expected = real * (dp - (real * dp).sum(axis=1, keepdims=True))
+    assert np.abs(softmax_gradient(dp, found) - expected).max() < (
+        1 + 2.0**-22 * abs(dp).sum(axis=1).max())
+
+
 def test_extreme_logits_have_a_finite_loss():
-    losses, gradient, _ = cross_entropy(np.array([[2**31 - 1, -2**31], [-2**31, -2**31]]),
-                                        np.array([1, 0]))
-    assert losses[0] == 2**32 - 1 and abs(losses[1] - 45426) <= 1
-    assert gradient[0].tolist() == [2**24, -2**24]
+    losses, gradient, exponent, _ = cross_entropy(
+        np.array([[2**23 - 1, -2**23], [-2**23, -2**23]]), np.array([1, 0]))
+    assert losses[0] == 2**24 - 1 << LOSS_FRACTION - LOGIT_FRACTION
+    assert abs(losses[1] - 45426) <= 1
+    assert (gradient[0] * 2.0**exponent).tolist() == [0.5, -0.5]
 
 
 def test_the_update_is_unbiased_and_clamped():
     n = 20000
-    random = noise.bits16(noise.key(0, 0, 1), np.arange(n))
-    weight, velocity = sgd(np.zeros(n), np.zeros(n), np.full(n, 100), 3, 10, random)
-    assert abs(weight.mean() + 300 / 1024) < 5 * 0.5 / np.sqrt(n)
-    assert (velocity == 100).all()
-    weight, velocity = sgd(np.array([-2**31]), np.array([2**31 - 1]), np.array([2**31 - 1]),
-                           4095, 0, np.array([0]))
-    assert weight.tolist() == [-2**31] and velocity.tolist() == [2**31 - 1]
+    random = noise.element_noise(noise.key(0, 0, 1), 1, n)[0]
+    weight, velocity = sgd(np.zeros(n), np.full(n, 10), np.full(n, 401), 3, 10, random)
+    expected = 10 * MOMENTUM / 256 + 401 / 4
+    assert abs(velocity.mean() - expected) < 5 * 0.5 / np.sqrt(n)
+    assert abs(weight.mean() + expected * 3 / 1024) < 5 * 0.5 / np.sqrt(n)
+    assert set(velocity) == {109, 110} and set(weight) == {0, -1}
+    decayed, _ = sgd(np.full(n, 10000), np.zeros(n), np.zeros(n), 1, 0, random, decay=100)
+    assert abs(decayed.mean() - 10000 + 10000 * 100 / 2**DECAY_SHIFT) < 5 * 0.5 / np.sqrt(n)
+    low, high = -2**23, 2**23 - 1
+    weight, velocity = sgd(np.array([low, high]), np.array([high, low]), np.array([high, low]),
+                           4095, 0, np.array([0, 0]))
+    assert weight.tolist() == [low, high] and velocity.tolist() == [high, low]
 
 
 def test_bit_length_at_every_power_of_two():
