@@ -1,0 +1,15 @@
+"""What needs PyTorch is collected where the extra ``[torch]`` is installed."""
+
+from importlib.util import find_spec
+
+_WITH_TORCH = ("host/torch/*", "tests/host/torch/*", "reports/accuracy/*",
+               "tests/reports/accuracy/*")
+
+collect_ignore_glob = [] if find_spec("torch") else list(_WITH_TORCH)
+
+
+def pytest_report_header():
+    """Say so if a part of the suite is left out."""
+    if collect_ignore_glob:
+        return "PyTorch is not installed: its front end and the accuracy study are not tested"
+    return None

@@ -1,0 +1,273 @@
+"""From a ``torch.nn`` model to one with the device's arithmetic."""
+
+import copy
+import operator
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from host.torch import modules, reference
+from host.torch.errors import ConversionError, FormatError
+from host.torch.functions import fixed
+from sim.model.update import MASTER_BITS, MASTER_FRACTION
+
+__all__ = ["convert"]
+
+#: Calls that only move values, or compare them.
+_MOVES = {torch.flatten, operator.getitem, "view", "reshape", "flatten", "permute", "transpose",
+          "contiguous", "unsqueeze", "squeeze"}
+_ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_RELUS = {F.relu, torch.relu, F.relu_, torch.relu_, "relu", "relu_"}
+#: Calls that give numbers, not tensors.
+_NUMBERS = {"size", "dim", getattr}
+#: What keeps a value from being negative if it was none before.
+_KEEPS_SIGN = (nn.Flatten, nn.Identity, nn.MaxPool2d, modules.AvgPool2d, modules.GlobalAvgPool2d,
+               modules.Dropout)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module, name):
+        ours = type(module).__module__.startswith("host.torch")
+        return ours or super().is_leaf_module(module, name)
+
+
+def _pair(value, what, name):
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if pair[0] != pair[1]:
+        raise ConversionError(f"{name} must have a square {what}, got {pair}")
+    return pair[0]
+
+
+class _Converter:
+    def __init__(self, options):
+        self._options = options
+
+    def weighted(self, name, module, *, signed, first, last, accumulators):
+        """The twin of a Linear or Conv2d."""
+        o = self._options
+        bits = o["last_bits"] if last else o["bits"]
+        common = {
+            "bits": bits, "groups": o["groups"], "gradient_bits": o["gradient_bits"],
+            "input_bits": o["first_bits"] if first else bits, "signed": signed,
+            "accumulators": accumulators, "bias": module.bias is not None}
+        if isinstance(module, nn.Linear):
+            return modules.Linear(module.in_features, module.out_features, **common)
+        if module.groups != 1 or _pair(module.dilation, "dilation", name) != 1:
+            raise ConversionError(f"{name} must have groups=1 and dilation=1, got "
+                                  f"groups={module.groups} and dilation={module.dilation}")
+        if module.padding_mode != "zeros" or isinstance(module.padding, str):
+            raise ConversionError(f"{name} must have a number of zeros as padding, got "
+                                  f"{module.padding!r} of {module.padding_mode}")
+        return modules.Conv2d(
+            module.in_channels, module.out_channels, module.kernel_size,
+            _pair(module.stride, "stride", name), _pair(module.padding, "padding", name), **common)
+
+    def other(self, name, module, signed):
+        """The twin of any other module."""
+        o = self._options
+        quantised = {"bits": o["bits"], "groups": o["groups"],
+                     "gradient_bits": o["gradient_bits"]}
+        match module:
+            case nn.ReLU() | nn.Identity() | nn.Flatten():
+                return module
+            case nn.BatchNorm2d() | reference.L1BatchNorm2d():
+                return modules.L1BatchNorm2d(module.weight.numel())
+            case nn.BatchNorm1d() | reference.L1BatchNorm1d():
+                return modules.L1BatchNorm1d(module.weight.numel())
+            case nn.LayerNorm() | reference.L1LayerNorm():
+                return modules.L1LayerNorm(module.weight.numel())
+            case nn.Embedding():
+                return modules.Embedding(module.num_embeddings, module.embedding_dim)
+            case nn.Dropout():
+                if module.p != 0.5:
+                    raise ConversionError(f"{name} must drop with probability 0.5, got {module.p}")
+                return modules.Dropout()
+            case nn.AdaptiveAvgPool2d():
+                if module.output_size not in (1, (1, 1)):
+                    raise ConversionError(f"{name} must average to one position, "
+                                          f"got output_size={module.output_size}")
+                return modules.GlobalAvgPool2d()
+            case nn.AvgPool2d() | nn.MaxPool2d():
+                if module.padding or module.stride != module.kernel_size:
+                    raise ConversionError(
+                        f"{name} must have windows that do not overlap and no padding, got "
+                        f"kernel_size={module.kernel_size}, stride={module.stride}, "
+                        f"padding={module.padding}")
+                return (modules.AvgPool2d(module.kernel_size) if isinstance(module, nn.AvgPool2d)
+                        else module)
+            case reference.Attention():
+                return modules.Attention(module.heads, causal=module.causal, **quantised)
+            case reference.GraphConv():
+                return modules.GraphConv(module.adjacency, signed=signed, **quantised)
+            case modules.Layer() | modules.Fork():
+                return module
+        raise ConversionError(
+            f"{name} is a {type(module).__name__}, which the device has not: use Linear, Conv2d, "
+            "BatchNorm, LayerNorm, ReLU, Dropout(0.5), average or max pooling, Embedding, or the "
+            "layers of host.torch")
+
+
+def _copy_state(source, target):
+    """Parameters and statistics, rounded to the formats of the device."""
+    with torch.no_grad():
+        for name, value in target.named_parameters(recurse=False):
+            value.copy_(fixed(getattr(source, name), MASTER_FRACTION, MASTER_BITS))
+    l2 = isinstance(source, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm)
+    if l2 and source.weight is not None:
+        # The mean deviation of Gaussian values is sqrt(2 / pi) of the root mean square.
+        with torch.no_grad():
+            target.weight.copy_(fixed(source.weight * (2 / torch.pi) ** 0.5, MASTER_FRACTION,
+                                      MASTER_BITS))
+    if isinstance(source, reference.L1BatchNorm1d | reference.L1BatchNorm2d):
+        target.running_mean.copy_(source.running_mean)
+        target.running_deviation.copy_(source.running_deviation)
+        target.step = int(source.step)
+    elif isinstance(source, nn.BatchNorm1d | nn.BatchNorm2d):
+        target.running_mean.copy_(source.running_mean)
+        target.running_deviation.copy_((source.running_var * 2 / torch.pi).sqrt())
+        target.step = int(source.num_batches_tracked)
+
+
+def _not_negative(node, modules_by_name, known):
+    if node.op == "call_module":
+        module = modules_by_name[node.target]
+        return isinstance(module, nn.ReLU) or (
+            isinstance(module, _KEEPS_SIGN) and node.args[0] in known)
+    if node.op in ("call_function", "call_method"):
+        inputs = [a for a in node.args if isinstance(a, fx.Node)]
+        if node.target in _RELUS:
+            return True
+        return node.target in _MOVES | _ADDS and all(a in known for a in inputs)
+    return False
+
+
+def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last_bits=8,
+            signed_input=False, seed=0):
+    """A copy of a ``torch.nn`` model with the device's arithmetic.
+
+    The model must be traceable by ``torch.fx``; where a value is used twice, a
+    :class:`~host.torch.modules.Fork` adds the gradients as the device does.
+
+    Parameters
+    ----------
+    bits : int
+        Width of weights, activations and gradients, 2..8.
+    groups : int or (int, int)
+        Gradient groups: channels alone, or samples x channels; an int g means g x g.
+    gradient_bits : int or None
+        Another width for gradients; None leaves them in float.
+    first_bits, last_bits : int
+        Width of the first layer's input, and of the last layer's weights and input.
+    signed_input : bool
+        The model's input may be negative.
+    seed : int
+        Decides all rounding; parameters are the model's own.
+
+    Raises
+    ------
+    ConversionError
+        A module or function that the device has not, by name.
+    """
+    groups = (groups, groups) if isinstance(groups, int) else tuple(groups)
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise FormatError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed}")
+    model = copy.deepcopy(model)
+    if isinstance(model, nn.Linear | nn.Conv2d):
+        model = nn.Sequential(model)
+    try:
+        graph = _Tracer().trace(model)
+    except ConversionError:
+        raise
+    except Exception as error:
+        raise ConversionError(f"torch.fx cannot trace {type(model).__name__}: "
+                              f"{str(error).splitlines()[0]}") from error
+    result = fx.GraphModule(model, graph)
+    by_name = dict(result.named_modules())
+    converter = _Converter({"bits": bits, "groups": groups, "gradient_bits": gradient_bits,
+                            "first_bits": first_bits, "last_bits": last_bits})
+    weighted = [n for n in graph.nodes if n.op == "call_module"
+                and isinstance(by_name[n.target], nn.Linear | nn.Conv2d)]
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, reference.L1BatchNorm1d, reference.L1BatchNorm2d)
+    known = set()
+    for node in list(graph.nodes):
+        if node.op == "placeholder" and not signed_input:
+            known.add(node)
+        elif node.op == "call_module":
+            source = by_name[node.target]
+            signed = not all(a in known for a in node.args if isinstance(a, fx.Node))
+            if isinstance(source, nn.Linear | nn.Conv2d):
+                users = list(node.users)
+                into_norm = (source.bias is None and len(users) == 1
+                             and users[0].op == "call_module"
+                             and isinstance(by_name[users[0].target], norms))
+                target = converter.weighted(
+                    node.target, source, signed=signed, first=node is weighted[0],
+                    last=node is weighted[-1], accumulators=into_norm)
+            else:
+                target = converter.other(node.target, source, signed)
+            if target is not source:
+                _copy_state(source, target)
+                result.set_submodule(node.target, target)
+                by_name[node.target] = target
+        elif node.op in ("call_function", "call_method"):
+            _convert_call(result, node, by_name, known)
+        if node.op != "placeholder" and _not_negative(node, by_name, known):
+            known.add(node)
+    _insert_forks(result)
+    result.delete_all_unused_submodules()
+    result.recompile()
+    result.train(model.training)
+    return modules.number_layers(result, seed)
+
+
+def _convert_call(result, node, by_name, known):
+    if node.target in _MOVES | _ADDS | _RELUS | _NUMBERS:
+        return
+    name = getattr(node.target, "__name__", str(node.target))
+    pooled = {"adaptive_avg_pool2d": lambda a: a in (1, (1, 1)),
+              "mean": lambda a: a in ((2, 3), [2, 3], (-2, -1), [-2, -1])}
+    if name in pooled and len(node.args) > 1 and pooled[name](node.args[1]):
+        new = f"{node.name}_pool"
+        result.add_submodule(new, modules.GlobalAvgPool2d())
+        by_name[new] = result.get_submodule(new)
+        keep = name != "mean" or node.kwargs.get("keepdim", False)
+        with result.graph.inserting_before(node):
+            pool = result.graph.call_module(new, (node.args[0],))
+            new_nodes = [pool]
+            if not keep:
+                pool = result.graph.call_function(torch.flatten, (pool, 1))
+                new_nodes.append(pool)
+        if node.args[0] in known:
+            known.update(new_nodes)
+        node.replace_all_uses_with(pool)
+        result.graph.erase_node(node)
+        return
+    raise ConversionError(f"the call of {name} at {node.name} has no twin on the device: use "
+                          "ReLU, sums, average pooling and reshaping")
+
+
+def _insert_forks(result):
+    """A Fork where a value that gradients reach is used more than once."""
+    numbers = {n for n in result.graph.nodes
+               if n.op in ("call_function", "call_method") and n.target in _NUMBERS}
+    for node in list(result.graph.nodes):
+        if node.op in ("placeholder", "get_attr", "output") or node in numbers:
+            continue
+        uses = [user for user in node.users if user not in numbers
+                for argument in user.all_input_nodes if argument is node]
+        repeated = [user for user in uses if list(user.args).count(node) > 1]
+        if repeated:
+            raise ConversionError(f"{repeated[0].name} uses {node.name} twice: give it a Fork of "
+                                  "host.torch")
+        if len(uses) < 2:
+            continue
+        name = f"{node.name}_fork".replace(".", "_")
+        result.add_submodule(name, modules.Fork(len(uses)))
+        with result.graph.inserting_after(node):
+            fork = result.graph.call_module(name, (node,))
+        before = fork
+        for i, user in enumerate(uses):
+            with result.graph.inserting_after(before):
+                branch = before = result.graph.call_function(operator.getitem, (fork, i))
+            user.replace_input_with(node, branch)

@@ -1,0 +1,174 @@
+"""Stochastic gradient descent in integers; :func:`sim.model.update.sgd`, bit for bit."""
+
+import torch
+
+from host.torch.errors import settle
+from host.torch.modules import Layer
+from host.torch.numbers import block_noise, round_keys
+from host.torch.tensor_ids import Noise, tensor_id
+from sim.model.noise import key
+from sim.model.update import (
+    DECAY_SHIFT,
+    GRADIENT_FRACTION,
+    MASTER_BITS,
+    MASTER_FRACTION,
+    MOMENTUM,
+    MOMENTUM_SHIFT,
+    VELOCITY_FRACTION,
+)
+
+__all__ = ["SGD", "masters"]
+
+#: A rate is ``rate * 2**-_RATE_SHIFT``.
+_RATE_SHIFT = 12
+
+
+def _integers(values, fraction):
+    return (values.double() * 2.0**fraction).to(torch.int64)
+
+
+def _round_code(x, shift, noise):
+    """``x * 2**shift``, stochastically; :func:`sim.model.quantise.round_code`."""
+    shift += 17
+    z = x << shift if shift >= 0 else x >> -shift
+    return (z + 2 * noise + 1) >> 17
+
+
+class SGD(torch.optim.Optimizer):
+    """Momentum about 0.9 and weight decay on masters of 24 bits, rounded stochastically.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its parameters are trained; they belong to the layers of :mod:`host.torch`.
+    lr : float
+        Rounded to a multiple of ``2**-12``, at least one.
+    weight_decay : float
+        Rounded to a multiple of ``2**-16``.
+    momentum : float
+        Rounded to a multiple of ``2**-8``.
+    master, speed : (int, int)
+        Bits and fraction bits of masters and velocities.
+    """
+    def __init__(self, model, lr, *, weight_decay=0.0, momentum=MOMENTUM / 2**MOMENTUM_SHIFT,
+                 master=(MASTER_BITS, MASTER_FRACTION), speed=(MASTER_BITS, VELOCITY_FRACTION)):
+        if not 0 < lr < 1:
+            raise ValueError(f"lr must lie between 0 and 1, got {lr}")
+        if not 0 <= weight_decay < 2.0**-4:
+            raise ValueError("weight_decay must be at least 0 and below 0.0625, "
+                             f"got {weight_decay}")
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must lie between 0 and 1, got {momentum}")
+        self._master, self._speed = master, speed
+        self._places = {}
+        self._layouts = {}
+        for layer in model.modules():
+            for name, parameter in layer.named_parameters(recurse=False):
+                if not isinstance(layer, Layer):
+                    raise TypeError(f"{type(layer).__name__} has the parameter {name!r}, which "
+                                    "this optimiser does not know: convert the model first")
+                use = self._use(layer, name)
+                self._places.setdefault(parameter, (layer, use))
+        super().__init__(list(self._places), {"lr": lr, "weight_decay": weight_decay,
+                                              "momentum": momentum, "step": 0})
+
+    @staticmethod
+    def _use(layer, name):
+        matrix = layer.get_parameter(name).dim() > 1
+        if name == "weight":
+            return Noise.WEIGHT_UPDATE if matrix else Noise.GAMMA_UPDATE
+        return Noise.BETA_UPDATE
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        settle()
+        for group in self.param_groups:
+            parameters = tuple(p for p in group["params"] if p.grad is not None)
+            if parameters:
+                self._update(parameters, group)
+            group["step"] += 1
+        return loss
+
+    def _update(self, parameters, group):
+        """All parameters at once: on a GPU every operation costs its launch."""
+        rate = max(1, round(group["lr"] * 2**_RATE_SHIFT))
+        decay = round(group["weight_decay"] * 2**DECAY_SHIFT)
+        momentum = round(group["momentum"] * 2**MOMENTUM_SHIFT)
+        (bits, fraction), (speed_bits, speed_fraction) = self._master, self._speed
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["velocity"] = torch.zeros_like(parameter, dtype=torch.float32)
+        velocities = [self.state[parameter]["velocity"] for parameter in parameters]
+        if parameters not in self._layouts:
+            self._layouts[parameters] = _Layout(parameters, [self._places[p] for p in parameters])
+        layout = self._layouts[parameters]
+        noise = layout.noise(group["step"])
+        weight = _integers(_flat(parameters), fraction)
+        total = fraction + DECAY_SHIFT
+        z = ((_integers(_flat(velocities), speed_fraction) * momentum
+              << total - MOMENTUM_SHIFT - speed_fraction)
+             + (_integers(_flat([p.grad for p in parameters]), GRADIENT_FRACTION)
+                << total - GRADIENT_FRACTION)
+             + weight * (layout.decays * decay))
+        velocity = _round_code(z, speed_fraction - total, 0xFFFF - noise)
+        velocity.clamp_(-(1 << speed_bits - 1), (1 << speed_bits - 1) - 1)
+        weight -= _round_code(rate * velocity, fraction - speed_fraction - _RATE_SHIFT, noise)
+        weight.clamp_(-(1 << bits - 1), (1 << bits - 1) - 1)
+        layout.scatter(velocity.double() * 2.0**-speed_fraction, velocities)
+        layout.scatter(weight.double() * 2.0**-fraction, parameters)
+
+
+def _flat(tensors):
+    return torch.cat([x.reshape(-1) for x in tensors])
+
+
+class _Layout:
+    """Several parameters one after the other: where each element's random bits are.
+
+    Noise goes by the place in the logical [in, out] matrix; a vector is one row.
+    """
+
+    def __init__(self, parameters, places):
+        device = parameters[0].device
+        self._places = places
+        self._sizes = [p.numel() for p in parameters]
+        self._shapes = [p.shape for p in parameters]
+        counters, owners, index, decays, start = [], [], [], [], 0
+        for number, (parameter, (_, use)) in enumerate(zip(parameters, places, strict=True)):
+            out = parameter.shape[0]
+            inner = parameter[0].numel() if parameter.dim() > 1 else 1
+            blocks = -(-out // 8)
+            counters.append(torch.arange(inner * blocks, dtype=torch.int32))
+            owners.append(torch.full((inner * blocks,), number))
+            at = torch.arange(inner)[:, None] * (8 * blocks) + torch.arange(out)
+            index.append(8 * start + at.T.reshape(-1))
+            decays.append(torch.full((inner * out,), int(use == Noise.WEIGHT_UPDATE)))
+            start += inner * blocks
+        self._counter, self._owner, self._index, self.decays = (
+            torch.cat(parts).to(device) for parts in (counters, owners, index, decays))
+
+    def noise(self, step):
+        """int64 bits from 0 to 65535 of every element."""
+        keys = torch.tensor(
+            [round_keys(key(layer.seed, step, tensor_id(layer.number, use)))
+             for layer, use in self._places], dtype=torch.int16)
+        keys = keys.T.contiguous().to(self._counter.device)[:, self._owner]
+        noise = block_noise(self._counter, keys).view(-1)
+        return noise[self._index].to(torch.int64) & 0xFFFF
+
+    def scatter(self, flat, tensors):
+        """Copy the elements back to their tensors."""
+        for part, shape, x in zip(flat.split(self._sizes), self._shapes, tensors, strict=True):
+            x.copy_(part.view(shape))
+
+
+def masters(model):
+    """The masters of a model as int64 tensors of ``MASTER_FRACTION`` bits, by name."""
+    return {name: _integers(parameter.detach(), MASTER_FRACTION)
+            for name, parameter in model.named_parameters()}
