@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from hdl.build.floorplan import COLOURS
 from hdl.build.summary import measured, plain_twin
+from reports.accuracy.store import FOLDER as RESULTS
+from reports.accuracy.table import study
 
 __all__ = ["bars", "main", "readme", "write"]
 
@@ -111,9 +114,14 @@ def bars(reports):
 
 
 def write(reports, folder=FOLDER):
-    """Write everything that is drawn."""
+    """Write everything that is drawn; the study's pictures only where matplotlib is installed."""
     (folder / "README.md").write_text(readme(reports))
     (folder / "comb.svg").write_text(bars(reports))
+    pictures = folder / "pictures"
+    if find_spec("matplotlib"):
+        from reports.accuracy.plots import draw
+        draw(RESULTS, FOLDER / "data" / "numerics" / "numerics.json", pictures)
+    (folder / "accuracy.md").write_text(study(RESULTS, pictures))
 
 
 def main(argv=None):
@@ -121,6 +129,8 @@ def main(argv=None):
     argparse.ArgumentParser(prog="python -m reports", description=__doc__,
                             allow_abbrev=False).parse_args(argv)
     write(measured())
+    if not find_spec("matplotlib"):
+        print("matplotlib is not installed: the study's pictures are left as they are")
     print(f"written to {FOLDER}/")
     return 0
 

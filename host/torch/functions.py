@@ -156,7 +156,7 @@ def _laid_out(g, shape, groups):
 
 
 def input_gradient(g, x_shape, q, shape, options):
-    """dX of a gradient of ``shape`` quantised as g: channel groups inside, sample groups outside."""
+    """dX of a gradient of ``shape`` quantised as g: channel groups inside, samples' outside."""
     stride, padding, form = options[:3]
     sample, channel = (count - 1 for count in form.groups)
     codes, by_row, by_col = _laid_out(g, shape, form.groups)

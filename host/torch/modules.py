@@ -334,7 +334,7 @@ class Dropout(Layer):
         noise = element_noise(self.key(Noise.GRADIENT), x.numel() // x.shape[-1], x.shape[-1],
                               x.device)
         self._pass()
-        return x * ((noise.view(x.shape) < 0) * 2.0)
+        return x * ((noise.view(x.shape) & 0x8000 != 0) * 2.0)
 
 
 class Attention(Layer):

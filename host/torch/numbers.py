@@ -12,7 +12,6 @@ from math import frexp
 import torch
 
 from host.torch import kernels
-
 from sim.model.noise import ROUND_CONSTANT, ROUNDS
 from sim.model.quantise import _DEEPEST, INVERSE, WEIGHT_CLIP
 from sim.model.update import MASTER_FRACTION
@@ -208,7 +207,6 @@ def quantise_gradient(x, *, bits, groups, words):
     :func:`sim.model.quantise.quantise` of the [samples * span, channels] matrix with ``span``
     rows a sample; ``words`` is the noise's key. Groups of ``(1, 1)`` are one scale for the tensor.
     """
-    samples, span, channels = x.shape
     top = largest_code(bits)
     magnitude = torch.empty_like(x)
     torch.abs(x, out=magnitude)

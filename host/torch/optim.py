@@ -106,7 +106,7 @@ class SGD(torch.optim.Optimizer):
                 state["velocity"] = torch.zeros_like(parameter, dtype=torch.float32)
         velocities = [self.state[parameter]["velocity"] for parameter in parameters]
         if parameters not in self._layouts:
-            self._layouts[parameters] = _Layout(parameters, [self._places[p] for p in parameters])
+            self._layouts[parameters] = Layout(parameters, [self._places[p] for p in parameters])
         layout = self._layouts[parameters]
         noise = layout.noise(group["step"])
         weight = _integers(_flat(parameters), fraction)
@@ -128,7 +128,7 @@ def _flat(tensors):
     return torch.cat([x.reshape(-1) for x in tensors])
 
 
-class _Layout:
+class Layout:
     """Several parameters one after the other: where each element's random bits are.
 
     Noise goes by the place in the logical [in, out] matrix; a vector is one row.

@@ -4,7 +4,6 @@ The gathering of :mod:`sim.model.convolution` on tensors; values only move and, 
 add.
 """
 
-import torch
 from torch.nn import functional as F
 
 __all__ = ["fold", "patches"]
@@ -13,6 +12,7 @@ __all__ = ["fold", "patches"]
 def patches(x, kernel, stride, padding):
     """[n, ho * wo, kh * kw * c] of x [n, c, h, w]: what every position sees, channels innermost.
 
+    >>> import torch
     >>> patches(torch.arange(4.0).view(1, 1, 2, 2), (2, 2), 1, 1)[0, [0, 4]].tolist()
     [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0]]
     """
@@ -27,6 +27,7 @@ def fold(columns, shape, kernel, stride, padding):
     """The transpose of :func:`patches`: [n, c, h, w] of ``shape``, each element added where it
     came from.
 
+    >>> import torch
     >>> x = torch.ones(1, 1, 2, 2)
     >>> fold(patches(x, (2, 2), 1, 1), x.shape, (2, 2), 1, 1).flatten().tolist()
     [4.0, 4.0, 4.0, 4.0]

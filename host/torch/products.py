@@ -82,11 +82,9 @@ def conv(u, w, stride, padding, largest, top):
     """The convolution of codes u [n, c, h, w], |u| <= largest, with w [out, c, kh, kw],
     |w| <= top, exact."""
     if u.is_cuda:
-        kh, kw = w.shape[2:]
-        n, _, height, width = u.shape
-        y = matmul(patches(u, (kh, kw), stride, padding), _as_matrix(w), largest, top)
-        ho = (height + 2 * padding - kh) // stride + 1
-        return y.view(n, ho, -1, len(w)).permute(0, 3, 1, 2)
+        y = matmul(patches(u, w.shape[2:], stride, padding), _as_matrix(w), largest, top)
+        height = (u.shape[2] + 2 * padding - w.shape[2]) // stride + 1
+        return y.view(len(u), height, -1, len(w)).permute(0, 3, 1, 2)
     return _exact(lambda a, b: F.conv2d(a, b, None, stride, padding), u, w, largest,
                   w[0].numel(), top, lambda magnitude: magnitude.sum((1, 2, 3)).max())
 

@@ -1,0 +1,112 @@
+"""The experiments: recipes, variants, and how many seeds each gets."""
+
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["CHANGE_NAMES", "EXPERIMENTS", "FLOAT", "KEY", "Experiment", "Recipe", "Variant"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about training that variants share.
+
+    ``rate`` falls linearly to 0; ``samples``: of training, or characters' windows an epoch;
+    ``decay`` of weights.
+    """
+    task: str
+    data: str
+    network: str
+    epochs: int
+    batch: int
+    rate: float
+    samples: int | None = None
+    decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One arithmetic. ``bits`` None is float; ``gradient_bits`` None is a float backward pass.
+
+    ``norm`` of float variants: ``l1`` or ``l2``. Of quantised ones, ``optimiser`` and
+    ``conversion`` are options of :class:`host.torch.SGD` and :func:`host.torch.convert`, and
+    ``change`` names one of :mod:`reports.accuracy.ablations`.
+    """
+    name: str
+    bits: int | None = None
+    groups: tuple = (4, 4)
+    gradient_bits: int | str | None = "bits"
+    norm: str = "l1"
+    optimiser: dict = field(default_factory=dict)
+    conversion: dict = field(default_factory=dict)
+    change: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe and ``(variant, seeds)`` in the order in which they are run."""
+    name: str
+    title: str
+    recipe: Recipe
+    variants: tuple
+
+    def key(self, variant):
+        """Everything that decides a result, as plain types."""
+        return {"recipe": asdict(self.recipe), "variant": asdict(variant)}
+
+
+FLOAT = Variant("float-l1")
+
+#: Those of :mod:`reports.accuracy.ablations`, which needs PyTorch; reading results does not.
+CHANGE_NAMES = ("two-copies", "nearest", "discarded-bits", "philox", "nearest-update",
+                "one-weight-scale", "signed-activations")
+
+
+def KEY(bits):
+    """Separable ShiftQuant with 4 x 4 groups."""
+    return Variant(f"{bits}b-4x4", bits)
+
+
+def _groups(bits, samples, channels):
+    return Variant(f"{bits}b-{samples}x{channels}", bits, (samples, channels))
+
+
+def _changed(change, bits=4):
+    return Variant(f"{bits}b-4x4-{change}", bits, change=change)
+
+
+#: Rules of the arithmetic taken away or replaced one by one, ResNet-8.
+_ABLATIONS = (
+    Variant("4b-4x1", 4, (4, 1)),
+    *(_changed(change) for change in CHANGE_NAMES),
+    Variant("4b-4x4-master-16b-velocity-8b", 4,
+            optimiser={"master": (16, 12), "speed": (8, 6)}),
+    Variant("4b-4x4-first-input-4b", 4, conversion={"first_bits": 4}),
+    Variant("4b-4x4-last-4b", 4, conversion={"last_bits": 4}),
+)
+
+_RESNET8 = Recipe("images", "fashion-mnist", "resnet8", 6, 128, 0.1, 8000)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in (
+    Experiment("digits-mlp", "Digits, 64-64-10 perceptron",
+               Recipe("images", "digits", "mlp", 20, 64, 0.1), (
+                   (FLOAT, 5), (KEY(4), 5), (KEY(8), 3))),
+    Experiment("resnet8-fashion", "Fashion-MNIST, ResNet-8", _RESNET8, (
+        (FLOAT, 10), (KEY(4), 10),
+        (Variant("4b-forward", 4, gradient_bits=None), 5),
+        (_groups(4, 1, 1), 5), (_groups(4, 1, 4), 5), (_groups(4, 1, 32), 5),
+        (Variant("float-l2", norm="l2"), 5),
+        (_groups(4, 2, 2), 5), (_groups(4, 8, 4), 5), (_groups(4, 1, 2), 5),
+        (_groups(4, 1, 8), 5),
+        (KEY(3), 3), (KEY(6), 3), (KEY(8), 3),
+        (Variant("4b-4x4-gradient-2b", 4, gradient_bits=2), 3),
+        (Variant("4b-4x4-gradient-3b", 4, gradient_bits=3), 3),
+        *((variant, 3) for variant in _ABLATIONS))),
+    Experiment("resnet20-fashion", "Fashion-MNIST, ResNet-20",
+               Recipe("images", "fashion-mnist", "resnet20", 4, 128, 0.1, 8000), (
+                   (FLOAT, 3), (KEY(4), 3))),
+    Experiment("transformer-shakespeare", "tinyshakespeare, 4-layer Transformer",
+               Recipe("text", "tinyshakespeare", "transformer", 1, 32, 0.2, 16000), (
+                   (FLOAT, 3), (KEY(6), 3), (KEY(4), 3))),
+    Experiment("gcn-cora", "Cora, two-layer GCN",
+               Recipe("graph", "cora", "gcn", 200, 1, 0.1, decay=5e-4), (
+                   (FLOAT, 25), (KEY(6), 25))),
+)}
