@@ -5,6 +5,7 @@ used as those of ``torch.nn``. Values are ``float32`` tensors that hold the inte
 :mod:`sim.model` times powers of two, on a processor or a GPU.
 """
 
+from host.torch.captured import CapturedStep
 from host.torch.convert import convert
 from host.torch.errors import ConversionError, FormatError, LimitError, ShapeError
 from host.torch.loss import cross_entropy
@@ -30,6 +31,7 @@ __all__ = [
     "SGD",
     "Attention",
     "AvgPool2d",
+    "CapturedStep",
     "Conv2d",
     "ConversionError",
     "Dropout",

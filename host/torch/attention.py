@@ -15,7 +15,7 @@ from host.torch.numbers import (
     wide_power,
 )
 from sim.model.attention import MASKED
-from sim.model.quantise import WEIGHT_CLIP
+from sim.model.quantise import SIGNED_CLIP
 from sim.model.requantise import safe_shift
 from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION
 
@@ -36,7 +36,7 @@ class Attend(torch.autograd.Function):
     """``softmax(q k' scale 2**-15) v`` per head of q, k and v [n, tokens, heads * width]."""
     @staticmethod
     def forward(ctx, q, k, v, heads, causal, scale, form, words, second_words):
-        bits, clip, top = form.bits, WEIGHT_CLIP[form.bits], largest_code(form.bits)
+        bits, clip, top = form.bits, SIGNED_CLIP[form.bits], largest_code(form.bits)
         parts = [quantise(x, bits=bits, signed=True, clip=clip, unit=-PARAMETER_FRACTION)
                  for x in (q, k, v)]
         (a, e_q), (b, e_k), (c, e_v) = ((_heads(x, heads), e) for x, e in parts)

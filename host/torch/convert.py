@@ -46,10 +46,11 @@ class _Converter:
     def weighted(self, name, module, *, signed, first, last, accumulators):
         """The twin of a Linear or Conv2d."""
         o = self._options
-        bits = o["last_bits"] if last else o["bits"]
+        bits = o["last_bits"] if last else o["first_layer_bits"] if first else o["bits"]
         common = {
             "bits": bits, "groups": o["groups"], "gradient_bits": o["gradient_bits"],
             "input_bits": o["first_bits"] if first else bits, "signed": signed,
+            "clip": o["first_clip"] if first else None,
             "accumulators": accumulators, "bias": module.bias is not None}
         if isinstance(module, nn.Linear):
             return modules.Linear(module.in_features, module.out_features, **common)
@@ -143,7 +144,7 @@ def _not_negative(node, modules_by_name, known):
 
 
 def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last_bits=8,
-            signed_input=False, seed=0):
+            first_layer_bits=None, first_clip=None, signed_input=False, seed=0):
     """A copy of a ``torch.nn`` model with the device's arithmetic.
 
     The model must be traceable by ``torch.fx``; where a value is used twice, a
@@ -159,6 +160,10 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
         Another width for gradients; None leaves them in float.
     first_bits, last_bits : int
         Width of the first layer's input, and of the last layer's weights and input.
+    first_layer_bits : int or None
+        Width of the first layer's weights and gradients; None: ``bits``.
+    first_clip : int or None
+        ``clip`` of the first layer; 0 for sparse inputs.
     signed_input : bool
         The model's input may be negative.
     seed : int
@@ -185,7 +190,9 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
     result = fx.GraphModule(model, graph)
     by_name = dict(result.named_modules())
     converter = _Converter({"bits": bits, "groups": groups, "gradient_bits": gradient_bits,
-                            "first_bits": first_bits, "last_bits": last_bits})
+                            "first_bits": first_bits, "last_bits": last_bits,
+                            "first_layer_bits": first_layer_bits or bits,
+                            "first_clip": first_clip})
     weighted = [n for n in graph.nodes if n.op == "call_module"
                 and isinstance(by_name[n.target], nn.Linear | nn.Conv2d)]
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, reference.L1BatchNorm1d, reference.L1BatchNorm2d)

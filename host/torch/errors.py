@@ -4,6 +4,7 @@ import torch
 
 from hdl.params import GROUP_CHOICES
 from host.errors import HostError
+from host.torch import keys
 
 __all__ = ["ConversionError", "FormatError", "LimitError", "ShapeError", "check_finite",
            "check_format", "check_range", "settle"]
@@ -40,6 +41,8 @@ def check_format(form):
             continue
         if not isinstance(value, int) or not low <= value <= high:
             raise FormatError(f"{name} must be a whole number from {low} to {high}, got {value}")
+    if form.clip is not None and (not isinstance(form.clip, int) or not 0 <= form.clip <= 255):
+        raise FormatError(f"clip must be a whole number from 0 to 255, got {form.clip}")
     if len(form.groups) != 2 or any(g not in (*GROUP_CHOICES, 16, 32) for g in form.groups):
         raise FormatError("groups must be (samples, channels), each one of 1, 2, 4, 8 (16 and 32 "
                           f"for comparison), got {form.groups}")
@@ -58,11 +61,15 @@ def check_finite(layer, x):
 def check_range(x, check):
     """Call ``check(smallest, largest)`` of x: at once, or for a GPU, which would have to be waited
     for, no later than the optimiser's next step (:func:`settle`)."""
-    extent = torch.stack(torch.aminmax(x.detach()))
+    low, high = torch.aminmax(x.detach())
     if not x.is_cuda:
-        check(*extent.tolist())
+        check(low.item(), high.item())
         return
-    _pending.append((extent.double(), check))
+    record = keys.recording()
+    if record:
+        record.watch(low, high, check)
+        return
+    _pending.append((torch.stack((low, high)).double(), check))
     if len(_pending) >= _MOST_PENDING:
         settle()
 

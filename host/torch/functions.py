@@ -22,7 +22,7 @@ from host.torch.numbers import (
     wide_power,
 )
 from sim.model.add import ACTIVATION_BITS, GRADIENT_BITS
-from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP
+from sim.model.quantise import ACTIVATION_CLIP, SIGNED_CLIP, WEIGHT_CLIP
 from sim.model.requantise import safe_shift
 from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, MASTER_FRACTION
 
@@ -39,13 +39,23 @@ class Format:
     """How a layer's operands are quantised.
 
     ``bits`` of weights, ``gradient_bits`` of gradients (None: gradients stay float),
-    ``input_bits`` of activations, which are ``signed`` or not, and gradient ``groups``.
+    ``input_bits`` of activations, which are ``signed`` or not, and gradient ``groups``. ``clip``
+    is the largest range of an activation in quarters of the mean magnitude, 0 for the maximum;
+    None takes that of the model's tables.
     """
     bits: int = 4
     gradient_bits: int | None = 4
     input_bits: int = 4
     signed: bool = False
     groups: tuple = (4, 4)
+    clip: int | None = None
+
+    @property
+    def input_clip(self):
+        """The clip that is in force."""
+        if self.clip is not None:
+            return self.clip
+        return (SIGNED_CLIP if self.signed else ACTIVATION_CLIP)[self.input_bits]
 
 
 def clamped(x, bits):
@@ -90,8 +100,7 @@ class Convolution(torch.autograd.Function):
     def forward(ctx, x, weight, bias, stride, padding, form, accumulators, words):
         bits = form.bits
         largest = 2**form.input_bits - 1
-        u, e_u = quantise(x, bits=form.input_bits, signed=form.signed,
-                          clip=(WEIGHT_CLIP if form.signed else ACTIVATION_CLIP)[form.input_bits],
+        u, e_u = quantise(x, bits=form.input_bits, signed=form.signed, clip=form.input_clip,
                           unit=-PARAMETER_FRACTION)
         scaled, mantissa = normalise_columns(weight, bits)
         q, e_w = quantise(scaled, bits=bits, signed=True, clip=WEIGHT_CLIP[bits], dims=(1, 2, 3),
@@ -125,6 +134,7 @@ class Convolution(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 dx = torch.nn.grad.conv2d_input(
                     u.shape, q * scale * (1 if accumulators else share), dy, stride, padding)
+                dx = unclipped(dx, u, form.input_bits, form.signed)
             dweight = torch.nn.grad.conv2d_weight(u * power(e_u), q.shape, dy, stride, padding)
             if accumulators:
                 dweight = dweight / share
@@ -142,10 +152,16 @@ class Convolution(torch.autograd.Function):
         g = quantise_gradient(folded, bits=form.gradient_bits, groups=form.groups, words=words)
         if ctx.needs_input_grad[0]:
             dx = input_gradient(g, u.shape, q, dy.shape, ctx.options)
+            dx = unclipped(dx, u, form.input_bits, form.signed)
         dweight, shift = weight_gradient(g, u, q.shape, dy.shape, ctx.options)
         unit = g.exponent + shift + e_u - e_w
         dweight = divide_by_mantissa(dweight, mantissa) * wide_power(unit)
         return dx, gradient_of_master(dweight), dbias, *[None] * 5
+
+
+def unclipped(dx, codes, bits, signed):
+    """dx where it passes the quantiser, in place; :func:`sim.model.relu.unclipped`."""
+    return dx if signed else dx.masked_fill_(codes == 2**bits - 1, 0)
 
 
 def _laid_out(g, shape, groups):
@@ -305,21 +321,20 @@ class Neighbours(torch.autograd.Function):
     :func:`sim.model.sparse.sparse_gemm`. The gradient is quantised, then multiplied by A'."""
     @staticmethod
     def forward(ctx, x, index, codes, exponent, form, words):
-        clip = (WEIGHT_CLIP if form.signed else ACTIVATION_CLIP)[form.bits]
-        q, e = quantise(x, bits=form.bits, signed=form.signed, clip=clip,
+        q, e = quantise(x, bits=form.bits, signed=form.signed, clip=form.input_clip,
                         unit=-PARAMETER_FRACTION)
         y = _sparse(index, codes, q) * wide_power(exponent + e)
-        ctx.save_for_backward(index, codes, exponent)
+        ctx.save_for_backward(index, codes, exponent, q)
         ctx.options = form, words
         return fixed(y)
 
     @staticmethod
     def backward(ctx, dy):
-        index, codes, exponent = ctx.saved_tensors
+        index, codes, exponent, q = ctx.saved_tensors
         form, words = ctx.options
         if form.gradient_bits is None:
             dx = _sparse(index.flip(0), codes, dy) * wide_power(exponent)
-            return dx.float(), *[None] * 5
+            return unclipped(dx.float(), q, form.bits, form.signed), *[None] * 5
         g = quantise_gradient(dy[:, None], bits=form.gradient_bits, groups=form.groups,
                               words=words)
         sample, channel = (count - 1 for count in form.groups)
@@ -329,7 +344,8 @@ class Neighbours(torch.autograd.Function):
                            shifts=sample + channel, limit=WIDE_GRADIENT_BITS,
                            streamed=form.bits)
         dx = requantised(dx, shift, WIDE_GRADIENT_BITS).float()
-        return dx.mul_(power(g.exponent + exponent + (shift - sample - channel))), *[None] * 5
+        dx = dx.mul_(power(g.exponent + exponent + (shift - sample - channel)))
+        return unclipped(dx, q, form.bits, form.signed), *[None] * 5
 
 
 def _sparse(index, codes, dense):

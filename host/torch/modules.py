@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION
-from host.torch import functions
+from host.torch import functions, keys
 from host.torch.attention import Attend
 from host.torch.errors import ShapeError, check_finite, check_format
 from host.torch.functions import Format
@@ -46,7 +46,10 @@ class Layer(nn.Module):
 
     def key(self, use):
         """The noise's key of this pass; ``use`` is a :class:`Noise`."""
-        return key(self.seed, self.step, tensor_id(self.number, use))
+        tensor = tensor_id(self.number, use)
+        # A replay begins where its capture began, before this layer's earlier passes.
+        later = keys.passes_of(self)
+        return keys.take(lambda: key(self.seed, self.step + later, tensor))
 
     def _pass(self):
         self.step += self.training
@@ -94,11 +97,11 @@ class _Weighted(Layer):
     function = functions.Convolution
 
     def __init__(self, shape, bias, bits, groups, input_bits, gradient_bits, signed,
-                 accumulators):
+                 accumulators, clip):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
         self.form = check_format(Format(bits, gradient_bits, input_bits or bits, signed,
-                                        tuple(groups)))
+                                        tuple(groups), clip))
         self.accumulators = accumulators
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
@@ -146,13 +149,16 @@ class Conv2d(_Weighted):
         The input may be negative.
     accumulators : bool
         The output goes to an L1BatchNorm2d alone, which takes exact sums.
+    clip : int or None
+        Largest range of the input in quarters of its mean magnitude, 0 for its maximum, as sparse
+        inputs need; None: by width (:mod:`sim.model.quantise`).
     """
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, *,
                  bits=4, groups=(4, 4), input_bits=None, gradient_bits="bits", signed=False,
-                 accumulators=False):
+                 accumulators=False, clip=None):
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         super().__init__((out_channels, in_channels, *kernel), bias, bits, groups, input_bits,
-                         gradient_bits, signed, accumulators)
+                         gradient_bits, signed, accumulators, clip)
         self.stride, self.padding = stride, padding
 
     def forward(self, x):
@@ -168,9 +174,10 @@ class Linear(_Weighted):
     """A matrix product of quantised operands; parameters as :class:`Conv2d`'s."""
 
     def __init__(self, in_features, out_features, bias=True, *, bits=4, groups=(4, 4),
-                 input_bits=None, gradient_bits="bits", signed=False, accumulators=False):
+                 input_bits=None, gradient_bits="bits", signed=False, accumulators=False,
+                 clip=None):
         super().__init__((out_features, in_features), bias, bits, groups, input_bits,
-                         gradient_bits, signed, accumulators)
+                         gradient_bits, signed, accumulators, clip)
 
     def forward(self, x):
         """[..., in] -> [..., out]; every row is a sample to the groups."""

@@ -79,8 +79,11 @@ def largest_code(bits):
 
 
 def round_keys(words):
-    """The key of every round of :func:`sim.model.noise.hash32`, as signed 16-bit numbers."""
-    keys = (words[r % 4] + r // 4 * ROUND_CONSTANT for r in range(ROUNDS))
+    """The key of every round of :func:`sim.model.noise.hash32`, as signed 16-bit numbers: a list,
+    or int32 [rounds, n] for words [4, n]."""
+    keys = [words[r % 4] + r // 4 * ROUND_CONSTANT for r in range(ROUNDS)]
+    if isinstance(words, torch.Tensor):
+        return (torch.stack(keys) & 0xFFFF ^ 0x8000) - 0x8000
     return [(k & 0xFFFF ^ 0x8000) - 0x8000 for k in keys]
 
 
@@ -109,7 +112,7 @@ def element_noise(words, rows, cols, device=None):
     blocks = -(-cols // 8)
     if torch.device(device or "cpu").type == "cuda":
         index = torch.arange(rows * blocks * 8, dtype=torch.int32, device=device)
-        noise = kernels.noise(index, round_keys(words))
+        noise = kernels.noise(index, words)
     else:
         counter = torch.arange(rows * blocks, dtype=torch.int32, device=device)
         noise = block_noise(counter, round_keys(words))

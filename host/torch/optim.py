@@ -2,6 +2,7 @@
 
 import torch
 
+from host.torch import keys
 from host.torch.errors import settle
 from host.torch.modules import Layer
 from host.torch.numbers import block_noise, round_keys
@@ -96,9 +97,9 @@ class SGD(torch.optim.Optimizer):
 
     def _update(self, parameters, group):
         """All parameters at once: on a GPU every operation costs its launch."""
-        rate = max(1, round(group["lr"] * 2**_RATE_SHIFT))
-        decay = round(group["weight_decay"] * 2**DECAY_SHIFT)
-        momentum = round(group["momentum"] * 2**MOMENTUM_SHIFT)
+        rate = keys.take_number(lambda: max(1, round(group["lr"] * 2**_RATE_SHIFT)))
+        decay = keys.take_number(lambda: round(group["weight_decay"] * 2**DECAY_SHIFT))
+        momentum = keys.take_number(lambda: round(group["momentum"] * 2**MOMENTUM_SHIFT))
         (bits, fraction), (speed_bits, speed_fraction) = self._master, self._speed
         for parameter in parameters:
             state = self.state[parameter]
@@ -108,7 +109,7 @@ class SGD(torch.optim.Optimizer):
         if parameters not in self._layouts:
             self._layouts[parameters] = Layout(parameters, [self._places[p] for p in parameters])
         layout = self._layouts[parameters]
-        noise = layout.noise(group["step"])
+        noise = layout.noise(group)
         weight = _integers(_flat(parameters), fraction)
         total = fraction + DECAY_SHIFT
         z = ((_integers(_flat(velocities), speed_fraction) * momentum
@@ -153,13 +154,13 @@ class Layout:
         self._counter, self._owner, self._index, self.decays = (
             torch.cat(parts).to(device) for parts in (counters, owners, index, decays))
 
-    def noise(self, step):
-        """int64 bits from 0 to 65535 of every element."""
-        keys = torch.tensor(
-            [round_keys(key(layer.seed, step, tensor_id(layer.number, use)))
-             for layer, use in self._places], dtype=torch.int16)
-        keys = keys.T.contiguous().to(self._counter.device)[:, self._owner]
-        noise = block_noise(self._counter, keys).view(-1)
+    def noise(self, group):
+        """int64 bits from 0 to 65535 of every element at the group's step."""
+        def maker(layer, use):
+            return lambda: key(layer.seed, group["step"], tensor_id(layer.number, use))
+        words = keys.take_all([maker(*place) for place in self._places], self._counter.device)
+        of_rounds = round_keys(words.T).to(torch.int16)[:, self._owner]
+        noise = block_noise(self._counter, of_rounds).view(-1)
         return noise[self._index].to(torch.int64) & 0xFFFF
 
     def scatter(self, flat, tensors):

@@ -58,7 +58,7 @@ def _chosen(names):
                                 f"{', '.join(sorted(variants))}, got {only!r}")
         chosen += [(experiment, variant, seeds) for variant, seeds in experiment.variants
                    if not only or variant.name == only]
-    return chosen
+    return list({(e.name, v.name): (e, v, seeds) for e, v, seeds in chosen}.values())
 
 
 def _missing(chosen, options, warn):

@@ -40,6 +40,7 @@ class _TwoCopies(functions.Convolution):
                 unit = g.exponent + shift + e_u - e_w
             elif ctx.needs_input_grad[0]:
                 dx = functions.input_gradient(g, u.shape, q, dy.shape, (stride, padding, one))
+                dx = functions.unclipped(dx, u, form.input_bits, form.signed)
         dweight = divide_by_mantissa(dweight, mantissa) * wide_power(unit)
         return dx, functions.gradient_of_master(dweight), dbias, *[None] * 5
 
@@ -65,7 +66,7 @@ def _philox(t, _words):
     return torch.floor(t + torch.rand_like(t))
 
 
-def _no_noise(layout, _step):
+def _no_noise(layout, _group):
     """The middle of the noise's range: the update rounds to the nearest."""
     return torch.full_like(layout.decays, 0x7FFF)
 
@@ -78,6 +79,10 @@ def _no_mantissa(weight, _bits):
 def _one_scale(x, *, dims=None, **options):
     codes, exponent = numbers.quantise(x, **options)
     return codes, exponent.expand(len(x), 1, 1, 1) if dims else exponent
+
+
+def _passed(dx, *_):
+    return dx
 
 
 def _signed_activations(model):
@@ -108,6 +113,11 @@ CHANGES = {
     "one-weight-scale": Change("one power of two scales all of a layer's weights",
                                ((functions, "normalise_columns", _no_mantissa),
                                 (functions, "quantise", _one_scale))),
+    "straight-through": Change("gradients pass clipped activations",
+                               ((functions, "unclipped", _passed),)),
+    "no-clip": Change("activations are scaled by their maximum",
+                      ((functions, "unclipped", _passed),
+                       (functions, "ACTIVATION_CLIP", dict.fromkeys(range(2, 9), 0)))),
     "signed-activations": Change("activations have symmetric codes", alter=_signed_activations),
 }
 

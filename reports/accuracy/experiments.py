@@ -1,6 +1,6 @@
 """The experiments: recipes, variants, and how many seeds each gets."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 __all__ = ["CHANGE_NAMES", "EXPERIMENTS", "FLOAT", "KEY", "Experiment", "Recipe", "Variant"]
 
@@ -57,7 +57,7 @@ FLOAT = Variant("float-l1")
 
 #: Those of :mod:`reports.accuracy.ablations`, which needs PyTorch; reading results does not.
 CHANGE_NAMES = ("two-copies", "nearest", "discarded-bits", "philox", "nearest-update",
-                "one-weight-scale", "signed-activations")
+                "one-weight-scale", "straight-through", "no-clip", "signed-activations")
 
 
 def KEY(bits):
@@ -81,6 +81,7 @@ _ABLATIONS = (
             optimiser={"master": (16, 12), "speed": (8, 6)}),
     Variant("4b-4x4-first-input-4b", 4, conversion={"first_bits": 4}),
     Variant("4b-4x4-last-4b", 4, conversion={"last_bits": 4}),
+    Variant("4b-4x4-first-layer-8b", 4, conversion={"first_layer_bits": 8}),
 )
 
 _RESNET8 = Recipe("images", "fashion-mnist", "resnet8", 6, 128, 0.1, 8000)
@@ -100,13 +101,16 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (
         (Variant("4b-4x4-gradient-2b", 4, gradient_bits=2), 3),
         (Variant("4b-4x4-gradient-3b", 4, gradient_bits=3), 3),
         *((variant, 3) for variant in _ABLATIONS))),
+    Experiment("resnet8-fashion-whole", "Fashion-MNIST, all 60,000 images, ResNet-8",
+               replace(_RESNET8, epochs=3, samples=None), ((FLOAT, 4), (KEY(4), 4))),
     Experiment("resnet20-fashion", "Fashion-MNIST, ResNet-20",
-               Recipe("images", "fashion-mnist", "resnet20", 4, 128, 0.1, 8000), (
-                   (FLOAT, 3), (KEY(4), 3))),
+               replace(_RESNET8, network="resnet20"), ((FLOAT, 3), (KEY(4), 3))),
     Experiment("transformer-shakespeare", "tinyshakespeare, 4-layer Transformer",
-               Recipe("text", "tinyshakespeare", "transformer", 1, 32, 0.2, 16000), (
+               Recipe("text", "tinyshakespeare", "transformer", 1, 32, 0.1, 15680), (
                    (FLOAT, 3), (KEY(6), 3), (KEY(4), 3))),
     Experiment("gcn-cora", "Cora, two-layer GCN",
                Recipe("graph", "cora", "gcn", 200, 1, 0.1, decay=5e-4), (
-                   (FLOAT, 25), (KEY(6), 25))),
+                   (FLOAT, 25),
+                   # Its input is sparse: a multiple of the mean would clip every feature.
+                   (Variant("6b-4x4", 6, conversion={"first_clip": 0}), 25))),
 )}

@@ -50,20 +50,29 @@ def train(recipe, variant, seed, progress=lambda done, total: None, device="cpu"
     # The masks of float dropout; nothing else of the study draws from here.
     torch.manual_seed(seed)
     optimiser = _optimiser(model, variant, recipe)
+
+    def objective(output, labels):
+        return loss_of(task.logits(output), labels)
     total = recipe.epochs * task.steps_per_epoch
     losses, step = [], 0
     model.train()
+
+    def step_once(*batch):
+        *inputs, labels = batch
+        loss = objective(model(*inputs), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+    if variant.bits is not None and device != "cpu":
+        step_once = shiftgrad.CapturedStep(model, optimiser, objective)
     for epoch in range(recipe.epochs):
         seen = torch.zeros((), dtype=torch.float64, device=device)
         for inputs, labels in task.batches(seed, epoch):
             rate = recipe.rate * (total - step) / total
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = loss_of(task.logits(model(*inputs)), labels)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            seen += loss.detach()
+            seen += step_once(*inputs, labels)
             step += 1
             progress(step, total)
         losses.append(float(seen) / task.steps_per_epoch)

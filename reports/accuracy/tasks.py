@@ -63,7 +63,7 @@ class Images:
 
 
 class Text:
-    """The next character of a text, in windows of ``context`` characters."""
+    """The next character of a text, in windows of ``context`` characters that do not overlap."""
     context = 64
 
     def __init__(self, recipe, device="cpu"):
@@ -75,7 +75,9 @@ class Text:
         count = min(count, 512)
         self.x_test = test[:count * self.context].view(count, self.context)
         self.y_test = test[1:count * self.context + 1].view(count, self.context)
-        self.batch, self.steps_per_epoch = recipe.batch, recipe.samples // recipe.batch
+        self.batch = recipe.batch
+        windows = min(recipe.samples, (len(self.train) - 1) // self.context)
+        self.steps_per_epoch = windows // recipe.batch
         self.place = torch.arange(self.context, device=device).expand(1, -1)
 
     def network(self, name, norm):
@@ -83,7 +85,7 @@ class Text:
         return networks.Transformer(self.vocabulary, self.context, 64, 4, 4)
 
     def batches(self, seed, epoch):
-        """Windows that begin anywhere."""
+        """Windows in another order each epoch."""
         places = (len(self.train) - 1) // self.context
         order = torch.from_numpy(_order(seed, epoch, places)).to(self.train.device)
         for i in range(self.steps_per_epoch):

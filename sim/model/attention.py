@@ -9,7 +9,7 @@ from math import isqrt
 import numpy as np
 
 from hdl.params import PARAMETER_FRACTION
-from sim.model.quantise import WEIGHT_CLIP, Quantised, quantise
+from sim.model.quantise import SIGNED_CLIP, Quantised, quantise
 from sim.model.requantise import requantise, safe_shift
 from sim.model.rounding import rescale, round_shift
 from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION, softmax, softmax_gradient
@@ -42,7 +42,7 @@ class Context:
 
 def _quantise(x, bits):
     """Codes [n, heads, tokens, width], one scale for the tensor, and the exponent of a value."""
-    result = quantise(x.reshape(-1, x.shape[-1]), bits=bits, signed=True, clip=WEIGHT_CLIP[bits])
+    result = quantise(x.reshape(-1, x.shape[-1]), bits=bits, signed=True, clip=SIGNED_CLIP[bits])
     return Quantised(result.q.reshape(x.shape), result.exponent[0] - PARAMETER_FRACTION)
 
 

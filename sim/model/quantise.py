@@ -17,16 +17,20 @@ import numpy as np
 from sim.model.add import add_gradients
 from sim.model.rounding import bit_length, floor_divide
 
-__all__ = ["ACTIVATION_CLIP", "INVERSE", "WEIGHT_CLIP", "Quantised", "channel_groups",
+__all__ = ["ACTIVATION_CLIP", "INVERSE", "SIGNED_CLIP", "WEIGHT_CLIP", "Quantised",
+           "channel_groups",
            "divide_by_mantissa", "fold", "largest_group", "least_exponent", "normalise_columns",
            "quantise", "quantise_gradient", "quantise_weights", "round_code", "sample_groups",
            "scale_exponent"]
 
-#: Largest range of an activation, in quarters of the mean magnitude, by bits: where a trained
-#: network's loss suffers least (docs/numerics.md).
-ACTIVATION_CLIP = {2: 24, 3: 32, 4: 40, 5: 48, 6: 56, 7: 64, 8: 80}
+#: Largest range of an unsigned activation, in quarters of the mean magnitude, by bits: what
+#: trains best (docs/numerics.md). No gradient passes what is clipped
+#: (:func:`sim.model.relu.unclipped`).
+ACTIVATION_CLIP = {2: 12, 3: 16, 4: 20, 5: 28, 6: 40, 7: 64, 8: 80}
+#: The same for signed activations, whose gradients pass: least squared error.
+SIGNED_CLIP = {2: 6, 3: 10, 4: 14, 5: 17, 6: 24, 7: 30, 8: 36}
 #: The same for weights.
-WEIGHT_CLIP = {2: 6, 3: 10, 4: 14, 5: 17, 6: 24, 7: 30, 8: 36}
+WEIGHT_CLIP = {2: 6, 3: 8, 4: 10, 5: 14, 6: 24, 7: 30, 8: 36}
 
 #: How far below the maximum a clip may be, in bits.
 _DEEPEST = 7

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["relu", "relu_gradient"]
+__all__ = ["relu", "relu_gradient", "unclipped"]
 
 
 def relu(y):
@@ -19,3 +19,15 @@ def relu(y):
 def relu_gradient(dy, mask):
     """``dy`` where the mask is set, else 0."""
     return np.where(mask, dy, 0)
+
+
+def unclipped(codes, bits):
+    """Where the gradient of an activation passes its unsigned quantiser: codes below the largest.
+
+    What was clipped has no influence, and neither has its gradient; a code that is the largest
+    without a clip counts as clipped.
+
+    >>> unclipped([0, 14, 15], 4).tolist()
+    [True, True, False]
+    """
+    return np.asarray(codes) < 2**bits - 1

@@ -8,12 +8,13 @@ from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.quantise import (
     ACTIVATION_CLIP,
-    WEIGHT_CLIP,
+    SIGNED_CLIP,
     divide_by_mantissa,
     fold,
     quantise,
     quantise_weights,
 )
+from sim.model.relu import relu_gradient, unclipped
 from sim.model.requantise import safe_shift
 from sim.model.rounding import rescale, round_shift, saturate
 from sim.model.update import GRADIENT_FRACTION, MASTER_FRACTION
@@ -26,7 +27,7 @@ def convolution(x, weight, bias, stride, padding, form):
     [out, c, kh, kw]; y [n * ho * wo, out]. With a bias, activations."""
     kernel = weight.shape[2:]
     flat = quantise(x.reshape(len(x), -1), bits=form.input_bits, signed=form.signed,
-                    clip=(WEIGHT_CLIP if form.signed else ACTIVATION_CLIP)[form.input_bits])
+                    clip=(SIGNED_CLIP if form.signed else ACTIVATION_CLIP)[form.input_bits])
     e_u = flat.exponent[0] - PARAMETER_FRACTION
     u = geometry.patches(flat.q.reshape(x.shape), kernel, stride, padding)
     q, mantissa = quantise_weights(weight.reshape(len(weight), -1).T, form.bits)
@@ -38,13 +39,13 @@ def convolution(x, weight, bias, stride, padding, form):
     if bias is not None:
         y = rescale(y * mantissa, exponents - 2 + PARAMETER_FRACTION, 24)[0]
         y = saturate(y + round_shift(bias, MASTER_FRACTION - PARAMETER_FRACTION), 24)[0]
-    return y, exponents, (u, q.q, e_u, e_w, mantissa)
+    return y, exponents, (u, flat.q, q.q, e_u, e_w, mantissa)
 
 
 def convolution_gradient(dy, exponent, context, shape, weight_shape, stride, padding, form, key,
                          accumulators):
     """``((dx, exponent), dw, db)`` from dy [n * ho * wo, out] in units of ``2**exponent``."""
-    u, q, e_u, e_w, mantissa = context
+    u, codes, q, e_u, e_w, mantissa = context
     span = len(dy) // shape[0]
     if accumulators:
         folded, least = dy << (e_w - e_w.min()), e_w.min()
@@ -62,6 +63,8 @@ def convolution_gradient(dy, exponent, context, shape, weight_shape, stride, pad
     columns = columns << (sample - 1 - result.rows)[:, None]
     dx = geometry.fold(columns, shape, weight_shape[2:], stride, padding)
     dx = saturate(round_shift(dx, shift), 24)[0]
+    if not form.signed:
+        dx = relu_gradient(dx, unclipped(codes.reshape(shape), form.input_bits))
     dx_exponent = unit + shift - (sample + channel - 2)
     shift = safe_shift(form.gradient_bits, len(dy), unsigned=not form.signed,
                        shifts=sample + channel - 2, streamed=form.input_bits)

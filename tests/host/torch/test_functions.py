@@ -12,7 +12,7 @@ from host.torch.functions import AveragePool, Convolution, Fork, Format, Lookup,
 from host.torch.loss import cross_entropy
 from sim.model import add, attention, pool, softmax
 from sim.model.noise import element_noise, key
-from sim.model.quantise import WEIGHT_CLIP, quantise
+from sim.model.quantise import SIGNED_CLIP, quantise
 from sim.model.requantise import requantise, safe_shift
 from sim.model.rounding import rescale
 from sim.model.sparse import sparse_gemm
@@ -167,7 +167,7 @@ def test_neighbours(seed, nodes, channels, bits, groups):
     codes, a_exponent = rng.integers(0, 2**bits, 3 * nodes), -bits
     x = integers(rng, (nodes, channels), 20)
     words = key(seed, 0, 2)
-    q = quantise(x, bits=bits, signed=True, clip=WEIGHT_CLIP[bits])
+    q = quantise(x, bits=bits, signed=True, clip=SIGNED_CLIP[bits])
     y, _ = sparse_gemm(*index, codes, q.q, nodes)
     y, _ = rescale(y, q.exponent[0] + a_exponent, 24)
     tx = tensor(x, -12)

@@ -95,30 +95,69 @@ def _ring():
                                    check_invariants=True)
 
 
-@pytest.mark.parametrize(("build", "data"), [
+NETWORKS = pytest.mark.parametrize(("build", "data"), [
     (lambda: ResNet(1, 1, 10), _images),
     (lambda: ResNet(1, 1, 10, nn.BatchNorm2d), _images),
     (lambda: Transformer(65, 32, 32, 2, 2), _text),
     (lambda: Gcn(_ring(), 40, 16, 7), _graph),
 ], ids=["resnet", "batch-norm", "transformer", "gcn"])
+
+
+def _objective(output, labels):
+    return sg.cross_entropy(output.reshape(len(labels), -1), labels)
+
+
+def _trained(build, data, device, bits, groups, captured=False, steps=6):
+    """State and losses after some steps, with a rate that falls."""
+    net = sg.convert(draw(build(), 3), bits, groups, seed=3).to(device)
+    optimiser = sg.SGD(net, 0.05, weight_decay=1e-3)
+    inputs, labels = data()
+    inputs, labels = [x.to(device) for x in inputs], labels.to(device)
+
+    def step(*batch):
+        loss = _objective(net(*batch[:-1]), batch[-1])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+    if captured:
+        step = sg.CapturedStep(net, optimiser, _objective)
+    losses = []
+    for i in range(steps):
+        optimiser.param_groups[0]["lr"] = 0.05 * (steps - i) / steps
+        losses.append(step(*inputs, labels.roll(i)))
+    net.eval()
+    return {**net.state_dict(), "logits": net(*inputs).detach(), "losses": torch.stack(losses)}
+
+
+@NETWORKS
 @pytest.mark.parametrize(("bits", "groups"), [(4, (4, 4)), (8, (8, 8)), (2, (1, 4))])
 def test_training(build, data, bits, groups):
-    states = []
-    for device in ("cpu", "cuda"):
-        net = sg.convert(draw(build(), 3), bits, groups, seed=3).to(device)
-        optimiser = sg.SGD(net, 0.05, weight_decay=1e-3)
-        inputs, labels = data()
-        for _ in range(4):
-            logits = net(*(x.to(device) for x in inputs))
-            loss = sg.cross_entropy(logits.reshape(len(labels), -1), labels.to(device))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        net.eval()
-        states.append({**net.state_dict(), "logits": net(*(x.to(device) for x in inputs)).detach(),
-                       "loss": loss.detach()})
-    for name, value in states[0].items():
-        assert torch.equal(value, states[1][name].cpu()), name
+    expected, found, captured = (
+        _trained(build, data, device, bits, groups, captured)
+        for device, captured in (("cpu", False), ("cuda", False), ("cuda", True)))
+    for name, value in expected.items():
+        assert torch.equal(value, found[name].cpu()), name
+        assert torch.equal(value, captured[name].cpu()), f"{name}, captured"
+
+
+def test_a_captured_step_refuses_before_a_weight_changes():
+    net = sg.convert(nn.Sequential(nn.Flatten(), nn.Linear(4, 3))).cuda()
+    step = sg.CapturedStep(net, sg.SGD(net, 0.1), sg.cross_entropy)
+    x, y = torch.ones(2, 4).cuda(), torch.tensor([0, 1]).cuda()
+    for _ in range(4):
+        step(x, y)
+    before = [p.detach().clone() for p in net.parameters()]
+    with pytest.raises(sg.LimitError, match="got values from nan to nan"):
+        step(x * torch.nan, y)
+    with pytest.raises(sg.LimitError, match="labels must lie between 0 and 2, got 0 to 7"):
+        step(x, y * 7)
+    for a, b in zip(before, net.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(sg.ShapeError, match=r"takes torch.float32 \[2, 4\], got"):
+        step(x[:1], y)
+    step(x, y)
+    assert not torch.equal(before[0], next(net.parameters()))
 
 
 def test_what_is_refused_is_refused_before_a_weight_changes():

@@ -248,6 +248,7 @@ def test_what_the_device_has_not_is_named(build, words):
     (lambda: sg.Linear(3, 3, bits=9), "bits must be a whole number from 2 to 8, got 9"),
     (lambda: sg.Linear(3, 3, gradient_bits=1), "gradient_bits must be a whole number from 2"),
     (lambda: sg.Linear(3, 3, groups=(3, 4)), "got (3, 4)"),
+    (lambda: sg.Linear(3, 3, clip=256), "clip must be a whole number from 0 to 255, got 256"),
     (lambda: sg.convert(nn.Linear(2, 2), groups=5), "got (5, 5)"),
     (lambda: sg.convert(nn.Linear(2, 2), seed=-1), "seed must be a whole number"),
     (lambda: sg.Linear(3, 3)(torch.zeros(2, 4)), "takes [..., 3], got [2, 4]"),
