@@ -12,6 +12,7 @@ from hdl.protocol import (
     INSTRUCTION_BYTES,
     MAX_BODY,
     MAX_SHIFT,
+    BackwardFlag,
     GemmFlag,
     NormFlag,
     Opcode,
@@ -103,7 +104,7 @@ class InstructionCheck(wiring.Component):
             & ~((flags & QuantiseFlag.GROUPED).any() & ((flags & plain).any() | arg.any())),
             Opcode.SORT: inner & only() & within(arg, groups),
             Opcode.NORM_FORWARD: rows & cols & only(*NormFlag),
-            Opcode.NORM_BACKWARD: rows & cols & only(),
+            Opcode.NORM_BACKWARD: rows & cols & only(*BackwardFlag),
         }
         lawful, fits = Signal(), Signal()
         m.d.sync += lawful.eq(0)

@@ -69,7 +69,9 @@ addresses: ``w`` in the wide memory, ``q`` in the quantised memory, ``t`` in the
   may be the same. With ``INFERENCE`` the mean and deviation are read from the state, and no
   context is written.
 * ``NORM_BACKWARD``: dst0(w)[m,n] = gradient with respect to the norm's input, from src0(w)[m,n],
-  the context dst1(w)[m,n] and the state src1(w)[8,n]. Source and destination may be the same.
+  the context dst1(w)[m,n] and the state src1(w)[8,n]; flags: :class:`BackwardFlag`. Source and
+  destination may be the same. With ``CLIPPED`` no gradient passes an element whose code in
+  tab0(q)[m,n], what the output was quantised to, is the largest.
 
 An instruction is refused with ``BAD_INSTRUCTION`` if its opcode is unknown; if it has a flag that
 its operation has not; if one of m, k and n that it uses is 0 or beyond ``MAX_M``, ``MAX_K`` or
@@ -98,6 +100,7 @@ __all__ = [
     "MAX_BODY",
     "STATE_ROWS",
     "TABLE_HEADER",
+    "BackwardFlag",
     "FrameError",
     "GemmFlag",
     "Kind",
@@ -231,6 +234,12 @@ class NormFlag(IntFlag):
     RELU = 1
     #: Use the mean and deviation of the state tensor.
     INFERENCE = 2
+
+
+class BackwardFlag(IntFlag):
+    """Flags of ``NORM_BACKWARD``."""
+    #: The output was quantised, unsigned, and what was clipped passes no gradient.
+    CLIPPED = 1
 
 
 class StateRow(IntEnum):

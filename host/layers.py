@@ -239,7 +239,7 @@ class Hidden:
         m, n = u.rows, self.dense.fan_out
         work, state = space.work.view(m, n), space.states[number]
         space.device.run([program.norm_backward(work, work, space.contexts[number].view(m, n),
-                                                state)])
+                                                state, space.activations[number].view(m, n))])
         rows = load(space.device, state)
         grad_bits, deviation_bits = (int(rows[row, 0]) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))

@@ -3,6 +3,7 @@
 from hdl.params import MAX_K, MAX_M, MAX_N
 from hdl.protocol import (
     TABLE_HEADER,
+    BackwardFlag,
     GemmFlag,
     NormFlag,
     Opcode,
@@ -103,8 +104,9 @@ def norm_forward(x, y, context, state, *, relu, inference=False):
         dst0=y.base, dst1=context.base)
 
 
-def norm_backward(dy, dx, context, state):
-    """The gradient of the L1 norm."""
+def norm_backward(dy, dx, context, state, codes=None):
+    """The gradient of the L1 norm, whose output was quantised to the unsigned ``codes``."""
     return instruction(
-        Opcode.NORM_BACKWARD, m=dy.rows, n=dy.cols, src0=dy.base, src1=state.base,
-        dst0=dx.base, dst1=context.base)
+        Opcode.NORM_BACKWARD, flags=BackwardFlag.CLIPPED * bool(codes), m=dy.rows, n=dy.cols,
+        src0=dy.base, src1=state.base, dst0=dx.base, dst1=context.base,
+        tab0=codes.base if codes else 0)

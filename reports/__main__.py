@@ -9,11 +9,13 @@ from xml.sax.saxutils import escape
 from hdl.build.floorplan import COLOURS
 from hdl.build.summary import measured, plain_twin
 from reports.accuracy.store import FOLDER as RESULTS
-from reports.accuracy.table import study
+from reports.accuracy.table import study, summary
 
 __all__ = ["bars", "main", "readme", "write"]
 
 FOLDER = Path(__file__).resolve().parent
+#: What the study's table stands between in README.md.
+_MARKS = "<!-- study -->", "<!-- end of study -->"
 _HEAD = """# Measured designs
 
 Written by `python -m reports` from `data/*.json`, which `python -m reports.measure` measures. COMB,
@@ -124,11 +126,22 @@ def write(reports, folder=FOLDER):
     (folder / "accuracy.md").write_text(study(RESULTS, pictures))
 
 
+def write_summary(path=FOLDER.parent / "README.md"):
+    """Put the study's table between its marks in the project's README."""
+    text = path.read_text()
+    before, _, rest = text.partition(_MARKS[0])
+    _, _, after = rest.partition(_MARKS[1])
+    if not after:
+        raise SystemExit(f"reports: {path} has not the marks {_MARKS[0]} and {_MARKS[1]}")
+    path.write_text(f"{before}{_MARKS[0]}\n{summary(RESULTS)}{_MARKS[1]}{after}")
+
+
 def main(argv=None):
     """Run the command; the exit status."""
     argparse.ArgumentParser(prog="python -m reports", description=__doc__,
                             allow_abbrev=False).parse_args(argv)
     write(measured())
+    write_summary()
     if not find_spec("matplotlib"):
         print("matplotlib is not installed: the study's pictures are left as they are")
     print(f"written to {FOLDER}/")

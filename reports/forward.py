@@ -17,16 +17,15 @@ from torch.nn import functional as F
 
 from reports.accuracy.experiments import Recipe, Variant
 from reports.accuracy.run import train
-from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP
 
-__all__ = ["main", "quantised"]
+__all__ = ["main", "rounded", "step_of"]
 
 OUT = Path(__file__).resolve().parent / "data" / "numerics" / "forward.json"
 _IMAGES = 2000
 
 
-def quantised(x, bits, clip, scale, dims, signed):
-    """x rounded to ``bits`` bits with a scale per index outside ``dims``.
+def step_of(x, bits, clip, scale, dims, signed):
+    """The step of ``bits`` bits with a scale per index outside ``dims``.
 
     ``scale``: ``real``, or an int n for multiples of ``2**e / n`` (1: powers of two), rounded up;
     of a power of two an eighth may be clipped off.
@@ -43,6 +42,12 @@ def quantised(x, bits, clip, scale, dims, signed):
         else:
             octave = torch.exp2(torch.floor(torch.log2(step)))
             step = torch.ceil(step / octave * scale) / scale * octave
+    return step
+
+
+def rounded(x, step, bits, signed):
+    """x in whole steps, clipped."""
+    top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     return torch.clamp(torch.floor(x / step + 0.5), -top if signed else 0, top) * step
 
 
@@ -52,13 +57,21 @@ class _Quantised(nn.Module):
     def __init__(self, conv):
         super().__init__()
         self.conv, self.activation, self.weight = conv, None, None
+        #: A step that was measured once, if it is to be kept.
+        self.keep, self.kept = False, None
 
     def forward(self, x):
         w = self.conv.weight
         if self.activation:
-            x = quantised(x, *self.activation, (0, 1, 2, 3), False)
+            step = self.kept
+            if step is None:
+                step = step_of(x, *self.activation, (0, 1, 2, 3), False)
+            if self.keep:
+                self.kept = step
+            x = rounded(x, step, self.activation[0], False)
         if self.weight:
-            w = quantised(w, *self.weight, (1, 2, 3), True)
+            step = step_of(w, *self.weight, (1, 2, 3), True)
+            w = rounded(w, step, self.weight[0], True)
         return F.conv2d(x, w, None, self.conv.stride, self.conv.padding)
 
 
@@ -86,15 +99,15 @@ def _loss(model, task):
 
 
 def _cases():
-    for bits in (2, 3, 4, 5, 6):
-        clip = ACTIVATION_CLIP[bits] / 4
-        for multiple in (clip / 2, clip * 0.75, clip, clip * 1.4, 0):
+    """``(operand, bits, clip, scale, whether the first batch's step is kept)``."""
+    for bits in (3, 4, 6):
+        for multiple in (3.5, 5, 7, 10, 14, 0):
             for scale in (1, "real"):
-                yield "activation", bits, multiple, scale
-        clip = WEIGHT_CLIP[bits] / 4
-        for multiple in (clip * 0.75, clip, clip * 1.25, 0):
+                yield "activation", bits, multiple, scale, False
+            yield "activation", bits, multiple, 1, True
+        for multiple in (2, 2.5, 3.5, 4.5, 0):
             for scale in (1, 2, 4, 8, "real"):
-                yield "weight", bits, multiple, scale
+                yield "weight", bits, multiple, scale, False
 
 
 def main(arguments=None):
@@ -108,14 +121,16 @@ def main(arguments=None):
     layers = _wrap(model)
     loss, accuracy = _loss(model, task)
     rows = [{"operand": "none", "loss": loss, "accuracy": accuracy}]
-    for operand, bits, clip, scale in _cases():
+    for operand, bits, clip, scale, kept in _cases():
         for layer in layers:
             layer.activation = layer.weight = None
+            layer.keep, layer.kept = kept, None
             setattr(layer, operand, (bits, clip, scale))
         loss, accuracy = _loss(model, task)
         rows.append({"operand": operand, "bits": bits, "clip": clip, "scale": scale,
+                     "range": "first batch" if kept else "each batch",
                      "loss": round(loss, 4), "accuracy": accuracy})
-        print("{operand:>10} {bits} bits, clip {clip:6.3f} x mean, scale {scale}: "
+        print("{operand:>10} {bits} bits, clip {clip:g} x mean of {range}, scale {scale}: "
               "loss {loss:.4f}, {accuracy:.2f} %".format(**rows[-1]), flush=True)
     content = {"command": "python -m reports.forward", "torch": torch.__version__,
                "images": _IMAGES, "rows": rows}

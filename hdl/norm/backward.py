@@ -19,8 +19,8 @@ from hdl.norm.backward_lane import (
 from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.params import XHAT_FRACTION
-from hdl.protocol import STATE_ROWS, StateRow
-from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
+from hdl.protocol import STATE_ROWS, BackwardFlag, StateRow
+from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, quant_word, wide_word
 
 __all__ = ["NormBackward"]
 
@@ -46,6 +46,7 @@ class NormBackward(wiring.Component):
     control : Out(UnitPort)
     wide_r : Out(ReadPort(wide_word(params)))
     wide_w : Out(WritePort(wide_word(params)))
+    quant_r : Out(ReadPort(quant_word(params)))
     """
     def __init__(self, params):
         self.params = params
@@ -54,6 +55,7 @@ class NormBackward(wiring.Component):
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
             "wide_w": Out(WritePort(wide_word(params))),
+            "quant_r": Out(ReadPort(quant_word(params))),
         })
 
     def cycles(self, m, n):
@@ -79,6 +81,8 @@ class NormBackward(wiring.Component):
             self.control.done.eq(control.done),
             self.wide_r.en.eq(control.read),
             self.wide_r.addr.eq(control.read_addr),
+            self.quant_r.en.eq(control.read_code),
+            self.quant_r.addr.eq(control.code_addr),
             self.wide_w.en.eq(control.write),
             self.wide_w.addr.eq(control.write_addr),
             divider.start.eq(control.divide),
@@ -90,6 +94,9 @@ class NormBackward(wiring.Component):
             extreme.join.eq(divider.take.any() & control.measuring),
             control.extreme.eq(extreme.o),
         ]
+        top = 2 ** (self.params.bits - 1) - 1
+        clipping = Signal()
+        m.d.comb += clipping.eq((self.control.instruction.flags & BackwardFlag.CLIPPED).any())
         results = []
         for group, length in enumerate(divider.length):
             result = Signal(signed(RESULT_BITS), name=f"result_{group}")
@@ -107,6 +114,8 @@ class NormBackward(wiring.Component):
                 lane.control.eq(control.lanes),
                 lane.used.eq(control.used[j]),
                 lane.i.eq(self.wide_r.data[j]),
+                # u = 2**bits - 1 is stored as 2**(bits-1) - 1.
+                lane.clipped.eq(clipping & (self.quant_r.data[j] == top)),
                 divider.numerator[j].eq(lane.total),
                 divider.value[j].eq(lane.scan),
                 lane.take.eq(divider.take[j]),
@@ -171,6 +180,9 @@ class _Control(wiring.Component):
             "done": Out(1),
             "read": Out(1),
             "read_addr": Out(ADDRESS_BITS),
+            # With the context of a row, its codes.
+            "read_code": Out(1),
+            "code_addr": Out(ADDRESS_BITS),
             "write": Out(1),
             "write_addr": Out(ADDRESS_BITS),
             "divide": Out(1),
@@ -194,7 +206,7 @@ class _Control(wiring.Component):
         m.submodules.reader = reader = RowReader(paired=True)
         m.submodules.writer = writer = _Writer()
         fields, lanes = self.instruction, self.lanes
-        dy, context, state = (Signal(ADDRESS_BITS) for _ in range(3))
+        dy, context, state, codes = (Signal(ADDRESS_BITS) for _ in range(4))
         loop = Signal(_Loop)
         grad_bits = Signal(LENGTH_BITS)
         m.d.comb += [
@@ -205,6 +217,8 @@ class _Control(wiring.Component):
             reader.second.eq(context),
             self.read.eq(reader.en),
             self.read_addr.eq(reader.addr),
+            self.read_code.eq(reader.en & ~reader.row
+                              & (fields.flags & BackwardFlag.CLIPPED).any()),
             writer.instruction.eq(fields),
             writer.start.eq(self.start),
             writer.state.eq(state),
@@ -230,8 +244,12 @@ class _Control(wiring.Component):
             lanes.put_dx.eq(rows[RESULT]),
         ]
 
+        with m.If(self.read_code):
+            m.d.sync += self.code_addr.eq(self.code_addr + 1)
+
         def read(following):
             m.d.comb += reader.start.eq(1)
+            m.d.sync += self.code_addr.eq(codes)
             m.next = following
 
         def divide(operation, following):
@@ -257,7 +275,8 @@ class _Control(wiring.Component):
             # Of all tiles, and of every tile, in turn.
             with m.State("REWIND"):
                 m.d.comb += [tiles.first.eq(1), lanes.clear_scan.eq(1)]
-                m.d.sync += [dy.eq(fields.src0), context.eq(fields.dst1), state.eq(fields.src1)]
+                m.d.sync += [dy.eq(fields.src0), context.eq(fields.dst1), state.eq(fields.src1),
+                             codes.eq(fields.tab0)]
                 m.next = "TILE"
             with m.State("TILE"):
                 m.d.sync += parameter.eq(0)
@@ -273,7 +292,7 @@ class _Control(wiring.Component):
             with m.State("NEXT"):
                 m.d.comb += tiles.step.eq(1)
                 m.d.sync += [dy.eq(dy + fields.m), context.eq(context + fields.m),
-                             state.eq(state + STATE_ROWS)]
+                             state.eq(state + STATE_ROWS), codes.eq(codes + fields.m)]
                 m.next = "TILE"
                 with m.If(tiles.last):
                     m.d.comb += self.clear_extreme.eq(1)

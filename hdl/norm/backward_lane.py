@@ -106,6 +106,8 @@ class BackwardLane(wiring.Component):
         The lane holds a column; otherwise it has no magnitude.
     i : In(signed(WIDE_BITS))
         The lane's element on the read port.
+    clipped : In(1)
+        With a context: the output's code is the largest, and no gradient passes.
     take : In(1)
         ``quotient`` and ``excess`` are this lane's.
     quotient : In(signed(RESULT_BITS))
@@ -124,6 +126,7 @@ class BackwardLane(wiring.Component):
             "control": In(BACKWARD_CONTROL),
             "used": In(1),
             "i": In(signed(WIDE_BITS)),
+            "clipped": In(1),
             "take": In(1),
             "quotient": In(signed(RESULT_BITS)),
             "excess": In(LENGTH_BITS),
@@ -141,6 +144,7 @@ class BackwardLane(wiring.Component):
         m.submodules.multiplier = multiplier = Multiplier(T_BITS)
         m.d.comb += [
             front.control.eq(control), front.i.eq(self.i), front.used.eq(self.used),
+            front.clipped.eq(self.clipped),
             self.scan.eq(front.scan),
             channel.control.eq(control), channel.gated.eq(front.gated),
             channel.take.eq(self.take), channel.quotient.eq(self.quotient),
@@ -210,6 +214,7 @@ class _Front(wiring.Component):
             "control": In(BACKWARD_CONTROL),
             "used": In(1),
             "i": In(signed(WIDE_BITS)),
+            "clipped": In(1),
             "gated": Out(signed(WIDE_BITS)),
             "scan": Out(VALUE_BITS),
             # In the cycles GATED and GATED + 1.
@@ -226,7 +231,7 @@ class _Front(wiring.Component):
         m.submodules.relu = relu = ReluGradient(WIDE_BITS)
         context = data.View(CONTEXT, self.i)
         dy = Signal(signed(WIDE_BITS), reset_less=True)
-        m.d.comb += [relu.i.eq(dy), relu.mask.eq(context.mask | ~control.gate)]
+        m.d.comb += [relu.i.eq(dy), relu.mask.eq(context.mask & ~self.clipped | ~control.gate)]
         with m.If(control.dy):
             m.d.sync += dy.eq(self.i)
         with m.If(control.context):

@@ -1,6 +1,7 @@
 """Means and intervals of paired differences."""
 
 from math import sqrt
+from operator import itemgetter
 
 __all__ = ["interval", "paired", "quantile"]
 
@@ -35,15 +36,15 @@ def interval(values):
     return mean, quantile(n - 1) * deviation / sqrt(n)
 
 
-def paired(runs, others, name="accuracy"):
-    """:func:`interval` of the differences over seeds that both have, and how many.
+def paired(runs, others, value=itemgetter("accuracy")):
+    """:func:`interval` of the differences of a value over seeds that both have, and how many.
 
     >>> paired([{"seed": 0, "accuracy": 5}, {"seed": 1, "accuracy": 4}],
     ...        [{"seed": 1, "accuracy": 3}, {"seed": 0, "accuracy": 3}])
     (1.5, 6.353, 2)
     """
-    by_seed = {run["seed"]: run[name] for run in others}
-    differences = [run[name] - by_seed[run["seed"]] for run in runs if run["seed"] in by_seed]
+    by_seed = {run["seed"]: value(run) for run in others}
+    differences = [value(run) - by_seed[run["seed"]] for run in runs if run["seed"] in by_seed]
     if not differences:
         return None, None, 0
     mean, half = interval(differences)

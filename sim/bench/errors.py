@@ -12,6 +12,7 @@ from hdl.protocol import (
     MAX_SHIFT,
     REPEAT_WINDOW,
     STATE_ROWS,
+    BackwardFlag,
     GemmFlag,
     Kind,
     Opcode,
@@ -195,7 +196,7 @@ def _unlawful(params):
         yield but(Opcode.QUANTISE, flags=QuantiseFlag.GROUPED)
     yield but(Opcode.QUANTISE, flags=16)
     yield but(Opcode.NORM_FORWARD, flags=4)
-    yield but(Opcode.NORM_BACKWARD, flags=1)
+    yield but(Opcode.NORM_BACKWARD, flags=2)
 
 
 def _beyond(params):
@@ -220,6 +221,8 @@ def _beyond(params):
         for name, need in (("src0", 2 * m), ("dst0", 2 * m), ("dst1", 2 * m),
                            ("src1", STATE_ROWS + used)):
             yield instruction(op, **{**norm, name: wide - need + 1})
+    yield instruction(Opcode.NORM_BACKWARD, **norm, flags=BackwardFlag.CLIPPED,
+                      tab0=quant - 2 * m + 1)
     if params.max_groups > 1:
         yield instruction(Opcode.SORT, k=4, arg=2, tab0=table - 3)
         yield instruction(Opcode.GEMM, flags=GemmFlag.ROW_GROUPS, **gemm, tab1=table - m + 1)

@@ -325,6 +325,13 @@ def _norm(recording, x, dy, state, *, relu, in_place, inference):
     recording.store(source, dy)
     device.run([program.norm_backward(source, target, context, states)])
     recording.read(target, states)
+    # Once more with codes, of which some are the largest.
+    recording.store(source, dy)
+    codes = recording.place(Space.QUANT, m, n)
+    half = 1 << recording.params.bits - 1
+    recording.store(codes, np.minimum(recording.rng.integers(-half, half + 2, (m, n)), half - 1))
+    device.run([program.norm_backward(source, target, context, states, codes)])
+    recording.read(target, states)
     recording.store(source, x)
     if inference is not None:
         state = state.copy()

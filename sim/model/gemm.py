@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from hdl.params import ACC_BITS
+from sim.model.checks import ModelError, check_shapes, whole
 from sim.model.requantise import requantise
 
 __all__ = ["gemm"]
@@ -23,12 +25,19 @@ def gemm(a, b, *, shift=0, inner=None, inner_groups=1, rows=None, row_groups=1,
     >>> y.tolist(), clamped
     ([[14]], 0)
     """
-    a, b = np.asarray(a, np.int64), np.asarray(b, np.int64)
+    a, b = whole(a, "A"), whole(b, "B")
+    check_shapes(a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0],
+                 "A B needs as many columns of A as rows of B", a, b)
     if inner is not None:
         b = b << (inner_groups - 1 - inner)[:, None]
-    # Every partial sum is an integer below 2**53, so floating-point products are exact.
-    assert float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) * a.shape[1] < 2**53
+    # Floating-point products are exact while every partial sum is an integer below 2**53.
+    largest = float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) * a.shape[1]
     y = (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+    if largest >= 2.0 ** (ACC_BITS - 1):
+        most = float(np.abs(y).max(initial=0))
+        if most >= 2.0 ** (ACC_BITS - 1):
+            raise ModelError(f"a sum over {a.shape[1]} products needs an accumulator of "
+                             f"{int(most).bit_length() + 1} bits, more than its {ACC_BITS}")
     if rows is not None:
         y = y << (row_groups - 1 - rows)[:, None]
     if cols is not None:

@@ -6,6 +6,8 @@ It has the memories of :class:`hdl.params.Params`, so what does not fit a device
 it counts no cycles.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
@@ -16,6 +18,7 @@ from hdl.protocol import (
     MAX_SHIFT,
     REPEAT_WINDOW,
     STATE_ROWS,
+    BackwardFlag,
     FrameError,
     GemmFlag,
     Kind,
@@ -36,6 +39,7 @@ from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.norm import Context, l1_backward, l1_forward
 from sim.model.quantise import quantise
+from sim.model.relu import unclipped
 
 __all__ = ["Machine", "RunError"]
 
@@ -304,6 +308,10 @@ class Machine:
         context = Context.unpack(self.wide.get(f["dst1"], m, n))
         state = self.wide.get(f["src1"], STATE_ROWS, n)
         self.wide.tensor(f["dst0"], m, n)
+        if f["flags"] & BackwardFlag.CLIPPED:
+            bits = self.params.bits
+            codes = self.quant.get(f["tab0"], m, n) + (1 << (bits - 1))
+            context = replace(context, mask=context.mask & unclipped(codes, bits))
         dx, grad_beta, grad_gamma, grad_bits, deviation_bits = l1_backward(
             dy, context, _low16(state[StateRow.GAMMA]), state[StateRow.DEVIATION])
         self.wide.put(f["dst0"], dx)
@@ -340,4 +348,4 @@ def check(params, f):
             require(groups > 1 and not f["arg"]
                     and not flags & (QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED))
     else:
-        require(not flags & ~(sum(NormFlag) if op == Opcode.NORM_FORWARD else 0))
+        require(not flags & ~sum(NormFlag if op == Opcode.NORM_FORWARD else BackwardFlag))

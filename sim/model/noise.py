@@ -46,11 +46,12 @@ def hash32(words, index):
     """
     index = np.asarray(index, np.int64)
     x, y = (index >> 16).astype(np.uint16), index.astype(np.uint16)
-    for r in range(ROUNDS):
-        k = np.uint16((words[r % 4] + r // 4 * ROUND_CONSTANT) & 0xFFFF)
-        # 16-bit words wrap around by themselves.
-        x = ((x << 9 | x >> 7) + y) ^ k
-        y = (y << 2 | y >> 14) ^ x
+    # 16-bit words wrap around by themselves.
+    with np.errstate(over="ignore"):
+        for r in range(ROUNDS):
+            k = np.uint16((words[r % 4] + r // 4 * ROUND_CONSTANT) & 0xFFFF)
+            x = ((x << 9 | x >> 7) + y) ^ k
+            y = (y << 2 | y >> 14) ^ x
     return x, y
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS, XHAT_FRACTION
+from sim.model.checks import check_shapes, whole
 from sim.model.relu import relu, relu_gradient
 from sim.model.rounding import bit_length, floor_divide, round_shift, saturate
 
@@ -92,6 +93,8 @@ def normalise(x, mean=None, deviation=None):
     below ``2**-11 + |xhat| (2**-14 + 2**-5 / s) + 2**-6 / s``: half a unit of xhat, the
     reciprocal's two roundings, and mean and deviation being floors of ``2**-6``.
     """
+    x = whole(x)
+    check_shapes(x.ndim == 2 and x.size, "a tensor must have two axes and an element", x)
     x, clamped_x = saturate(x, NORM_IN_BITS)
     scaled = x << NORM_FRACTION
     if mean is None:
@@ -138,7 +141,10 @@ def l1_backward(dy, context, gamma, deviation):
 
     See :func:`gradient_exponent` for the scale of dx.
     """
-    dy = relu_gradient(np.asarray(dy, np.int64), context.mask)
+    dy = whole(dy, "dy")
+    check_shapes(dy.shape == context.mask.shape, "dy must have the forward pass's shape", dy,
+                 context.mask)
+    dy = relu_gradient(dy, context.mask)
     m = dy.shape[0]
     grad_bits = int(bit_length(np.minimum(np.abs(dy).max(), 2**31 - 1)))
     g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (
@@ -192,7 +198,9 @@ def layer_backward(dy, context, gamma, deviation):
     ``dx * 2**(e + 1 - deviation_bits)`` in units of dy per unit of ``2**PARAMETER_FRACTION`` x.
     ``grad_beta = sum g`` and ``grad_gamma = sum g xhat`` over the rows are exact.
     """
-    dy = np.asarray(dy, np.int64)
+    dy = whole(dy, "dy")
+    check_shapes(dy.shape == context.xhat.shape, "dy must have the forward pass's shape", dy,
+                 context.xhat)
     n = dy.shape[1]
     grad_bits = int(bit_length(np.abs(dy).max()))
     g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (

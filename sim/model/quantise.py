@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.model.add import add_gradients
+from sim.model.checks import check_bits, check_groups, check_shapes, whole
 from sim.model.rounding import bit_length, floor_divide
 
 __all__ = ["ACTIVATION_CLIP", "INVERSE", "SIGNED_CLIP", "WEIGHT_CLIP", "Quantised",
@@ -63,8 +64,7 @@ def least_exponent(top, need):
     >>> least_exponent(7, np.array([1, 7, 8, 100])).tolist()
     [-2, 0, 1, 4]
     """
-    need = np.asarray(need, np.int64)
-    top = np.broadcast_to(np.asarray(top, np.int64), need.shape)
+    need, top = np.asarray(need, np.int64), np.asarray(top, np.int64)
     s = bit_length(need) - bit_length(top)
     # Now top * 2**s and need have their first bit in the same place; one more if need is larger.
     return s + ((need << np.maximum(-s, 0)) > (top << np.maximum(s, 0)))
@@ -169,7 +169,13 @@ def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=No
     >>> grouped.q.tolist(), grouped.cols.tolist()
     ([[-4, 4, 0], [4, 1, 4]], [0, 2, 3])
     """
-    x = np.asarray(x, np.int64)
+    check_bits(bits)
+    x = whole(x)
+    check_shapes(x.ndim == 2 and x.size, "a tensor must have two axes and an element", x)
+    if noise is not None:
+        check_shapes(np.shape(noise) == x.shape, "noise must have x's shape", x, noise)
+    if groups:
+        check_groups(groups)
     top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     a = _magnitude(x)
     if per_column:

@@ -69,6 +69,5 @@ def bit_length(x):
     >>> bit_length(np.array([0, 1, 2, 255, 256, 2**40 - 1])).tolist()
     [0, 1, 2, 8, 9, 40]
     """
-    x = np.asarray(x, np.int64)
-    # frexp is exact up to 2**53, which no caller reaches.
-    return np.where(x > 0, np.frexp(x.astype(np.float64))[1], 0).astype(np.int64)
+    # frexp is exact up to 2**53, which no caller reaches; the exponent of 0 is 0.
+    return np.frexp(np.asarray(x, np.float64))[1].astype(np.int64)

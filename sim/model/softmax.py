@@ -9,6 +9,7 @@ from math import isqrt
 
 import numpy as np
 
+from sim.model.checks import ModelError, check_shapes, whole
 from sim.model.rounding import bit_length, floor_divide, round_shift
 
 __all__ = ["LOGIT_FRACTION", "LOSS_FRACTION", "PROBABILITY_FRACTION", "cross_entropy",
@@ -117,7 +118,12 @@ def cross_entropy(logits, labels):
     >>> losses.tolist(), gradient.tolist(), exponent, predicted.tolist()
     ([20529], [[1128026, -1128027]], -22, [1])
     """
-    logits = np.asarray(logits, np.int64)
+    logits, labels = whole(logits, "logits"), whole(labels, "labels")
+    check_shapes(logits.ndim == 2 and labels.shape == logits.shape[:1] and len(labels),
+                 "logits [m, n] need m labels, at least one", logits, labels)
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ModelError(f"labels must lie between 0 and {logits.shape[1] - 1}, "
+                         f"got {labels.min()} to {labels.max()}")
     m, sample = len(labels), np.arange(len(labels))
     t = logits.max(axis=1, keepdims=True) - logits
     e = exponential(t)

@@ -1,7 +1,6 @@
 """The weight update: stochastic gradient descent with momentum and weight decay, in integers."""
 
-import numpy as np
-
+from sim.model.checks import check_shapes, whole
 from sim.model.quantise import round_code
 from sim.model.rounding import saturate
 
@@ -38,14 +37,20 @@ def sgd(weight, velocity, gradient, rate, rate_shift, noise, *, momentum=MOMENTU
 
     Error against real arithmetic: below one LSB of either.
 
+    >>> import numpy as np
     >>> w, v = sgd(np.array([1000]), np.array([256]), np.array([280]), 1, 2, np.array([40000]))
     >>> w.tolist(), v.tolist()
     ([925], [300])
     """
-    weight, velocity, noise = (np.asarray(v, np.int64) for v in (weight, velocity, noise))
+    weight, velocity, noise, gradient = (
+        whole(v, name) for v, name in ((weight, "weight"), (velocity, "velocity"),
+                                       (noise, "noise"), (gradient, "gradient")))
+    check_shapes(weight.shape == velocity.shape == gradient.shape == noise.shape,
+                 "weight, velocity, gradient and noise must have one shape", weight, velocity,
+                 gradient, noise)
     fraction = master[1] + DECAY_SHIFT
     total = ((momentum * velocity << fraction - MOMENTUM_SHIFT - speed[1])
-             + (np.asarray(gradient, np.int64) << fraction - GRADIENT_FRACTION)
+             + (gradient << fraction - GRADIENT_FRACTION)
              + decay * weight)
     velocity, _ = saturate(round_code(total, speed[1] - fraction, 0xFFFF - noise), speed[0])
     step = round_code(rate * velocity, master[1] - speed[1] - rate_shift, noise)

@@ -6,8 +6,9 @@ import pytest
 from hdl.norm import NormBackward
 from hdl.norm.backward_lane import GRAD_GAMMA_BITS, OFFSET_BITS
 from hdl.params import Params
-from hdl.protocol import STATE_ROWS, Opcode, StateRow
+from hdl.protocol import STATE_ROWS, BackwardFlag, Opcode, StateRow
 from sim.model.norm import l1_backward, l1_forward
+from sim.model.relu import unclipped
 from tests.support.memories import UnitBench
 
 WIDE = (-2**31, 2**31 - 1)
@@ -16,7 +17,7 @@ WIDE = (-2**31, 2**31 - 1)
 def norm(params, cases):
     """Every case, keyword arguments of :func:`check`, equals the model, one after the other."""
     unit = NormBackward(params)
-    bench = UnitBench(unit, params, words={"wide": 4096})
+    bench = UnitBench(unit, params, words={"wide": 4096, "quant": 1024})
 
     async def process(ctx):
         for case in cases:
@@ -27,8 +28,9 @@ def norm(params, cases):
 
 
 async def check(ctx, bench, unit, x, dy, gamma=4096, beta=0, rectify=True, in_place=False,
-                beyond=0):
-    """``beyond`` columns of x and dy lie in the tile, but beyond the tensor."""
+                beyond=0, codes=None):
+    """``beyond`` columns of x and dy lie in the tile, but beyond the tensor; ``codes`` are what
+    the output was quantised to."""
     x, dy = np.asarray(x, np.int64), np.asarray(dy, np.int64)
     m, n = x.shape
     gamma, beta = np.broadcast_to(gamma, n), np.broadcast_to(beta, n)
@@ -41,9 +43,15 @@ async def check(ctx, bench, unit, x, dy, gamma=4096, beta=0, rectify=True, in_pl
     bench.load(ctx, "wide", dst1, context.pack())
     dst0 = src0 if in_place else dst0
     n -= beyond
+    passed = context.mask
+    if codes is not None:
+        bits = unit.params.bits
+        passed = passed & unclipped(codes, bits)
+        bench.load(ctx, "quant", 17, codes - (1 << bits - 1))
     cycles, clamped = await bench.run(
-        ctx, Opcode.NORM_BACKWARD, m=m, n=n, src0=src0, src1=src1, dst0=dst0, dst1=dst1)
-    used = type(context)(context.xhat[:, :n], context.sign[:, :n], context.mask[:, :n])
+        ctx, Opcode.NORM_BACKWARD, m=m, n=n, src0=src0, src1=src1, dst0=dst0, dst1=dst1,
+        flags=BackwardFlag.CLIPPED * (codes is not None), tab0=17 * (codes is not None))
+    used = type(context)(context.xhat[:, :n], context.sign[:, :n], passed[:, :n])
     dx, grad_beta, grad_gamma, grad_bits, deviation_bits = l1_backward(
         dy[:, :n], used, gamma[:n], deviation[:n])
     assert np.abs(dx).max() <= 2**23
@@ -54,7 +62,7 @@ async def check(ctx, bench, unit, x, dy, gamma=4096, beta=0, rectify=True, in_pl
     for row in StateRow:
         assert (found[row] == state[row]).all(), row.name
     assert (bench.dump(ctx, "wide", dst0, m, n) == dx).all()
-    assert (bench.dump(ctx, "wide", dst1, m, n) == used.pack()).all()
+    assert (bench.dump(ctx, "wide", dst1, m, n) == context.pack()[:, :n]).all()
     assert clamped == 0
     assert cycles == unit.cycles(m, n)
 
@@ -104,6 +112,20 @@ def test_a_masked_gradient_does_not_count():
     x = np.array([[-50], [20], [40]])
     dy = np.array([[2**31 - 1], [5], [-3]])
     norm(Params(cols=2, memory=4), [{"x": x, "dy": dy}, {"x": x, "dy": dy, "beta": -2**20}])
+
+
+@pytest.mark.parametrize(("bits", "cols"), [(2, 1), (4, 3), (8, 2)])
+def test_a_clipped_output_passes_no_gradient(bits, cols):
+    rng = np.random.default_rng(bits)
+    cases = []
+    for n in (1, cols, 2 * cols + 1):
+        case = random_case(rng, 7, n, 1000, 1000, in_place=bool(n % 2))
+        codes = rng.integers(0, 2**bits, (7, n))
+        codes[rng.random((7, n)) < 0.3] = 2**bits - 1
+        # Without a code in the same place, then with, then all clipped.
+        cases += [case, {**case, "codes": codes},
+                  {**case, "codes": np.full((7, n), 2**bits - 1)}]
+    norm(Params(cols=cols, bits=bits, memory=4), cases)
 
 
 def test_the_most_negative_gradient():

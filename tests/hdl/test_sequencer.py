@@ -16,6 +16,7 @@ from hdl.program import InstructionCheck, units_of
 from hdl.protocol import (
     MAX_BODY,
     REPEAT_WINDOW,
+    BackwardFlag,
     GemmFlag,
     Kind,
     NormFlag,
@@ -474,7 +475,8 @@ CASES = [
     # Norms.
     *((GROUPED, NORM, {"flags": flags}, flags < 4)
       for flags in (NormFlag.RELU, NormFlag.INFERENCE, 3, 4, 128)),
-    (GROUPED, BACKWARD, {"flags": NormFlag.RELU}, False),
+    *((GROUPED, BACKWARD, {"flags": flags}, flags < 2)
+      for flags in (0, BackwardFlag.CLIPPED, 2, 3, 128)),
 ]
 
 
