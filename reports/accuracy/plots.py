@@ -3,11 +3,14 @@
 import json
 
 import matplotlib
+import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator, NullLocator
 
 from reports.accuracy.experiments import EXPERIMENTS
 from reports.accuracy.statistics import paired
 from reports.accuracy.store import load_all
+from reports.accuracy.table import is_key
 
 __all__ = ["draw"]
 
@@ -29,8 +32,7 @@ def _widths(experiment, runs, axes, colour):
     """Differences to float of the 4x4 variants, by bits."""
     points = [(variant.bits, *paired(runs[variant.name], runs["float-l1"])[:2])
               for variant, _ in experiment.variants
-              if variant.bits and variant.groups == (4, 4) and variant.gradient_bits == "bits"
-              and runs[variant.name]]
+              if is_key(variant.name) and runs[variant.name]]
     points = sorted(point for point in points if point[1] is not None)
     if not points:
         return False
@@ -79,12 +81,38 @@ def _losses(experiment, runs, path):
     figure, axes = plt.subplots()
     drawn = [variant for variant, _ in experiment.variants if runs[variant.name]][:6]
     for variant, colour in zip(drawn, _COLOURS, strict=False):
-        for i, run in enumerate(runs[variant.name]):
-            epochs = range(1, len(run["losses"]) + 1)
-            axes.plot(epochs, run["losses"], color=colour, lw=1, alpha=0.7,
-                      label=None if i else variant.name)
-    axes.set(xlabel="epoch", ylabel="training loss", title=experiment.title)
+        curves = np.array([run["losses"] for run in runs[variant.name]])
+        epochs = np.arange(1, curves.shape[1] + 1)
+        axes.plot(epochs, curves.mean(axis=0), color=colour, lw=1.5, label=variant.name)
+        axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour,
+                          alpha=0.12, lw=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3]))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="epoch", ylabel="training loss", title=f"{experiment.title}: mean and range")
     axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _rules(experiment, runs, path):
+    """What each variant costs: training loss above float's, paired."""
+    rows = [(variant.name, *paired(runs[variant.name], runs["float-l1"],
+                                   lambda run: run["losses"][-1]))
+            for variant, _ in experiment.variants
+            if variant.name != "float-l1" and runs[variant.name]]
+    rows = sorted((row for row in rows if row[3]), key=lambda row: -row[1])
+    figure, axes = plt.subplots(figsize=(6, 0.6 + 0.21 * len(rows)))
+    for y, (name, mean, half, _) in enumerate(rows):
+        axes.errorbar(mean, y, xerr=half or 0, fmt="o", capsize=2, markersize=4,
+                      color=_COLOURS[1 if is_key(name) else 0])
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_xscale("symlog", linthresh=0.05)
+    axes.set_xticks([-0.02, 0, 0.02, 0.05, 0.1, 0.3, 1],
+                    ["-0.02", "0", "0.02", "0.05", "0.1", "0.3", "1"])
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
+    axes.set(xlabel="training loss above float's, 95 % intervals", title=experiment.title)
     _save(figure, path)
 
 
@@ -104,4 +132,7 @@ def draw(results, numbers_file, folder):
             if longest > 1:
                 paths.append(folder / f"loss-{experiment.name}.svg")
                 _losses(experiment, runs, paths[-1])
+            if longest > 1 and len(experiment.variants) > 5:
+                paths.append(folder / f"rules-{experiment.name}.svg")
+                _rules(experiment, runs, paths[-1])
     return paths

@@ -6,7 +6,7 @@ from reports.accuracy.experiments import EXPERIMENTS
 from reports.accuracy.statistics import interval, paired
 from reports.accuracy.store import load_all
 
-__all__ = ["FLOOR", "TARGET", "rows", "study", "summary", "text", "verdict"]
+__all__ = ["FLOOR", "TARGET", "is_key", "rows", "study", "summary", "text", "verdict"]
 
 _HEAD = """# Accuracy
 
@@ -123,6 +123,15 @@ def text(folder, warn=None):
     return "\n".join(parts)
 
 
+def is_key(name):
+    """Whether a variant is everything at one width with 4 x 4 groups, and nothing else.
+
+    >>> is_key("4b-4x4"), is_key("4b-4x4-nearest")
+    (True, False)
+    """
+    return name.endswith("b-4x4")
+
+
 def summary(folder):
     """README's table: the networks, whole at one width with 4 x 4 groups, against float."""
     lines = ["| network | bits | seeds | float, % | 4x4 groups, % | difference, paired |",
@@ -130,7 +139,7 @@ def summary(folder):
     for experiment in EXPERIMENTS.values():
         table = {row["variant"]: row for row in rows(experiment, load_all(experiment, folder))}
         for name, row in sorted(table.items()):
-            if name.endswith("b-4x4") and row.get("pairs"):
+            if is_key(name) and row.get("pairs"):
                 base = table["float-l1"]
                 lines.append(
                     f"| {experiment.title} | {name[0]} | {row['pairs']} | "
