@@ -16,7 +16,6 @@ scale in them. The head is ``logits = u W 2**e_u s_w[c] + bias``: its gradient i
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +24,7 @@ from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BIT
 from hdl.protocol import STATE_ROWS, Space, StateRow
 from host import program
 from host.errors import MemoryFullError
+from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, load, store
 from sim.model import noise
 from sim.model.initialise import uniform_weights
@@ -40,7 +40,7 @@ from sim.model.rounding import rescale, round_shift, saturate
 from sim.model.softmax import LOGIT_FRACTION, cross_entropy
 from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, MASTER_FRACTION, sgd
 
-__all__ = ["Mlp", "Noise", "Parameter", "tensor_id"]
+__all__ = ["Mlp", "Parameter"]
 
 #: Width of wide activations (products before the norm, logits) and of their gradients.
 _ACTIVATION_BITS = NORM_IN_BITS
@@ -48,21 +48,6 @@ _ACTIVATION_BITS = NORM_IN_BITS
 _RUNNING_FRACTION = 16
 #: Weight of a new batch in the running statistics: 2**-3.
 _RUNNING_SHIFT = 3
-
-
-class Noise(IntEnum):
-    """Uses of random bits in a layer; with the layer's number they make the tensor id."""
-    WEIGHT = 0
-    WEIGHT_UPDATE = 1
-    GRADIENT = 2
-    GAMMA_UPDATE = 3
-    BETA_UPDATE = 4
-    SHUFFLE = 15
-
-
-def tensor_id(layer, use):
-    """The tensor that the noise of a layer belongs to; ids follow the order of the layers."""
-    return 16 * layer + use
 
 
 @dataclass

@@ -16,7 +16,8 @@ from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, weig
 from host.data import DATA_SETS, load_dataset
 from host.device import Device
 from host.errors import ArgumentError, HostError
-from host.layers import Mlp, Noise, tensor_id
+from host.layers import Mlp
+from host.tensor_ids import Noise, tensor_id
 from sim.model import noise
 from sim.model.softmax import LOSS_FRACTION
 

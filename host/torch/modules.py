@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION
+from host.tensor_ids import Noise, tensor_id
 from host.torch import functions, keys
 from host.torch.attention import Attend
 from host.torch.errors import ShapeError, check_finite, check_format
@@ -22,7 +23,6 @@ from host.torch.numbers import (
     round_half_up,
     wide_power,
 )
-from host.torch.tensor_ids import Noise, tensor_id
 from sim.model.initialise import uniform_weights
 from sim.model.noise import key
 from sim.model.update import MASTER_FRACTION

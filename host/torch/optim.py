@@ -2,11 +2,11 @@
 
 import torch
 
+from host.tensor_ids import Noise, tensor_id
 from host.torch import keys
 from host.torch.errors import settle
 from host.torch.modules import Layer
 from host.torch.numbers import block_noise, round_keys
-from host.torch.tensor_ids import Noise, tensor_id
 from sim.model.noise import key
 from sim.model.update import (
     DECAY_SHIFT,

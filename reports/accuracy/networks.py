@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from host.tensor_ids import Noise, tensor_id
 from host.torch import reference
-from host.torch.tensor_ids import Noise, tensor_id
 from sim.model.initialise import uniform_weights
 from sim.model.noise import key
 from sim.model.update import MASTER_FRACTION

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from host.data import load_dataset, load_graph, load_text
-from host.torch.tensor_ids import Noise, tensor_id
+from host.tensor_ids import Noise, tensor_id
 from reports.accuracy import networks
 from sim.model.noise import key, permutation
 

@@ -11,7 +11,7 @@ import host.torch as sg
 from hdl.params import Params
 from host.data import load_dataset
 from host.device import Device
-from host.layers import Noise, tensor_id
+from host.tensor_ids import Noise, tensor_id
 from host.train import MODELS, Recipe, rate_at, train
 from sim.model import noise
 
