@@ -317,11 +317,12 @@ class Lookup(torch.autograd.Function):
 
 
 class Neighbours(torch.autograd.Function):
-    """``y = A x`` for the sparse codes of A [n, n], x [n, channels];
-    :func:`sim.model.sparse.sparse_gemm`. The gradient is quantised, then multiplied by A'."""
+    """``y = A x`` for the sparse, unsigned codes of A [n, n] of ``form.bits`` bits, and
+    x [n, channels]; :func:`sim.model.sparse.sparse_gemm`. The gradient is quantised, then
+    multiplied by A'."""
     @staticmethod
     def forward(ctx, x, index, codes, exponent, form, words):
-        q, e = quantise(x, bits=form.bits, signed=form.signed, clip=form.input_clip,
+        q, e = quantise(x, bits=form.input_bits, signed=form.signed, clip=form.input_clip,
                         unit=-PARAMETER_FRACTION)
         y = _sparse(index, codes, q) * wide_power(exponent + e)
         ctx.save_for_backward(index, codes, exponent, q)
@@ -334,7 +335,7 @@ class Neighbours(torch.autograd.Function):
         form, words = ctx.options
         if form.gradient_bits is None:
             dx = _sparse(index.flip(0), codes, dy) * wide_power(exponent)
-            return unclipped(dx.float(), q, form.bits, form.signed), *[None] * 5
+            return unclipped(dx.float(), q, form.input_bits, form.signed), *[None] * 5
         g = quantise_gradient(dy[:, None], bits=form.gradient_bits, groups=form.groups,
                               words=words)
         sample, channel = (count - 1 for count in form.groups)
@@ -345,7 +346,7 @@ class Neighbours(torch.autograd.Function):
                            streamed=form.bits)
         dx = requantised(dx, shift, WIDE_GRADIENT_BITS).float()
         dx = dx.mul_(power(g.exponent + exponent + (shift - sample - channel)))
-        return unclipped(dx, q, form.bits, form.signed), *[None] * 5
+        return unclipped(dx, q, form.input_bits, form.signed), *[None] * 5
 
 
 def _sparse(index, codes, dense):

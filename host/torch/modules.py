@@ -374,17 +374,20 @@ class Attention(Layer):
 class GraphConv(Layer):
     """``A x`` for a fixed sparse matrix A of non-negative values, such as a normalised adjacency.
 
-    ``adjacency`` is a sparse [n, n] tensor; it is quantised once, unsigned and to ``bits`` bits.
+    ``adjacency`` is a sparse [n, n] tensor; it is quantised once, unsigned and to
+    ``adjacency_bits`` bits: like a first layer's input it is data, and has the width of that.
     """
-    def __init__(self, adjacency, *, bits=4, groups=(4, 4), gradient_bits="bits", signed=True):
+    def __init__(self, adjacency, *, bits=4, groups=(4, 4), gradient_bits="bits", signed=True,
+                 adjacency_bits=8):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
-        self.form = check_format(Format(bits, gradient_bits, bits, signed, tuple(groups)))
+        self.form = check_format(Format(adjacency_bits, gradient_bits, bits, signed,
+                                        tuple(groups)))
         adjacency = adjacency.coalesce()
         if (adjacency.values() < 0).any():
             raise ShapeError("an adjacency must not be negative, got "
                              f"{float(adjacency.values().min())}")
-        codes, exponent = quantise(adjacency.values().float(), bits=bits, signed=False)
+        codes, exponent = quantise(adjacency.values().float(), bits=adjacency_bits, signed=False)
         self.register_buffer("index", adjacency.indices())
         self.register_buffer("codes", codes)
         self.register_buffer("exponent", exponent)

@@ -12,7 +12,8 @@ from host.torch.functions import AveragePool, Convolution, Fork, Format, Lookup,
 from host.torch.loss import cross_entropy
 from sim.model import add, attention, pool, softmax
 from sim.model.noise import element_noise, key
-from sim.model.quantise import SIGNED_CLIP, quantise
+from sim.model.quantise import ACTIVATION_CLIP, SIGNED_CLIP, quantise
+from sim.model.relu import relu_gradient, unclipped
 from sim.model.requantise import requantise, safe_shift
 from sim.model.rounding import rescale
 from sim.model.sparse import sparse_gemm
@@ -160,19 +161,22 @@ def test_attention(seed, n, heads, tokens, width, bits, groups, causal):
 
 
 @settings(deadline=None)
-@given(SEED, st.integers(1, 12), st.integers(1, 9), BITS, st.tuples(GROUP, GROUP))
-def test_neighbours(seed, nodes, channels, bits, groups):
+@given(SEED, st.integers(1, 12), st.integers(1, 9), BITS, BITS, st.booleans(),
+       st.tuples(GROUP, GROUP))
+def test_neighbours(seed, nodes, channels, bits, own_bits, signed, groups):
     rng = np.random.default_rng(seed)
     index = rng.integers(0, nodes, (2, 3 * nodes))
-    codes, a_exponent = rng.integers(0, 2**bits, 3 * nodes), -bits
+    codes, a_exponent = rng.integers(0, 2**own_bits, 3 * nodes), -own_bits
     x = integers(rng, (nodes, channels), 20)
+    x = x if signed else np.abs(x)
     words = key(seed, 0, 2)
-    q = quantise(x, bits=bits, signed=True, clip=SIGNED_CLIP[bits])
+    q = quantise(x, bits=bits, signed=signed,
+                 clip=(SIGNED_CLIP if signed else ACTIVATION_CLIP)[bits])
     y, _ = sparse_gemm(*index, codes, q.q, nodes)
     y, _ = rescale(y, q.exponent[0] + a_exponent, 24)
     tx = tensor(x, -12)
     found = Neighbours.apply(tx, torch.from_numpy(index), torch.from_numpy(codes).float(),
-                             torch.tensor(a_exponent), Format(bits, bits, bits, True, groups),
+                             torch.tensor(a_exponent), Format(own_bits, bits, bits, signed, groups),
                              words)
     assert (found.detach().double().numpy() * 4096 == y).all()
     dy, exponent = integers(rng, x.shape, 22), -31
@@ -181,12 +185,14 @@ def test_neighbours(seed, nodes, channels, bits, groups):
     aligned = g.q << (groups[0] - 1 - g.rows)[:, None]
     dx, _ = sparse_gemm(index[1], index[0], codes, aligned, nodes)
     shifts = sum(groups) - 2
-    shift = safe_shift(bits, nodes, unsigned=True, shifts=shifts, limit=24)
+    shift = safe_shift(bits, nodes, unsigned=True, shifts=shifts, limit=24, streamed=own_bits)
     dx, clamped = requantise(dx << (groups[1] - 1 - g.cols), shift)
     found.backward(tensor(dy, exponent, False))
     assert not clamped
     unit = exponent + g.exponent[0] + a_exponent + shift - shifts
     expected = np.clip(dx, -2**23, 2**23 - 1) * 2.0**unit
+    if not signed:
+        expected = relu_gradient(expected, unclipped(q.q, bits))
     assert (tx.grad.double().numpy() == expected).all()
 
 
