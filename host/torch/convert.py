@@ -100,8 +100,7 @@ class _Converter:
             case reference.Attention():
                 return modules.Attention(module.heads, causal=module.causal, **quantised)
             case reference.GraphConv():
-                return modules.GraphConv(module.adjacency, signed=signed,
-                                         adjacency_bits=o["first_bits"], **quantised)
+                return modules.GraphConv(module.adjacency, signed=signed, **quantised)
             case modules.Layer() | modules.Fork():
                 return module
         raise ConversionError(
@@ -160,8 +159,7 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
     gradient_bits : int or None
         Another width for gradients; None leaves them in float.
     first_bits, last_bits : int
-        Width of the first layer's input and of a graph's adjacency, and of the last layer's
-        weights and input.
+        Width of the first layer's input, and of the last layer's weights and input.
     first_layer_bits : int or None
         Width of the first layer's weights and gradients; None: ``bits``.
     first_clip : int or None

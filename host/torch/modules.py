@@ -375,12 +375,13 @@ class GraphConv(Layer):
     """``A x`` for a fixed sparse matrix A of non-negative values, such as a normalised adjacency.
 
     ``adjacency`` is a sparse [n, n] tensor; it is quantised once, unsigned and to
-    ``adjacency_bits`` bits: like a first layer's input it is data, and has the width of that.
+    ``adjacency_bits`` bits, by default ``bits``.
     """
     def __init__(self, adjacency, *, bits=4, groups=(4, 4), gradient_bits="bits", signed=True,
-                 adjacency_bits=8):
+                 adjacency_bits=None):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
+        adjacency_bits = adjacency_bits or bits
         self.form = check_format(Format(adjacency_bits, gradient_bits, bits, signed,
                                         tuple(groups)))
         adjacency = adjacency.coalesce()
