@@ -32,7 +32,8 @@ class NormBackward(wiring.Component):
     rows of dy and their contexts for the largest gradient, two cycles per row; and, tile after
     tile, over the rows for the sums, through the divisions, and over the rows again for dx, two
     cycles per row each; then four rows of the state. A row is read before it is written, so the
-    source may be the destination.
+    source may be the destination. With ``CLIPPED`` a row's codes are read together with its
+    context: ``sim.model.relu.unclipped``.
 
     Nothing is clamped and nothing can stall the unit. The time does not depend on the data:
     :meth:`cycles`.

@@ -4,7 +4,13 @@ import torch
 
 from hdl.params import PARAMETER_FRACTION
 from host.torch import products
-from host.torch.functions import WIDE_GRADIENT_BITS, clamped, fixed, requantised
+from host.torch.functions import (
+    WIDE_GRADIENT_BITS,
+    clamped,
+    fixed,
+    requantised,
+    unclipped,
+)
 from host.torch.loss import softmax
 from host.torch.numbers import (
     largest_code,
@@ -101,8 +107,15 @@ class Attend(torch.autograd.Function):
         dq = products.matmul(codes * by_col, b, by_channel, top) * by_row
         dk = products.matmul((codes * by_row).transpose(-1, -2), a, by_sample,
                              top) * by_col[:, None]
-        return (_merged(wide(dq, shift, unit + e_k)), _merged(wide(dk, shift, unit + e_q)),
-                _merged(dv), *[None] * 6)
+        dq, dk = wide(dq, shift, unit + e_k), wide(dk, shift, unit + e_q)
+        return *_passed(ctx, dq, dk, dv), *[None] * 6
+
+
+def _passed(ctx, *gradients):
+    """Gradients of q, k and v where they pass their quantisers, heads merged."""
+    bits = ctx.options[2].bits
+    return [_merged(unclipped(g, codes, bits, True))
+            for g, codes in zip(gradients, ctx.saved_tensors[:3], strict=True)]
 
 
 def _float_gradients(ctx, dy):
@@ -115,4 +128,4 @@ def _float_gradients(ctx, dy):
     p = p.float() * 2.0**-PROBABILITY_FRACTION
     dp = dy @ v.transpose(-1, -2)
     ds = p * (dp - (p * dp).sum(-1, keepdim=True)) * (scale * 2.0**-15)
-    return _merged(ds @ k), _merged(ds.transpose(-1, -2) @ q), _merged(dv)
+    return _passed(ctx, ds @ k, ds.transpose(-1, -2) @ q, dv)

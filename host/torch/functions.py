@@ -23,6 +23,7 @@ from host.torch.numbers import (
 )
 from sim.model.add import ACTIVATION_BITS, GRADIENT_BITS
 from sim.model.quantise import ACTIVATION_CLIP, SIGNED_CLIP, WEIGHT_CLIP
+from sim.model.relu import SIGNED_FROM
 from sim.model.requantise import safe_shift
 from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, MASTER_FRACTION
 
@@ -161,7 +162,9 @@ class Convolution(torch.autograd.Function):
 
 def unclipped(dx, codes, bits, signed):
     """dx where it passes the quantiser, in place; :func:`sim.model.relu.unclipped`."""
-    return dx if signed else dx.masked_fill_(codes == 2**bits - 1, 0)
+    if not signed:
+        return dx.masked_fill_(codes == 2**bits - 1, 0)
+    return dx if bits < SIGNED_FROM else dx.masked_fill_(codes.abs() == largest_code(bits), 0)
 
 
 def _laid_out(g, shape, groups):

@@ -375,15 +375,16 @@ class GraphConv(Layer):
     """``A x`` for a fixed sparse matrix A of non-negative values, such as a normalised adjacency.
 
     ``adjacency`` is a sparse [n, n] tensor; it is quantised once, unsigned and to
-    ``adjacency_bits`` bits, by default ``bits``.
+    ``adjacency_bits`` bits, by default ``bits``. ``clip`` as :class:`Conv2d`'s; x may be logits,
+    whose largest count, so its range is that of the maximum unless told otherwise.
     """
     def __init__(self, adjacency, *, bits=4, groups=(4, 4), gradient_bits="bits", signed=True,
-                 adjacency_bits=None):
+                 adjacency_bits=None, clip=0):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
         adjacency_bits = adjacency_bits or bits
         self.form = check_format(Format(adjacency_bits, gradient_bits, bits, signed,
-                                        tuple(groups)))
+                                        tuple(groups), clip))
         adjacency = adjacency.coalesce()
         if (adjacency.values() < 0).any():
             raise ShapeError("an adjacency must not be negative, got "

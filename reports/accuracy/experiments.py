@@ -106,7 +106,7 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (
     Experiment("resnet20-fashion", "Fashion-MNIST, ResNet-20",
                replace(_RESNET8, network="resnet20"), ((FLOAT, 3), (KEY(4), 3))),
     Experiment("transformer-shakespeare", "tinyshakespeare, 4-layer Transformer",
-               Recipe("text", "tinyshakespeare", "transformer", 1, 32, 0.1, 15680), (
+               Recipe("text", "tinyshakespeare", "transformer", 1, 8, 0.15, 15680), (
                    (FLOAT, 3), (KEY(6), 3), (KEY(4), 3))),
     Experiment("gcn-cora", "Cora, two-layer GCN",
                Recipe("graph", "cora", "gcn", 200, 1, 0.1, decay=5e-4), (

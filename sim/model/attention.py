@@ -10,6 +10,7 @@ import numpy as np
 
 from hdl.params import PARAMETER_FRACTION
 from sim.model.quantise import SIGNED_CLIP, Quantised, quantise
+from sim.model.relu import relu_gradient, unclipped
 from sim.model.requantise import requantise, safe_shift
 from sim.model.rounding import rescale, round_shift
 from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION, softmax, softmax_gradient
@@ -75,7 +76,7 @@ def attend_gradient(dy, context, bits, groups, noise, second_noise):
     next layer takes, dp = dy v' by its channels, dv = u' dy by its rows. The scores' gradient
     is :func:`sim.model.softmax.softmax_gradient`, times ``inverse_root 2**-15``; it is quantised
     as [n * heads * tokens, tokens]; dq = ds k, dk = ds' q. Each product is requantised to
-    24 bits by its safe shift.
+    24 bits by its safe shift, and passes where q, k and v were not clipped.
     """
     n, heads, tokens, width = dy.shape
     sample, channel = (count - 1 for count in groups)
@@ -109,5 +110,7 @@ def attend_gradient(dy, context, bits, groups, noise, second_noise):
     dq, _ = requantise((g << by_col) @ context.k.q << by_row, shift)
     dk, _ = requantise((g << by_row).swapaxes(-1, -2) @ context.q.q
                        << by_col.reshape(1, 1, tokens, 1), shift)
+    dq, dk, dv = (relu_gradient(g, unclipped(x.q, bits, signed=True))
+                  for g, x in ((dq, context.q), (dk, context.k), (dv, context.v)))
     return ((dq, unit + shift + context.k.exponent), (dk, unit + shift + context.q.exponent),
             (dv, dv_unit))

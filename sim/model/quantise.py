@@ -28,7 +28,7 @@ __all__ = ["ACTIVATION_CLIP", "INVERSE", "SIGNED_CLIP", "WEIGHT_CLIP", "Quantise
 #: trains best (docs/numerics.md). No gradient passes what is clipped
 #: (:func:`sim.model.relu.unclipped`).
 ACTIVATION_CLIP = {2: 12, 3: 16, 4: 20, 5: 28, 6: 40, 7: 64, 8: 80}
-#: The same for signed activations, whose gradients pass: least squared error.
+#: The same for signed activations: least squared error.
 SIGNED_CLIP = {2: 6, 3: 10, 4: 14, 5: 17, 6: 24, 7: 30, 8: 36}
 #: The same for weights.
 WEIGHT_CLIP = {2: 6, 3: 8, 4: 10, 5: 14, 6: 24, 7: 30, 8: 36}

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-__all__ = ["relu", "relu_gradient", "unclipped"]
+__all__ = ["SIGNED_FROM", "relu", "relu_gradient", "unclipped"]
+
+#: Least width of signed codes of which the largest count as clipped.
+SIGNED_FROM = 4
 
 
 def relu(y):
@@ -21,13 +24,16 @@ def relu_gradient(dy, mask):
     return np.where(mask, dy, 0)
 
 
-def unclipped(codes, bits):
-    """Where the gradient of an activation passes its unsigned quantiser: codes below the largest.
+def unclipped(codes, bits, *, signed=False):
+    """Where the gradient of an activation passes its quantiser: codes below the largest.
 
     What was clipped has no influence, and neither has its gradient; a code that is the largest
-    without a clip counts as clipped.
+    without a clip counts as clipped. Signed codes of 2 and 3 bits, of which the largest are half
+    or more, pass everything.
 
-    >>> unclipped([0, 14, 15], 4).tolist()
-    [True, True, False]
+    >>> unclipped([0, 14, 15], 4).tolist(), unclipped([-7, -6, 7], 4, signed=True).tolist()
+    ([True, True, False], [False, True, False])
     """
-    return np.asarray(codes) < 2**bits - 1
+    if not signed:
+        return np.asarray(codes) < 2**bits - 1
+    return (np.abs(codes) < 2 ** (bits - 1) - 1) | (bits < SIGNED_FROM)

@@ -63,8 +63,7 @@ def convolution_gradient(dy, exponent, context, shape, weight_shape, stride, pad
     columns = columns << (sample - 1 - result.rows)[:, None]
     dx = geometry.fold(columns, shape, weight_shape[2:], stride, padding)
     dx = saturate(round_shift(dx, shift), 24)[0]
-    if not form.signed:
-        dx = relu_gradient(dx, unclipped(codes.reshape(shape), form.input_bits))
+    dx = relu_gradient(dx, unclipped(codes.reshape(shape), form.input_bits, signed=form.signed))
     dx_exponent = unit + shift - (sample + channel - 2)
     shift = safe_shift(form.gradient_bits, len(dy), unsigned=not form.signed,
                        shifts=sample + channel - 2, streamed=form.input_bits)

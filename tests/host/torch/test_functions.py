@@ -191,8 +191,7 @@ def test_neighbours(seed, nodes, channels, bits, own_bits, signed, groups):
     assert not clamped
     unit = exponent + g.exponent[0] + a_exponent + shift - shifts
     expected = np.clip(dx, -2**23, 2**23 - 1) * 2.0**unit
-    if not signed:
-        expected = relu_gradient(expected, unclipped(q.q, bits))
+    expected = relu_gradient(expected, unclipped(q.q, bits, signed=signed))
     assert (tx.grad.double().numpy() == expected).all()
 
 

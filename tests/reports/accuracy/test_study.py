@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+import reports.__main__ as drawing
 import reports.accuracy.__main__ as command
 from host.torch import functions, numbers
 from reports.accuracy import ablations, run, store, table, tasks
@@ -132,3 +133,22 @@ def test_a_text_gives_only_whole_windows(monkeypatch):
         assert x.shape == (32, 64) and place.shape == (1, 64) and y.shape == (32 * 64,)
         assert (x.reshape(-1)[1:64] == y[:63]).all()
     assert Variant("x").bits is None
+
+
+def test_committed_tables_are_those_of_the_committed_results():
+    readme = (drawing.FOLDER.parent / "README.md").read_text()
+    assert table.summary(store.FOLDER) in readme
+    pictures = drawing.FOLDER / "pictures"
+    assert (drawing.FOLDER / "accuracy.md").read_text() == table.study(store.FOLDER, pictures)
+
+
+def test_the_summary_goes_between_its_marks(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("a\n<!-- study -->\nold\n<!-- end of study -->\nb\n")
+    drawing.write_summary(path)
+    assert path.read_text() == (
+        f"a\n<!-- study -->\n{table.summary(store.FOLDER)}<!-- end of study -->\nb\n")
+    path.write_text("no marks\n")
+    with pytest.raises(SystemExit, match="has not the marks"):
+        drawing.write_summary(path)
+    assert path.read_text() == "no marks\n"
