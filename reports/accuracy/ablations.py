@@ -30,17 +30,19 @@ class _TwoCopies(functions.Convolution):
         folded = folded * power(e_w.view(-1))
         if not accumulators:
             folded = folded * (mantissa.view(-1) * 0.25)
+
+        def quantised(groups):
+            options = stride, padding, replace(form, groups=groups)
+            return quantise_gradient(folded, bits=form.gradient_bits, groups=groups,
+                                     words=words), options
         dx = None
-        for groups, of in (((1, form.groups[1]), "dx"), ((form.groups[0], 1), "dw")):
-            one = replace(form, groups=groups)
-            g = quantise_gradient(folded, bits=form.gradient_bits, groups=groups, words=words)
-            if of == "dw":
-                dweight, shift = functions.weight_gradient(g, u, q.shape, dy.shape,
-                                                           (stride, padding, one))
-                unit = g.exponent + shift + e_u - e_w
-            elif ctx.needs_input_grad[0]:
-                dx = functions.input_gradient(g, u.shape, q, dy.shape, (stride, padding, one))
-                dx = functions.unclipped(dx, u, form.input_bits, form.signed)
+        if ctx.needs_input_grad[0]:
+            g, options = quantised((1, form.groups[1]))
+            dx = functions.input_gradient(g, u.shape, q, dy.shape, options)
+            dx = functions.unclipped(dx, u, form.input_bits, form.signed)
+        g, options = quantised((form.groups[0], 1))
+        dweight, shift = functions.weight_gradient(g, u, q.shape, dy.shape, options)
+        unit = g.exponent + shift + e_u - e_w
         dweight = divide_by_mantissa(dweight, mantissa) * wide_power(unit)
         return dx, functions.gradient_of_master(dweight), dbias, *[None] * 5
 

@@ -9,6 +9,7 @@ from amaranth.sim import Simulator
 
 from hdl.noise import Hash, Noise
 from sim.model import noise as model
+from tests.support.field import multiplied
 
 KEY = (0x0123, 0x4567, 0x89AB, 0xCDEF)
 
@@ -64,16 +65,6 @@ def expected(lanes, key, starts):
         rows.append([multiplied(int(b), int(a), (place + lane) % 8)
                      for lane, (a, b) in enumerate(zip(x, y, strict=True))])
     return np.array(rows)
-
-
-def multiplied(y, x, p):
-    """``y + p x`` in GF(2**16), by the polynomials themselves."""
-    product = 0
-    for bit in range(3):
-        product ^= (x << bit) * (p >> bit & 1)
-    for bit in (18, 17, 16):
-        product ^= (0x1002D << bit - 16) * (product >> bit & 1)
-    return y ^ product
 
 
 def test_constants_are_the_models():

@@ -24,6 +24,7 @@ from sim.model.softmax import (
     softmax_gradient,
 )
 from sim.model.update import DECAY_SHIFT, MOMENTUM, sgd
+from tests.support.field import multiplied
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -44,19 +45,9 @@ def test_elements_of_a_block_are_pairwise_independent_and_cover_all_words():
     # Over all hashes of a field of the same polynomial, each pair of places sees every pair once.
     for p in range(8):
         for q in range(p):
-            pairs = {(noise_of(x, y, p), noise_of(x, y, q))
+            pairs = {(multiplied(y, x, p), multiplied(y, x, q))
                      for x in range(0, 1 << 16, 4099) for y in range(0, 1 << 16, 4099)}
             assert len(pairs) == 256
-
-
-def noise_of(x, y, p):
-    """``y + p x`` in GF(2**16), by the polynomials themselves."""
-    product = 0
-    for bit in range(3):
-        product ^= (x << bit) * (p >> bit & 1)
-    for bit in (18, 17, 16):
-        product ^= (0x1002D << bit - 16) * (product >> bit & 1)
-    return y ^ product
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 8), (5, 17)])
@@ -67,7 +58,7 @@ def test_noise_of_an_element_is_that_of_its_place_in_its_block(shape):
     for i in range(rows):
         for j in range(cols):
             x, y = noise.hash32(key, i * -(-cols // 8) + j // 8)
-            assert found[i, j] == noise_of(int(x), int(y), j % 8)
+            assert found[i, j] == multiplied(int(y), int(x), j % 8)
 
 
 def test_noise_of_neighbouring_seeds_steps_and_tensors_is_independent():
