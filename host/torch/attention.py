@@ -6,6 +6,7 @@ from hdl.params import PARAMETER_FRACTION
 from host.torch import products
 from host.torch.functions import (
     WIDE_GRADIENT_BITS,
+    aligned,
     clamped,
     fixed,
     requantised,
@@ -23,7 +24,7 @@ from host.torch.numbers import (
 from sim.model.attention import MASKED
 from sim.model.quantise import SIGNED_CLIP
 from sim.model.requantise import safe_shift
-from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION
+from sim.model.softmax import LOGIT_FRACTION, MEAN_FRACTION, PROBABILITY_FRACTION
 
 __all__ = ["Attend"]
 
@@ -92,10 +93,11 @@ class Attend(torch.autograd.Function):
                            streamed=form.bits)
         dv = wide(dv, shift, g.exponent - form.bits)
 
-        half = 1 << PROBABILITY_FRACTION - 1
-        mean = ((p * dp).sum(-1, keepdim=True) + half) >> PROBABILITY_FRACTION
-        ds = (p * (dp - mean) + half) >> PROBABILITY_FRACTION
-        ds = clamped((((ds * scale) + (1 << 14)) >> 15).float(), WIDE_GRADIENT_BITS)
+        shift = PROBABILITY_FRACTION - MEAN_FRACTION
+        mean = ((p * dp).sum(-1, keepdim=True) + (1 << shift - 1)) >> shift
+        ds = p * ((dp << MEAN_FRACTION) - mean)
+        (ds,), ds_unit = aligned([ds.double() * 2.0**-(PROBABILITY_FRACTION + MEAN_FRACTION)])
+        ds = requantised(ds * scale, 15, WIDE_GRADIENT_BITS).float()
         second = quantise_gradient(ds.reshape(-1, 1, tokens), bits=bits, groups=form.groups,
                                    words=second_words)
         unit = g.exponent + e_v + (dp_shift - both) + second.exponent
@@ -107,7 +109,7 @@ class Attend(torch.autograd.Function):
         dq = products.matmul(codes * by_col, b, by_channel, top) * by_row
         dk = products.matmul((codes * by_row).transpose(-1, -2), a, by_sample,
                              top) * by_col[:, None]
-        dq, dk = wide(dq, shift, unit + e_k), wide(dk, shift, unit + e_q)
+        dq, dk = (wide(x, shift, unit + e).mul_(ds_unit) for x, e in ((dq, e_k), (dk, e_q)))
         return *_passed(ctx, dq, dk, dv), *[None] * 6
 
 

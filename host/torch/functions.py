@@ -28,7 +28,7 @@ from sim.model.requantise import safe_shift
 from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, MASTER_FRACTION
 
 __all__ = ["WIDE_GRADIENT_BITS", "AveragePool", "Convolution", "Fixed", "Fork", "Format",
-           "L1BatchNorm", "L1LayerNorm", "Lookup", "Neighbours", "clamped", "fixed",
+           "L1BatchNorm", "L1LayerNorm", "Lookup", "Neighbours", "aligned", "clamped", "fixed",
            "gradient_of_master", "parameter", "requantised"]
 
 #: Width of a wide gradient, signed.
@@ -148,7 +148,7 @@ class Convolution(torch.autograd.Function):
             folded = rows_of * power(e_w.view(-1))
         else:
             scale = mantissa.view(-1) * wide_power(e_w.view(-1) - 2)
-            (folded,), unit = _aligned([rows_of.double() * scale])
+            (folded,), unit = aligned([rows_of.double() * scale])
             folded = folded.float().mul_(unit)
         g = quantise_gradient(folded, bits=form.gradient_bits, groups=form.groups, words=words)
         if ctx.needs_input_grad[0]:
@@ -252,7 +252,7 @@ class L1LayerNorm(torch.autograd.Function):
         return dx, gradient_of_master(dgamma), gradient_of_master(dbeta)
 
 
-def _aligned(gradients):
+def aligned(gradients):
     """Gradients in the unit of :func:`sim.model.add.add_gradients`, and that unit's value."""
     largest = torch.stack([g.abs().amax() for g in gradients]).amax()
     exponent = torch.frexp(largest)[1] - GRADIENT_BITS
@@ -269,9 +269,8 @@ class Fork(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients):
         gradients = [g for g in gradients if g is not None]
-        aligned, unit = _aligned(gradients)
-        total = aligned[0]
-        for g in aligned[1:]:
+        (total, *others), unit = aligned(gradients)
+        for g in others:
             total = total.add_(g)
         return total.float().mul_(unit), None
 
@@ -293,7 +292,7 @@ class AveragePool(torch.autograd.Function):
         (kh, kw), (n, c, h, w) = ctx.size, ctx.shape
         count = kh * kw
         shift = count.bit_length() - 1
-        (k,), unit = _aligned([dy])
+        (k,), unit = aligned([dy])
         k = torch.div(2 * (k * 2.0**shift) + count, 2 * count, rounding_mode="floor")
         part = (k.float() * (unit * 2.0**-shift))[:, :, :, None, :, None]
         dx = dy.new_zeros(n, h, w, c).permute(0, 3, 1, 2)

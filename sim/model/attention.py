@@ -100,12 +100,13 @@ def attend_gradient(dy, context, bits, groups, noise, second_noise):
     dv, _ = requantise(context.u.swapaxes(-1, -2) @ (g << by_row) << by_col, shift)
     dv_unit = unit + shift - bits
 
-    ds, _ = rescale(softmax_gradient(dp, context.p) * scale, -15, _WIDE)
+    ds, ds_unit = softmax_gradient(dp, context.p)
+    ds, _ = rescale(ds * scale, -15, _WIDE)
     q, e, rows, cols = quantised(ds.reshape(-1, tokens), second_noise)
     g = q.reshape(ds.shape)
     by_row = (sample - rows).reshape(n, heads, tokens, 1)
     by_col = (channel - cols).reshape(1, 1, 1, tokens)
-    unit = dp_unit + e - sample - channel
+    unit = dp_unit + ds_unit + e - sample - channel
     shift = safe_shift(bits, tokens, shifts=sample + channel, limit=_WIDE)
     dq, _ = requantise((g << by_col) @ context.k.q << by_row, shift)
     dk, _ = requantise((g << by_row).swapaxes(-1, -2) @ context.q.q

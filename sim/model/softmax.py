@@ -9,16 +9,19 @@ from math import isqrt
 
 import numpy as np
 
+from sim.model.add import add_gradients
 from sim.model.checks import ModelError, check_shapes, whole
 from sim.model.rounding import bit_length, floor_divide, round_shift
 
-__all__ = ["LOGIT_FRACTION", "LOSS_FRACTION", "PROBABILITY_FRACTION", "cross_entropy",
-           "exponential", "logarithm", "softmax", "softmax_gradient"]
+__all__ = ["LOGIT_FRACTION", "LOSS_FRACTION", "MEAN_FRACTION", "PROBABILITY_FRACTION",
+           "cross_entropy", "exponential", "logarithm", "softmax", "softmax_gradient"]
 
 #: Fraction bits of a logit, those of any wide activation.
 LOGIT_FRACTION = 12
 #: Fraction bits of a probability.
 PROBABILITY_FRACTION = 22
+#: Fraction bits of the mean in a softmax's gradient: the product with p stays below 2**53.
+MEAN_FRACTION = 6
 #: Fraction bits of the loss.
 LOSS_FRACTION = 16
 
@@ -92,17 +95,21 @@ def _shares(e):
 
 
 def softmax_gradient(dp, p):
-    """The gradient of the logits from that of the probabilities, over the last axis.
+    """``(ds, exponent)``: the gradient of the logits from that of the probabilities, last axis.
 
-    ``p (dp - sum(p dp))`` with the sum and the product rounded half up to the unit of ``dp``;
-    |dp| < 2**23 of at most 2**16 columns. Error: below ``1 + 2**-22 sum|dp|`` units for given p.
+    ``p (dp - sum(p dp))`` in units ``2**exponent`` of ``dp``: the sum is rounded half up to 6
+    fraction bits, the product aligned by :func:`sim.model.add.add_gradients`, whatever the size of
+    ``dp``: rounded to the unit of ``dp`` itself, the gradients of small probabilities would be
+    biased (docs/numerics.md). |dp| < 2**23 of at most 2**16 columns. Error for given p: half a
+    unit, and ``2**-7 p`` of ``dp``.
 
-    >>> softmax_gradient(np.array([[100, -100]]), np.array([[1 << 21, 1 << 21]])).tolist()
-    [[50, -50]]
+    >>> softmax_gradient(np.array([[100, -100]]), np.array([[1 << 21, 1 << 21]]))
+    (array([[ 3276800, -3276800]]), -16)
     """
     dp, p = np.asarray(dp, np.int64), np.asarray(p, np.int64)
-    mean = round_shift((p * dp).sum(axis=-1, keepdims=True), PROBABILITY_FRACTION)
-    return round_shift(p * (dp - mean), PROBABILITY_FRACTION)
+    mean = round_shift((p * dp).sum(axis=-1, keepdims=True), PROBABILITY_FRACTION - MEAN_FRACTION)
+    return add_gradients([(p * ((dp << MEAN_FRACTION) - mean),
+                           -PROBABILITY_FRACTION - MEAN_FRACTION)])
 
 
 def cross_entropy(logits, labels):

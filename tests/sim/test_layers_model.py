@@ -182,3 +182,21 @@ def test_attention_follows_its_real_function(bits, causal):
         expected = value * mask
         error = np.linalg.norm(code * 2.0**float(exponent) - expected)
         assert error < {4: 0.5, 8: 0.03}[bits] * np.linalg.norm(expected)
+
+
+def test_gradients_through_attention_are_not_biased():
+    """The gradients of all keys add up to 0, whatever is added to every key; rounding to a unit
+    that small gradients are not far above would give them a common direction."""
+    rng = np.random.default_rng(6)
+    bits, shape, draws = 6, (1, 1, 64, 16), 48
+    queries = integers(rng, shape, 10) + (1 << 11)
+    _, context = attention.attend(queries, *(integers(rng, shape, 9) for _ in range(2)), bits)
+    # A few tokens have most of the gradient, as in text.
+    dy = integers(rng, shape, 20) >> 8 * (np.arange(64)[:, None] % 8 > 0)
+    total = 0
+    for draw in range(draws):
+        noises = [element_noise((draw, 2, 3, i), 64, cols) for i, cols in enumerate((16, 64))]
+        _, (dk, exponent), _ = attention.attend_gradient(dy, context, bits, (4, 4), *noises)
+        total = total + dk * 2.0**float(exponent) / draws
+    common = np.linalg.norm(total.sum(axis=-2)) / 8
+    assert common < 0.01 * np.linalg.norm(total)

@@ -237,9 +237,14 @@ def test_softmax_and_its_gradient_follow_their_real_functions():
     found = softmax(logits)
     assert (np.abs(found / 2**PROBABILITY_FRACTION - p) < 2**-13 * p + 2.0**-22).all()
     real = found / 2**PROBABILITY_FRACTION
-    expected = real * (dp - (real * dp).sum(axis=1, keepdims=True))
-    assert np.abs(softmax_gradient(dp, found) - expected).max() < (
-        1 + 2.0**-22 * abs(dp).sum(axis=1).max())
+    for by in 0, -14:
+        # Small gradients are as exact as large ones.
+        small = dp >> -by
+        expected = real * (small - (real * small).sum(axis=1, keepdims=True))
+        gradient, exponent = softmax_gradient(small, found)
+        unit = 2.0**exponent
+        assert 2**21 <= np.abs(gradient).max() <= 2**22
+        assert (np.abs(gradient * unit - expected) <= unit / 2 + 2.0**-7 * real).all()
 
 
 def test_extreme_logits_have_a_finite_loss():
