@@ -2,6 +2,12 @@
 
 from importlib.util import find_spec
 
+from hypothesis import settings
+
+# A slow machine is not a failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
 _WITH_TORCH = ("host/torch/*", "tests/host/torch/*", "reports/accuracy/*",
                "tests/reports/accuracy/*")
 

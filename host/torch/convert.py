@@ -64,10 +64,10 @@ class _Converter:
             module.in_channels, module.out_channels, module.kernel_size,
             _pair(module.stride, "stride", name), _pair(module.padding, "padding", name), **common)
 
-    def other(self, name, module, signed):
-        """The twin of any other module."""
+    def other(self, name, module, signed, last):
+        """The twin of any other module; ``last``: behind the last layer with weights."""
         o = self._options
-        quantised = {"bits": o["bits"], "groups": o["groups"],
+        quantised = {"bits": o["last_bits"] if last else o["bits"], "groups": o["groups"],
                      "gradient_bits": o["gradient_bits"]}
         match module:
             case nn.ReLU() | nn.Identity() | nn.Flatten():
@@ -159,7 +159,8 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
     gradient_bits : int or None
         Another width for gradients; None leaves them in float.
     first_bits, last_bits : int
-        Width of the first layer's input, and of the last layer's weights and input.
+        Width of the first layer's input, and of the last layer's weights and input; a sum over
+        neighbours behind the last weights belongs to the last layer.
     first_layer_bits : int or None
         Width of the first layer's weights and gradients; None: ``bits``.
     first_clip : int or None
@@ -196,7 +197,7 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
     weighted = [n for n in graph.nodes if n.op == "call_module"
                 and isinstance(by_name[n.target], nn.Linear | nn.Conv2d)]
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, reference.L1BatchNorm1d, reference.L1BatchNorm2d)
-    known = set()
+    known, behind = set(), False
     for node in list(graph.nodes):
         if node.op == "placeholder" and not signed_input:
             known.add(node)
@@ -211,8 +212,9 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
                 target = converter.weighted(
                     node.target, source, signed=signed, first=node is weighted[0],
                     last=node is weighted[-1], accumulators=into_norm)
+                behind = node is weighted[-1]
             else:
-                target = converter.other(node.target, source, signed)
+                target = converter.other(node.target, source, signed, behind)
             if target is not source:
                 _copy_state(source, target)
                 result.set_submodule(node.target, target)

@@ -35,7 +35,7 @@ def integers(rng, shape, largest):
                    1 - 2**22, 2**22 - 1)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(SEED, st.tuples(*[st.integers(1, 8)] * 3), st.integers(1, 8), st.integers(1, 3),
        st.integers(1, 2), BITS, BITS, BITS, st.booleans(), st.tuples(GROUP, GROUP), st.booleans())
 def test_convolution(seed, sizes, size, kernel, stride, bits, gradient_bits, input_bits, signed,
@@ -106,7 +106,6 @@ def test_fork(seed, size, count):
     assert (x.grad.double().numpy() == expected * 2.0**exponent).all()
 
 
-@settings(deadline=None)
 @given(SEED, st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_average_pool(seed, n, kh, kw):
     rng = np.random.default_rng(seed)
@@ -135,7 +134,6 @@ def test_cross_entropy(seed, m, classes):
     assert (x.grad.double().numpy() == gradient * 2.0**exponent).all()
 
 
-@settings(deadline=None)
 @given(SEED, st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), BITS,
        st.tuples(GROUP, GROUP), st.booleans())
 def test_attention(seed, n, heads, tokens, width, bits, groups, causal):
@@ -160,7 +158,6 @@ def test_attention(seed, n, heads, tokens, width, bits, groups, causal):
         assert (x.grad.double().numpy() == merged(k) * 2.0 ** (e + exponent)).all()
 
 
-@settings(deadline=None)
 @given(SEED, st.integers(1, 12), st.integers(1, 9), BITS, BITS, st.booleans(),
        st.tuples(GROUP, GROUP))
 def test_neighbours(seed, nodes, channels, bits, own_bits, signed, groups):

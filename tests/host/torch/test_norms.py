@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from host.torch import norms
@@ -25,7 +25,6 @@ def values(k, exponent):
     return torch.from_numpy((k * 2.0**exponent).astype(np.float32))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9))
 def test_batch_kind(seed, samples, span, channels):
     rng, k, gamma, beta, dk, e = case(seed, samples * span, channels, 22)
@@ -58,7 +57,6 @@ def test_batch_kind(seed, samples, span, channels):
     assert (dbeta.numpy() == grad_beta * scale).all()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 20))
 def test_layer_kind(seed, rows, channels):
     _, k, gamma, beta, dk, e = case(seed, rows, channels, 22)

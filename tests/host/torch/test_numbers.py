@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from host.torch import numbers
@@ -33,7 +33,6 @@ def test_noise(rows, cols, words):
     assert (found == noise.element_noise(words, rows, cols)).all()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 6), st.integers(1, 20),
        st.integers(2, 8), st.tuples(GROUPS, GROUPS), st.integers(-60, 10))
 def test_gradients(seed, samples, span, channels, bits, groups, exponent):
@@ -49,7 +48,6 @@ def test_gradients(seed, samples, span, channels, bits, groups, exponent):
         assert int(found.exponent) == expected.exponent[0] + exponent
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 12), st.integers(2, 8),
        st.booleans(), st.booleans(), st.integers(0, 60), st.integers(-20, 4))
 def test_nearest(seed, rows, cols, bits, signed, per_column, clip, exponent):
