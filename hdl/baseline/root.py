@@ -33,10 +33,11 @@ class Root(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # With root q of v the remainder is v - q**2 <= 2 q.
-        remainder = Signal(self.bits + 1)
-        shifted = Signal(self.bits + 3)
-        difference = Signal(self.bits + 4)
+        # What is left of v, at most twice the root; the last one does not matter, and before that
+        # the root has one bit less.
+        remainder = Signal(self.bits)
+        shifted = Signal(self.bits + 2)
+        difference = Signal(self.bits + 3)
         fits, step = Signal(), Signal()
         m.d.comb += [
             shifted.eq(Cat(self.pair, remainder)),
