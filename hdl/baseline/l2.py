@@ -5,6 +5,11 @@ of a batch norm in the L1 norm's formats, with its reads and writes in the same 
 :mod:`sim.model.norm_l2`. They differ from the L1 norm's in a square of every element, which takes
 one more 18 x 18 bit multiplier, a square root of every channel, which the divider's quotient feeds,
 and one more product of every element on the way back, for which the lane's multiplier has time.
+
+An L2 norm could do without the pass over the rows for the deviation, which an L1 norm cannot: with
+S and Q the sums of x and of x**2, ``sum d**2 = Q - mean (S + S mod m)``, exactly (x in the mean's
+unit). It would take m cycles of a tile less, an accumulator more in every lane, and a product more
+for every channel.
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
