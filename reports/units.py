@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from amaranth.lib import wiring
 
-from hdl.baseline.l2 import RootMeanSquare, XhatCorrection
+from hdl.baseline.l2 import FoldedRootMeanSquare, RootMeanSquare, XhatCorrection
 from hdl.baseline.quantise import Fixed, GivenScale
 from hdl.noise import Noise
 from hdl.norm import NormBackward, NormForward
@@ -62,6 +62,9 @@ UNITS = {
     "norm-l2-forward": Unit(
         "norm forward", "a square of every element, a square root of every channel",
         lambda lanes: NormForward(_params(lanes), RootMeanSquare)),
+    "norm-l2-forward-folded": Unit(
+        "norm forward", "the same, for builds without DSPs: half the rows of a product in a square",
+        lambda lanes: NormForward(_params(lanes), FoldedRootMeanSquare)),
     "norm-l1-backward": Unit(
         "norm backward", "the accelerator's: the correction is grad_gamma or its negative",
         lambda lanes: NormBackward(_params(lanes))),

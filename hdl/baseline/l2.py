@@ -12,7 +12,7 @@ unit). It would take m cycles of a tile less, an accumulator more in every lane,
 for every channel.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,7 +29,7 @@ from hdl.norm.forward_lane import CENTRED_BITS, FORWARD_CONTROL, SCALED_BITS
 from hdl.norm.reciprocal import COUNT_BITS, Operation
 from hdl.params import XHAT_FRACTION
 
-__all__ = ["RootMeanSquare", "SquaringMultiplier", "XhatCorrection"]
+__all__ = ["FoldedRootMeanSquare", "RootMeanSquare", "SquaringMultiplier", "XhatCorrection"]
 
 
 class SquaringMultiplier(wiring.Component):
@@ -45,6 +45,9 @@ class SquaringMultiplier(wiring.Component):
     ----------
     a_bits, root_bits : int
         Width of ``a``, and of what is squared.
+    folded : bool
+        ``high * high`` is a sum of rows of which each leaves out what an earlier one has: half of
+        a product's, for a build without multipliers.
 
     Members
     -------
@@ -57,7 +60,8 @@ class SquaringMultiplier(wiring.Component):
     B_BITS = Multiplier.B_BITS
     _LOW_BITS = 16
 
-    def __init__(self, a_bits, root_bits):
+    def __init__(self, a_bits, root_bits, *, folded=False):
+        self.folded = folded
         self.high_bits = a_bits - self._LOW_BITS + 1
         self.root_high_bits = root_bits - self._LOW_BITS + 1
         assert self.high_bits <= 18 and a_bits + self.B_BITS <= 2 * root_bits
@@ -85,11 +89,23 @@ class SquaringMultiplier(wiring.Component):
         cross = Signal(signed(self.high_bits + self.B_BITS), reset_less=True)
         upper = Signal(2 * self.root_high_bits, reset_less=True)
         root_high = high[:self.root_high_bits].as_signed()
-        m.d.sync += [lower.eq(low * b), cross.eq(high * b), upper.eq(root_high * root_high)]
+        m.d.sync += [lower.eq(low * b), cross.eq(high * b)]
+        if self.folded:
+            m.d.sync += upper.eq(_folded_square(m, root_high))
+        else:
+            m.d.sync += upper.eq(root_high * root_high)
         # Stage 3: their sum. ``upper`` is four times the square of the high part.
         outer = Cat(lower[:2 * self._LOW_BITS], upper[2:]).as_signed()
         m.d.sync += self.o.eq(Mux(self.square, outer, lower) + (cross << self._LOW_BITS))
         return m
+
+
+def _folded_square(m, value):
+    """The square of a signed value: of its bits ``v_i**2 = v_i``, and ``v_i v_j`` comes twice."""
+    magnitude = Signal(len(value))
+    m.d.comb += magnitude.eq(abs(value))
+    return sum(Cat(bit, C(0, 1), magnitude[i + 1:] & bit.replicate(len(value) - i - 1)) << 2 * i
+               for i, bit in enumerate(magnitude))
 
 
 class RootMeanSquare(wiring.Component):
@@ -120,6 +136,7 @@ class RootMeanSquare(wiring.Component):
     LATENCY = SquaringMultiplier.LATENCY
     OPERATION = Operation.ROOT
     DIVIDER = RootReciprocal
+    FOLDED = False
 
     def __init__(self):
         assert self.SUM_BITS == SCALED_BITS + COUNT_BITS
@@ -136,7 +153,8 @@ class RootMeanSquare(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.multiplier = multiplier = SquaringMultiplier(CENTRED_BITS, self.ROOT_BITS)
+        m.submodules.multiplier = multiplier = SquaringMultiplier(
+            CENTRED_BITS, self.ROOT_BITS, folded=self.FOLDED)
         m.d.comb += [
             multiplier.square.eq(self.control.spread),
             multiplier.a.eq(self.a),
@@ -150,6 +168,11 @@ class RootMeanSquare(wiring.Component):
         with m.Elif(self.control.accumulate):
             m.d.sync += self.total.eq(self.total + addend)
         return m
+
+
+class FoldedRootMeanSquare(RootMeanSquare):
+    """The same for builds without multipliers: half the rows of a product make a square."""
+    FOLDED = True
 
 
 class XhatCorrection(wiring.Component):

@@ -31,8 +31,9 @@ def simulate(dut, bench):
 
 
 @pytest.mark.parametrize("square", [False, True])
-def test_products_and_squares(square):
-    dut = SquaringMultiplier(33, 31)
+@pytest.mark.parametrize("folded", [False, True])
+def test_products_and_squares(folded, square):
+    dut = SquaringMultiplier(33, 31, folded=folded)
     rng = random.Random(1)
     top = 2**30 if square else 2**32 - 1
     cases = [(a, b) for a in (-2**30, top, 2**16, 2**16 - 1, -1, 0) for b in (-2**17, 2**17 - 1)]
