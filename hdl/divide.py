@@ -24,6 +24,8 @@ class Divider(wiring.Component):
         Width of the unsigned denominator.
     quotient_bits : int
         Width of the signed quotient; the caller knows that it fits. Bits above are not kept.
+    short_bits : int or None
+        Width of numerators that are divided in ``short_latency`` cycles; None: there are none.
 
     Members
     -------
@@ -31,18 +33,25 @@ class Divider(wiring.Component):
     numerator : In(signed(numerator_bits))
     denominator : In(unsigned(denominator_bits))
         Both are taken with ``start``.
+    short : In(1)
+        Taken with ``start``: divide the top ``short_bits`` of the numerator, those below being 0.
+        Only if there are such.
     done : Out(1)
     quotient : Out(signed(quotient_bits))
     """
-    def __init__(self, numerator_bits, denominator_bits, quotient_bits):
+    def __init__(self, numerator_bits, denominator_bits, quotient_bits, short_bits=None):
         self.numerator_bits = numerator_bits
         self.denominator_bits = denominator_bits
         self.quotient_bits = quotient_bits
+        self.short_bits = short_bits or numerator_bits
+        self.has_short = self.short_bits < numerator_bits
         self.latency = numerator_bits + 1
+        self.short_latency = self.short_bits + 1
         super().__init__({
             "start": In(1),
             "numerator": In(signed(numerator_bits)),
             "denominator": In(unsigned(denominator_bits)),
+            **({"short": In(1)} if self.has_short else {}),
             "done": Out(1),
             "quotient": Out(signed(quotient_bits)),
         })
@@ -73,7 +82,7 @@ class Divider(wiring.Component):
                         ^ (self.numerator < 0).replicate(self.numerator_bits)),
                 remainder.eq(0),
                 denominator.eq(self.denominator),
-                left.eq(steps),
+                left.eq(Mux(self.short, self.short_bits, steps) if self.has_short else steps),
             ]
         with m.Elif(left != 0):
             m.d.sync += [

@@ -1,21 +1,21 @@
-"""The backward L1 norm: the unit of ``NORM_BACKWARD``."""
+"""The backward norm: the unit of ``NORM_BACKWARD``."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.norm.arithmetic import Multiplier
 from hdl.norm.backward_lane import (
     BACKWARD_CONTROL,
     GATED,
     PRODUCTS,
     QUOTIENT_BITS,
-    RESULT,
     RESULT_BITS,
     TOTAL_BITS,
     BackwardLane,
-    T,
 )
+from hdl.norm.l1 import SignCorrection
 from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.params import XHAT_FRACTION
@@ -41,6 +41,8 @@ class NormBackward(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
+    correction : type
+        What makes t in the lanes: the L1 norm's, unless another norm is to be compared with it.
 
     Members
     -------
@@ -49,8 +51,9 @@ class NormBackward(wiring.Component):
     wide_w : Out(WritePort(wide_word(params)))
     quant_r : Out(ReadPort(quant_word(params)))
     """
-    def __init__(self, params):
+    def __init__(self, params, correction=SignCorrection):
         self.params = params
+        self.correction = correction
         self.divider = LaneDivider(params.cols, TOTAL_BITS, QUOTIENT_BITS)
         super().__init__({
             "control": Out(UnitPort()),
@@ -62,18 +65,20 @@ class NormBackward(wiring.Component):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, ``6 m + 1024`` for each tile, and 138.
+        With four columns or more, the L1 norm takes ``6 m + 1024`` for each tile, and 138.
         """
-        drain = READ_LATENCY + _Writer.STAGES
+        drain = READ_LATENCY + _Writer.stages(self.correction)
         divide, invert, length = (
             self.divider.latency(operation)
             for operation in (Operation.DIVIDE, Operation.INVERT, Operation.LENGTH))
-        tile = 6 * m + 5 * drain + 22 + 3 * divide + invert + length
+        tile = 6 * m + 5 * drain + 19 + 2 * divide + invert + length
+        if self.correction.HAS_MEAN:
+            tile += Multiplier.LATENCY + divide
         return -(-n // self.params.cols) * tile + length + 5
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.control = control = _Control(self.params)
+        m.submodules.control = control = _Control(self.params, self.correction)
         m.submodules.divider = divider = self.divider
         m.submodules.extreme = extreme = _ExtremeLength(len(divider.length))
         m.d.comb += [
@@ -110,7 +115,7 @@ class NormBackward(wiring.Component):
             results.append(result)
         for j in range(self.params.cols):
             group = j // divider.SPAN
-            m.submodules[f"lane_{j}"] = lane = BackwardLane()
+            m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction())
             m.d.comb += [
                 lane.control.eq(control.lanes),
                 lane.used.eq(control.used[j]),
@@ -173,8 +178,9 @@ class _Loop(enum.Enum, shape=2):
 
 class _Control(wiring.Component):
     """The sequence of the unit: which rows are read, and what the lanes do with them."""
-    def __init__(self, params):
+    def __init__(self, params, correction):
         self.params = params
+        self.correction = correction
         super().__init__({
             "start": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
@@ -205,7 +211,7 @@ class _Control(wiring.Component):
         m = Module()
         m.submodules.tiles = tiles = ColumnTiles(self.params.cols)
         m.submodules.reader = reader = RowReader(paired=True)
-        m.submodules.writer = writer = _Writer()
+        m.submodules.writer = writer = _Writer(self.correction)
         fields, lanes = self.instruction, self.lanes
         dy, context, state, codes = (Signal(ADDRESS_BITS) for _ in range(4))
         loop = Signal(_Loop)
@@ -233,7 +239,7 @@ class _Control(wiring.Component):
         ]
 
         # rows[c]: a row of which dy was on the read port c cycles ago.
-        way = Signal(READ_LATENCY - 1 + writer.STAGES)
+        way = Signal(READ_LATENCY - 1 + len(writer.rows))
         rows = way[READ_LATENCY - 1:]
         drained = Signal()
         m.d.sync += way.eq(Cat(reader.row, way))
@@ -242,7 +248,7 @@ class _Control(wiring.Component):
             writer.rows.eq(rows),
             lanes.dy.eq(rows[0]),
             lanes.context.eq(rows[1]),
-            lanes.put_dx.eq(rows[RESULT]),
+            lanes.put_dx.eq(rows[BackwardLane.result(self.correction)]),
         ]
 
         with m.If(self.read_code):
@@ -264,6 +270,7 @@ class _Control(wiring.Component):
         def save(row):
             m.d.comb += [writer.save.eq(1), writer.row.eq(row)]
 
+        first, second = PRODUCTS
         parameter = Signal(range(STATE_ROWS))
         m.d.sync += self.done.eq(0)
         with m.FSM():
@@ -334,7 +341,6 @@ class _Control(wiring.Component):
 
             # One tile's channels.
             with m.State("SUMS"):
-                first, second = PRODUCTS
                 m.d.comb += [
                     lanes.gate.eq(1),
                     lanes.sign.eq(rows[GATED]),
@@ -360,15 +366,19 @@ class _Control(wiring.Component):
             with m.State("SAVE_GRAD_GAMMA"):
                 m.d.comb += lanes.clear_sums.eq(1)
                 save(StateRow.GRAD_GAMMA)
-                multiply(lanes.grad_gamma, lanes.signs, "CENTRE")
-            with m.State("CENTRE"):
-                m.d.comb += lanes.accumulate.eq(1)
-                with m.If(self.product):
-                    divide(Operation.DIVIDE, "OFFSET")
-            with m.State("OFFSET"):
-                m.d.comb += lanes.divided_offset.eq(1)
-                with m.If(self.divided):
+                if self.correction.HAS_MEAN:
+                    multiply(lanes.grad_gamma, lanes.signs, "CENTRE")
+                else:
                     divide(Operation.INVERT, "INVERT")
+            if self.correction.HAS_MEAN:
+                with m.State("CENTRE"):
+                    m.d.comb += lanes.accumulate.eq(1)
+                    with m.If(self.product):
+                        divide(Operation.DIVIDE, "OFFSET")
+                with m.State("OFFSET"):
+                    m.d.comb += lanes.divided_offset.eq(1)
+                    with m.If(self.divided):
+                        divide(Operation.INVERT, "INVERT")
             with m.State("INVERT"):
                 m.d.comb += lanes.inverted.eq(1)
                 with m.If(self.divided):
@@ -388,11 +398,21 @@ class _Control(wiring.Component):
             with m.State("OUTPUT"):
                 m.d.comb += [
                     lanes.gate.eq(1),
-                    lanes.multiply.eq(rows[T]),
+                    lanes.multiply.eq(rows[self.correction.T]),
                     lanes.t.eq(1),
                     lanes.factor.eq(1),
                     writer.active.eq(1),
                 ]
+                if self.correction.MULTIPLIES:
+                    # In the other cycle of each row.
+                    m.d.comb += [
+                        lanes.multiply.eq(rows[self.correction.T] | rows[first]),
+                        lanes.t.eq(rows[self.correction.T]),
+                        lanes.factor.eq(rows[self.correction.T]),
+                        lanes.grad_gamma.eq(rows[first]),
+                        lanes.xhat.eq(rows[first - 1]),
+                        lanes.correct.eq(rows[first + Multiplier.LATENCY]),
+                    ]
                 with m.If(drained):
                     m.next = "NEXT"
         return m
@@ -400,16 +420,14 @@ class _Control(wiring.Component):
 
 class _Writer(wiring.Component):
     """Where the lanes' output goes in the wide memory."""
-    #: Cycles after a row was on the read port in which something is left to do.
-    STAGES = RESULT + 1
-
-    def __init__(self):
+    def __init__(self, correction):
+        self.result = BackwardLane.result(correction)
         super().__init__({
             "start": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
             # The output pass.
             "active": In(1),
-            "rows": In(self.STAGES),
+            "rows": In(self.stages(correction)),
             # Save this row of the state at ``state``.
             "save": In(1),
             "row": In(StateRow),
@@ -417,6 +435,11 @@ class _Writer(wiring.Component):
             "en": Out(1),
             "addr": Out(ADDRESS_BITS),
         })
+
+    @staticmethod
+    def stages(correction):
+        """Cycles after a row was on the read port in which something is left to do."""
+        return BackwardLane.result(correction) + 1
 
     def elaborate(self, platform):
         m = Module()
@@ -426,6 +449,6 @@ class _Writer(wiring.Component):
             m.d.sync += dx.eq(self.instruction.dst0)
         with m.Elif(self.save):
             m.d.sync += [self.en.eq(1), self.addr.eq(self.state + self.row)]
-        with m.Elif(self.active & self.rows[RESULT]):
+        with m.Elif(self.active & self.rows[self.result]):
             m.d.sync += [self.en.eq(1), self.addr.eq(dx), dx.eq(dx + 1)]
         return m

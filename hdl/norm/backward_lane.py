@@ -1,4 +1,4 @@
-"""The datapath of one lane of the backward L1 norm."""
+"""The datapath of one lane of the backward norm."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -10,8 +10,8 @@ from hdl.norm.reciprocal import COUNT_BITS, LENGTH_BITS, RECIPROCAL_BITS, VALUE_
 from hdl.params import WIDE_BITS, XHAT_FRACTION
 from hdl.relu import ReluGradient
 
-__all__ = ["BACKWARD_CONTROL", "GATED", "GRADIENT", "PRODUCTS", "QUOTIENT_BITS", "RESULT",
-           "RESULT_BITS", "TOTAL_BITS", "BackwardLane", "T"]
+__all__ = ["BACKWARD_CONTROL", "GATED", "GRADIENT", "GRADIENT_BITS", "GRAD_GAMMA_BITS",
+           "OFFSET_BITS", "PRODUCTS", "QUOTIENT_BITS", "RESULT_BITS", "TOTAL_BITS", "BackwardLane"]
 
 #: Width of g: -2**19 <= g < 2**19. The model's GRADIENT_BITS and the sign.
 GRADIENT_BITS = 20
@@ -27,15 +27,10 @@ GRAD_GAMMA_BITS = QUOTIENT_BITS - XHAT_FRACTION
 OFFSET_BITS = GRADIENT_BITS + 2
 #: Width of what a lane keeps of a quotient: grad_beta, grad_gamma, centre or r.
 RESULT_BITS = OFFSET_BITS
-#: Width of t: as above, and sign * grad_gamma; below 2**21 + 2**20. A bound: the largest t known
-#: stays just below 2**21.
-T_BITS = OFFSET_BITS + 1
 #: Width of c: -2**15 * 2**16 / 2**15 <= c < 2**16.
 C_BITS = 17
 #: Fraction bits of gamma * r that c drops, and of t * c that dx drops at least.
 C_SHIFT, DX_SHIFT = 15, 14
-#: Width of t * c, below 3 * 2**36, without all but one of these: 3 * 2**23. So |dx| < 2**24.
-DX_BITS = T_BITS + C_BITS - 1 - (DX_SHIFT - 1)
 
 # A row's way through a lane: the cycle, counted from that in which the element of dy is on the
 # read port, in which a value is in its register. The context follows dy by one cycle.
@@ -43,8 +38,6 @@ GATED = 2
 GRADIENT = 3
 #: The two products of a row in the sums: g * xhat, and g * 1.
 PRODUCTS = GRADIENT, GRADIENT + 1
-T = 5
-RESULT = T + Multiplier.LATENCY + 2
 
 
 #: What all lanes are told.
@@ -69,10 +62,12 @@ BACKWARD_CONTROL = data.StructLayout({
     "sign": 1,
     #: Start the product of g, or t ...
     "multiply": 1, "t": 1,
-    # ... or of one of these, while ``gate`` is low and g so 0 ...
+    # ... or of one of these, while ``gate`` is low and g so 0, or the correction takes g out ...
     "grad_gamma": 1, "gamma": 1,
     # ... with xhat, which is there in the next cycle, or one of these.
     "xhat": 1, "one": 1, "signs": 1, "factor": 1,
+    #: The product corrects a row.
+    "correct": 1,
     #: Products are added to the sums.
     "accumulate": 1,
     #: Exchange the two sums.
@@ -91,13 +86,20 @@ class BackwardLane(wiring.Component):
     """The datapath of one column: one row every two cycles, dy in the first, its context next.
 
     dy -> mask -> |dy| for the magnitudes; -> shift -> g -> g * xhat and g to the sums;
-    g + offset - sign grad_gamma -> t -> t * c -> shift and round -> dx.
+    g, less its mean and its correlation with xhat -> t -> t * c -> shift and round -> dx.
+
+    What is subtracted is the correction's, :class:`~hdl.norm.l1.SignCorrection` or another with
+    its members.
 
     One multiplier makes all products. Two sums take turns: every product is added to the older
     one, so that the sum of g * 1, which came last, is then at ``total``, and ``exchange`` brings
     that of g * xhat. Products of a channel (signs * grad_gamma, gamma * r) use the same path.
 
-    dx of the row on ``i`` in cycle 0 is on ``o`` in cycle ``RESULT + 1``.
+    dx of the row on ``i`` in cycle 0 is on ``o`` in cycle ``result + 1``.
+
+    Parameters
+    ----------
+    correction : wiring.Component
 
     Members
     -------
@@ -121,7 +123,8 @@ class BackwardLane(wiring.Component):
     o : Out(signed(WIDE_BITS))
         A dx, the ``bits`` or the lane's last quotient; holds until the next.
     """
-    def __init__(self):
+    def __init__(self, correction):
+        self.correction = correction
         super().__init__({
             "control": In(BACKWARD_CONTROL),
             "used": In(1),
@@ -136,12 +139,18 @@ class BackwardLane(wiring.Component):
             "o": Out(signed(WIDE_BITS)),
         })
 
+    @staticmethod
+    def result(correction):
+        """The cycle of a row in which dx is in its register."""
+        return correction.T + Multiplier.LATENCY + 2
+
     def elaborate(self, platform):
         m = Module()
-        control = self.control
+        control, t_bits = self.control, self.correction.T_BITS
         m.submodules.front = front = _Front()
-        m.submodules.channel = channel = _Channel()
-        m.submodules.multiplier = multiplier = Multiplier(T_BITS)
+        m.submodules.channel = channel = _Channel(t_bits + Multiplier.B_BITS)
+        m.submodules.multiplier = multiplier = Multiplier(t_bits)
+        m.submodules.correction = correction = self.correction
         m.d.comb += [
             front.control.eq(control), front.i.eq(self.i), front.used.eq(self.used),
             front.clipped.eq(self.clipped),
@@ -151,49 +160,37 @@ class BackwardLane(wiring.Component):
             channel.excess.eq(self.excess),
             channel.product.eq(multiplier.o), channel.product_valid.eq(multiplier.valid),
             self.product.eq(multiplier.valid),
+            correction.control.eq(control), correction.gradient.eq(front.gradient),
+            correction.negative.eq(front.negative), correction.nonzero.eq(front.nonzero),
+            correction.offset.eq(channel.offset), correction.grad_gamma.eq(channel.grad_gamma),
+            correction.product.eq(multiplier.o),
         ]
 
         # The sums.
-        signs = Signal(signed(COUNT_BITS + 1))
         older = Signal(signed(TOTAL_BITS))
-        with m.If(control.clear):
-            m.d.sync += signs.eq(0)
-        with m.Elif(control.sign & front.nonzero):
-            m.d.sync += signs.eq(signs + Mux(front.negative, -1, 1))
         with m.If(control.clear_sums):
             m.d.sync += [self.total.eq(0), older.eq(0)]
         with m.Elif(control.exchange | control.accumulate & multiplier.valid):
             m.d.sync += [self.total.eq(older + multiplier.o), older.eq(self.total)]
-
-        # t, in two stages.
-        u = Signal(signed(OFFSET_BITS), reset_less=True)
-        t = Signal(signed(T_BITS), reset_less=True)
-        negative, nonzero = Signal(reset_less=True), Signal(reset_less=True)
-        m.d.sync += [
-            u.eq(front.gradient + channel.offset),
-            negative.eq(front.negative), nonzero.eq(front.nonzero),
-        ]
-        step = Signal(signed(GRAD_GAMMA_BITS))
-        m.d.comb += step.eq((channel.grad_gamma.as_unsigned() & nonzero.replicate(GRAD_GAMMA_BITS))
-                            ^ (nonzero & ~negative).replicate(GRAD_GAMMA_BITS))
-        m.d.sync += t.eq(u + step + (nonzero & ~negative))
 
         # Products. Of what is joined by OR, at most one is not 0.
         xhat = Signal(signed(XHAT_BITS), reset_less=True)
         m.d.sync += xhat.eq(Mux(control.xhat, front.xhat, 0))
         m.d.comb += [
             multiplier.en.eq(control.multiply),
-            multiplier.a.eq(Mux(control.t, t, front.gradient)
+            multiplier.a.eq(correction.a
                             | Mux(control.grad_gamma, channel.grad_gamma, 0)
                             | Mux(control.gamma, channel.gamma, 0)),
             multiplier.b.eq(xhat | control.one
-                            | Mux(control.signs, signs, 0)
+                            | Mux(control.signs, correction.signs, 0)
                             | Mux(control.factor, channel.factor, 0)),
         ]
 
         # dx: shift, then round.
-        shifted = Signal(signed(DX_BITS), reset_less=True)
-        dx = Signal(signed(DX_BITS - 1), reset_less=True)
+        # |t| < 2**(t_bits - 1) and |c| <= 2**16.
+        dx_bits = t_bits + C_BITS - 1 - (DX_SHIFT - 1)
+        shifted = Signal(signed(dx_bits), reset_less=True)
+        dx = Signal(signed(dx_bits - 1), reset_less=True)
         m.d.sync += [
             shifted.eq((multiplier.o >> DX_SHIFT - 1) >> channel.excess_held),
             dx.eq(shifted + 1 >> 1),
@@ -263,17 +260,17 @@ class _Front(wiring.Component):
 
 class _Channel(wiring.Component):
     """What a lane keeps during a tile: gamma and what is divided."""
-    def __init__(self):
+    def __init__(self, product_bits):
         super().__init__({
             "control": In(BACKWARD_CONTROL),
             "gated": In(signed(WIDE_BITS)),
             "take": In(1),
             "quotient": In(signed(RESULT_BITS)),
             "excess": In(LENGTH_BITS),
-            "product": In(signed(T_BITS + Multiplier.B_BITS)),
+            "product": In(signed(product_bits)),
             "product_valid": In(1),
             "gamma": Out(signed(GAMMA_BITS)),
-            # grad_beta, and then centre - grad_beta.
+            # grad_beta, and then, if there is a centre, centre - grad_beta.
             "offset": Out(signed(OFFSET_BITS)),
             "grad_gamma": Out(signed(GRAD_GAMMA_BITS)),
             # r, and then c.

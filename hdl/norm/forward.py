@@ -1,4 +1,4 @@
-"""The forward L1 norm: the unit of ``NORM_FORWARD``."""
+"""The forward norm: the unit of ``NORM_FORWARD``."""
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
@@ -11,11 +11,11 @@ from hdl.norm.forward_lane import (
     FORWARD_CONTROL,
     HELD_ROWS,
     QUOTIENT_BITS,
-    TOTAL_BITS,
     XHAT,
     ForwardLane,
     Y,
 )
+from hdl.norm.l1 import MeanMagnitude
 from hdl.norm.reciprocal import LaneDivider, Operation
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.protocol import STATE_ROWS, NormFlag, StateRow
@@ -42,6 +42,9 @@ class NormForward(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
+    statistic : type
+        What makes the deviation in the lanes: the L1 norm's, unless another norm is to be compared
+        with it.
 
     Members
     -------
@@ -49,9 +52,11 @@ class NormForward(wiring.Component):
     wide_r : Out(ReadPort(wide_word(params)))
     wide_w : Out(WritePort(wide_word(params)))
     """
-    def __init__(self, params):
+    def __init__(self, params, statistic=MeanMagnitude):
         self.params = params
-        self.divider = LaneDivider(params.cols, TOTAL_BITS, QUOTIENT_BITS)
+        self.statistic = statistic
+        self.divider = LaneDivider(params.cols, statistic.TOTAL_BITS, QUOTIENT_BITS,
+                                   unit=statistic.DIVIDER)
         super().__init__({
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -61,19 +66,20 @@ class NormForward(wiring.Component):
     def cycles(self, m, n, *, inference=False):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, ``4 m + 694`` for each tile, or ``2 m + 330`` in inference,
-        and one.
+        With four columns or more, the L1 norm takes ``4 m + 694`` for each tile, or ``2 m + 330``
+        in inference, and one.
         """
         drain = READ_LATENCY + _Writer.STAGES
-        divide, invert = (self.divider.latency(operation)
-                          for operation in (Operation.DIVIDE, Operation.INVERT))
+        divide, spread, invert = (
+            self.divider.latency(operation)
+            for operation in (Operation.DIVIDE, self.statistic.OPERATION, Operation.INVERT))
         tile = (2 * m + 2 * drain + 5 + invert if inference
-                else 4 * m + 4 * drain + 7 + 2 * divide + invert)
+                else 4 * m + 4 * drain + 7 + divide + spread + invert)
         return -(-n // self.params.cols) * tile + 1
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.control = control = _Control(self.params)
+        m.submodules.control = control = _Control(self.params, self.statistic)
         m.submodules.divider = divider = self.divider
         m.submodules.count = count = LaneCount(self.params.cols)
         m.d.comb += [
@@ -91,7 +97,7 @@ class NormForward(wiring.Component):
             control.divided.eq(divider.done),
         ]
         for j in range(self.params.cols):
-            m.submodules[f"lane_{j}"] = lane = ForwardLane()
+            m.submodules[f"lane_{j}"] = lane = ForwardLane(self.statistic())
             m.d.comb += [
                 lane.control.eq(control.lanes),
                 lane.used.eq(control.used[j]),
@@ -132,8 +138,9 @@ class LaneCount(wiring.Component):
 
 class _Control(wiring.Component):
     """The sequence of the unit: which rows are read, and what the lanes do with them."""
-    def __init__(self, params):
+    def __init__(self, params, statistic):
         self.params = params
+        self.statistic = statistic
         super().__init__({
             "start": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
@@ -238,9 +245,10 @@ class _Control(wiring.Component):
                 save(StateRow.MEAN)
                 read("DEVIATION")
             with m.State("DEVIATION"):
-                m.d.comb += [lanes.accumulate.eq(rows[CENTRED]), lanes.absolute.eq(1)]
+                m.d.comb += [lanes.accumulate.eq(rows[CENTRED + self.statistic.LATENCY]),
+                             lanes.spread.eq(1)]
                 with m.If(drained):
-                    divide(Operation.DIVIDE, "DIVIDE_DEVIATION")
+                    divide(self.statistic.OPERATION, "DIVIDE_DEVIATION")
             with m.State("DIVIDE_DEVIATION"):
                 m.d.comb += lanes.divided_deviation.eq(1)
                 with m.If(self.divided):

@@ -1,4 +1,4 @@
-"""The datapath of one lane of the forward L1 norm."""
+"""The datapath of one lane of the forward norm."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -6,20 +6,17 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.norm.arithmetic import Multiplier, SaturatingShift, clamp
 from hdl.norm.context import CONTEXT, GAMMA_BITS, XHAT_BITS
-from hdl.norm.reciprocal import COUNT_BITS, LENGTH_BITS, RECIPROCAL_BITS, VALUE_BITS
+from hdl.norm.reciprocal import LENGTH_BITS, RECIPROCAL_BITS, VALUE_BITS
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, WIDE_BITS, XHAT_FRACTION
 from hdl.relu import Relu
 
-__all__ = ["CENTRED", "CLAMPED", "FORWARD_CONTROL", "HELD_ROWS", "QUOTIENT_BITS", "TOTAL_BITS",
-           "XHAT", "Affine", "ForwardLane", "Normalise", "Y"]
+__all__ = ["CENTRED", "CENTRED_BITS", "CLAMPED", "FORWARD_CONTROL", "HELD_ROWS", "QUOTIENT_BITS",
+           "SCALED_BITS", "XHAT", "Affine", "ForwardLane", "Normalise", "Y"]
 
 #: Width of x with NORM_FRACTION fraction bits; the mean of a batch lies between two such numbers.
 SCALED_BITS = NORM_IN_BITS + NORM_FRACTION
 #: Width of their difference; a mean that is given is any wide element.
 CENTRED_BITS = WIDE_BITS + 1
-#: Width of sums over 511 rows: of x, |x| <= 2**29, and of |d|, whose mean is at most half the
-#: range of x, 2**29 - 32, and one for the mean's floor. Both stay below 511 * 2**29 < 2**38.
-TOTAL_BITS = SCALED_BITS + COUNT_BITS
 #: Quotients are means, of this width; deviations, below 2**29; and reciprocals.
 QUOTIENT_BITS = SCALED_BITS
 
@@ -47,8 +44,8 @@ FORWARD_CONTROL = data.StructLayout({
     "clear_total": 1,
     #: Add d to the sum.
     "accumulate": 1,
-    #: Add |d| instead.
-    "absolute": 1,
+    #: Add what the spread is the mean of, as |d|, instead.
+    "spread": 1,
     # What the divider's results are.
     "divided_mean": 1, "divided_deviation": 1, "inverted": 1,
     # A row of the output pass is in that stage.
@@ -160,10 +157,17 @@ class Affine(wiring.Component):
 class ForwardLane(wiring.Component):
     """The datapath of one column: one row per cycle into the sum, one per two cycles to y.
 
-    x -> clamp -> d = 2**6 x - mean -> sum of d or |d|
+    x -> clamp -> d = 2**6 x - mean -> sums
     -> d * r -> :class:`Normalise` -> xhat -> gamma * xhat -> :class:`Affine` -> y.
 
+    The sums and the multiplier are the statistic's, :class:`~hdl.norm.l1.MeanMagnitude` or another
+    with its members.
+
     The context of the row on ``i`` in cycle 0 is on ``o`` in cycle ``Y + 1``, its y in ``Y + 2``.
+
+    Parameters
+    ----------
+    statistic : wiring.Component
 
     Members
     -------
@@ -176,14 +180,15 @@ class ForwardLane(wiring.Component):
         ``quotient`` and ``length`` are this lane's.
     quotient : In(signed(QUOTIENT_BITS))
     length : In(LENGTH_BITS)
-    total : Out(signed(TOTAL_BITS))
+    total : Out(signed(statistic.TOTAL_BITS))
     deviation : Out(VALUE_BITS)
     o : Out(signed(WIDE_BITS))
         A context, y or the lane's last quotient; holds until the next.
     clamped : Out(2)
         Elements clamped, one cycle late.
     """
-    def __init__(self):
+    def __init__(self, statistic):
+        self.statistic = statistic
         super().__init__({
             "control": In(FORWARD_CONTROL),
             "used": In(1),
@@ -191,7 +196,7 @@ class ForwardLane(wiring.Component):
             "take": In(1),
             "quotient": In(signed(QUOTIENT_BITS)),
             "length": In(LENGTH_BITS),
-            "total": Out(signed(TOTAL_BITS)),
+            "total": Out(signed(statistic.TOTAL_BITS)),
             "deviation": Out(VALUE_BITS),
             "o": Out(signed(WIDE_BITS)),
             "clamped": Out(2),
@@ -201,7 +206,7 @@ class ForwardLane(wiring.Component):
         m = Module()
         control = self.control
         m.submodules.channel = channel = _Channel()
-        m.submodules.multiplier = multiplier = Multiplier(CENTRED_BITS)
+        m.submodules.statistic = statistic = self.statistic
         m.submodules.normalise = normalise = Normalise()
         m.submodules.affine = affine = Affine()
         m.submodules.context = context = _ContextDelay()
@@ -213,29 +218,23 @@ class ForwardLane(wiring.Component):
         clamped, over = clamp(self.i, NORM_IN_BITS)
         m.d.sync += [x.eq(clamped), over_x.eq(over), d.eq((x << NORM_FRACTION) - channel.mean)]
 
-        # Its sum; -d = ~d + 1.
-        flip = Signal()
-        m.d.comb += flip.eq(control.absolute & d[-1])
-        with m.If(control.clear | control.clear_total):
-            m.d.sync += self.total.eq(0)
-        with m.Elif(control.accumulate):
-            magnitude = (d.as_unsigned() ^ flip.replicate(CENTRED_BITS)).as_signed()
-            m.d.sync += self.total.eq(self.total + magnitude + flip)
-
-        # One multiplier makes xhat of d, and y of xhat.
+        # Its sums. One multiplier makes xhat of d, and y of xhat.
         m.d.comb += [
-            multiplier.en.eq(1),
-            multiplier.a.eq(Mux(control.xhat, normalise.xhat, d)),
-            multiplier.b.eq(Mux(control.xhat, channel.gamma, channel.inverse)),
-            normalise.product.eq(multiplier.o),
+            statistic.control.eq(control),
+            statistic.d.eq(d),
+            statistic.a.eq(Mux(control.xhat, normalise.xhat, d)),
+            statistic.b.eq(Mux(control.xhat, channel.gamma, channel.inverse)),
+            self.total.eq(statistic.total),
+            normalise.product.eq(statistic.product),
             normalise.length.eq(channel.length),
-            affine.product.eq(multiplier.o),
+            affine.product.eq(statistic.product),
             affine.beta.eq(channel.beta),
             affine.rectify.eq(control.rectify),
         ]
 
         # What is written.
-        m.d.comb += [context.d.eq(d), context.xhat.eq(normalise.xhat),
+        m.d.comb += [context.negative.eq(statistic.negative),
+                     context.nonzero.eq(statistic.nonzero), context.xhat.eq(normalise.xhat),
                      context.mask.eq(affine.mask), context.step.eq(control.context)]
         y = Signal(signed(WIDE_BITS), reset_less=True)
         m.d.sync += y.eq(affine.y)
@@ -294,10 +293,11 @@ class _Channel(wiring.Component):
 
 
 class _ContextDelay(wiring.Component):
-    """Makes a row's context: d in cycle ``CENTRED``, xhat in ``XHAT``, mask and o in ``Y``."""
+    """Makes a row's context: sign of d in cycle ``CENTRED``, xhat in ``XHAT``, mask, o in ``Y``."""
     def __init__(self):
         super().__init__({
-            "d": In(signed(CENTRED_BITS)),
+            "negative": In(1),
+            "nonzero": In(1),
             "xhat": In(signed(XHAT_BITS)),
             "mask": In(1),
             "step": In(HELD_ROWS),
@@ -309,8 +309,8 @@ class _ContextDelay(wiring.Component):
         # The two flags move every cycle until they meet xhat.
         negative, nonzero = Signal(XHAT - CENTRED), Signal(XHAT - CENTRED)
         m.d.sync += [
-            negative.eq(Cat(self.d[-1], negative)),
-            nonzero.eq(Cat(self.d.any(), nonzero)),
+            negative.eq(Cat(self.negative, negative)),
+            nonzero.eq(Cat(self.nonzero, nonzero)),
         ]
         value = Cat(self.xhat, negative[-1], nonzero[-1])
         # Then all move every other cycle.

@@ -28,6 +28,8 @@ class Operation(enum.Enum, shape=2):
     INVERT = 1
     #: length = bit_length(value)
     LENGTH = 2
+    #: quotient = floor(sqrt(numerator / denominator)); of :mod:`hdl.baseline.l2` alone
+    ROOT = 3
 
 
 class Reciprocal(wiring.Component):
@@ -44,6 +46,8 @@ class Reciprocal(wiring.Component):
     ----------
     numerator_bits, quotient_bits : int
         Signed widths; at least 33 and 18 bits.
+    short_bits : int or None
+        Width of the numerator of a ``DIVIDE``, which is the top of ``numerator``; None: all of it.
 
     Members
     -------
@@ -58,9 +62,9 @@ class Reciprocal(wiring.Component):
     length : Out(LENGTH_BITS)
         Of ``INVERT`` and ``LENGTH``.
     """
-    def __init__(self, numerator_bits, quotient_bits):
-        assert numerator_bits >= VALUE_BITS + 2 and quotient_bits > RECIPROCAL_BITS
-        self.divider = Divider(numerator_bits, RECIPROCAL_BITS, quotient_bits)
+    def __init__(self, numerator_bits, quotient_bits, short_bits=None):
+        self.divider = Divider(numerator_bits, RECIPROCAL_BITS, quotient_bits, short_bits)
+        assert self.divider.short_bits >= VALUE_BITS + 2 and quotient_bits > RECIPROCAL_BITS
         super().__init__({
             "start": In(1),
             "operation": In(Operation),
@@ -75,8 +79,8 @@ class Reciprocal(wiring.Component):
     def latency(self, operation):
         """Cycles from ``start`` to ``done``."""
         normalise = VALUE_BITS + 1
-        return {Operation.DIVIDE: self.divider.latency,
-                Operation.INVERT: normalise + self.divider.latency,
+        return {Operation.DIVIDE: self.divider.short_latency,
+                Operation.INVERT: normalise + self.divider.short_latency,
                 Operation.LENGTH: normalise}[operation]
 
     def elaborate(self, platform):
@@ -105,11 +109,13 @@ class Reciprocal(wiring.Component):
         mantissa = Signal(RECIPROCAL_BITS)
         m.d.comb += mantissa.eq((fraction + 0x7FFF >> 15) + 0x8000)
 
+        # What is short is at the numerator's top.
+        place = VALUE_BITS + divider.numerator_bits - divider.short_bits
         direct = self.start & (self.operation == Operation.DIVIDE)
         m.d.comb += [
             divider.start.eq(direct | normalised & invert),
             divider.numerator.eq(Mux(direct, self.numerator,
-                                     Cat(self.length.any()) << VALUE_BITS)),
+                                     Cat(self.length.any()) << place)),
             divider.denominator.eq(Mux(direct, self.denominator, mantissa)),
             self.quotient.eq(divider.quotient),
             self.done.eq(divider.done | normalised & ~invert),
@@ -131,6 +137,8 @@ class LaneDivider(wiring.Component):
     lanes : int
     numerator_bits, quotient_bits : int
         Signed widths, as of :class:`Reciprocal`.
+    unit : type
+        :class:`Reciprocal` or what does more operations.
 
     Members
     -------
@@ -149,10 +157,10 @@ class LaneDivider(wiring.Component):
     #: Lanes that share a divider.
     SPAN = 4
 
-    def __init__(self, lanes, numerator_bits, quotient_bits):
+    def __init__(self, lanes, numerator_bits, quotient_bits, unit=Reciprocal):
         self.lanes = lanes
         self.steps = min(self.SPAN, lanes)
-        self.reciprocals = [Reciprocal(numerator_bits, quotient_bits)
+        self.reciprocals = [unit(numerator_bits, quotient_bits)
                             for _ in range(0, lanes, self.SPAN)]
         groups = len(self.reciprocals)
         super().__init__({

@@ -22,12 +22,14 @@ __all__ = [
     "GRADIENT_BITS",
     "Context",
     "gradient_exponent",
+    "gradient_means",
     "l1_backward",
     "l1_forward",
     "layer_backward",
     "layer_forward",
     "normalise",
     "reciprocal",
+    "scale_gradient",
 ]
 
 #: The largest output gradient is brought to this many bits.
@@ -141,6 +143,15 @@ def l1_backward(dy, context, gamma, deviation):
 
     See :func:`gradient_exponent` for the scale of dx.
     """
+    g, grad_beta, grad_gamma, grad_bits = gradient_means(dy, context)
+    centre = floor_divide(context.sign.sum(axis=0) * grad_gamma, len(g))
+    t = g - grad_beta + centre - context.sign * grad_gamma
+    dx, deviation_bits = scale_gradient(t, gamma, deviation)
+    return dx, grad_beta, grad_gamma, grad_bits, deviation_bits
+
+
+def gradient_means(dy, context):
+    """``(g, grad_beta, grad_gamma, grad_bits)`` of :func:`l1_backward`."""
     dy = whole(dy, "dy")
     check_shapes(dy.shape == context.mask.shape, "dy must have the forward pass's shape", dy,
                  context.mask)
@@ -151,13 +162,15 @@ def l1_backward(dy, context, gamma, deviation):
         dy >> (grad_bits - GRADIENT_BITS))
     grad_beta = floor_divide(g.sum(axis=0), m)
     grad_gamma = floor_divide((g * context.xhat).sum(axis=0), m) >> XHAT_FRACTION
-    centre = floor_divide(context.sign.sum(axis=0) * grad_gamma, m)
-    t = g - grad_beta + centre - context.sign * grad_gamma
+    return g, grad_beta, grad_gamma, grad_bits
+
+
+def scale_gradient(t, gamma, deviation):
+    """``(dx, deviation_bits)`` of :func:`l1_backward`: t times gamma over the deviation."""
     r, length = reciprocal(deviation)
     deviation_bits = int(length[length > 0].min(initial=64)) % 64
     c = (gamma * r) >> 15
-    dx = round_shift(t * c, 14 + np.maximum(length - deviation_bits, 0))
-    return dx, grad_beta, grad_gamma, grad_bits, deviation_bits
+    return round_shift(t * c, 14 + np.maximum(length - deviation_bits, 0)), deviation_bits
 
 
 def gradient_exponent(grad_bits, deviation_bits):

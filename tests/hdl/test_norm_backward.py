@@ -6,78 +6,12 @@ import pytest
 from hdl.norm import NormBackward
 from hdl.norm.backward_lane import GRAD_GAMMA_BITS, OFFSET_BITS
 from hdl.params import Params
-from hdl.protocol import STATE_ROWS, BackwardFlag, Opcode, StateRow
 from sim.model.norm import l1_backward, l1_forward
-from sim.model.relu import unclipped
-from tests.support.memories import UnitBench
-
-WIDE = (-2**31, 2**31 - 1)
+from tests.support.norms import column, norm_backward, random_backward
 
 
 def norm(params, cases):
-    """Every case, keyword arguments of :func:`check`, equals the model, one after the other."""
-    unit = NormBackward(params)
-    bench = UnitBench(unit, params, words={"wide": 4096, "quant": 1024})
-
-    async def process(ctx):
-        for case in cases:
-            await check(ctx, bench, unit, **case)
-
-    bench.simulate(process)
-    return unit
-
-
-async def check(ctx, bench, unit, x, dy, gamma=4096, beta=0, rectify=True, in_place=False,
-                beyond=0, codes=None):
-    """``beyond`` columns of x and dy lie in the tile, but beyond the tensor; ``codes`` are what
-    the output was quantised to."""
-    x, dy = np.asarray(x, np.int64), np.asarray(dy, np.int64)
-    m, n = x.shape
-    gamma, beta = np.broadcast_to(gamma, n), np.broadcast_to(beta, n)
-    _, context, _, deviation, _ = l1_forward(x, gamma, beta, apply_relu=rectify)
-    state = np.random.default_rng(7).integers(*WIDE, (STATE_ROWS, n))
-    state[StateRow.GAMMA], state[StateRow.DEVIATION] = gamma, deviation
-    src0, src1, dst0, dst1 = 0, 2048, 2560, 3072
-    bench.load(ctx, "wide", src0, dy)
-    bench.load(ctx, "wide", src1, state)
-    bench.load(ctx, "wide", dst1, context.pack())
-    dst0 = src0 if in_place else dst0
-    n -= beyond
-    passed = context.mask
-    if codes is not None:
-        bits = unit.params.bits
-        passed = passed & unclipped(codes, bits)
-        bench.load(ctx, "quant", 17, codes - (1 << bits - 1))
-    cycles, clamped = await bench.run(
-        ctx, Opcode.NORM_BACKWARD, m=m, n=n, src0=src0, src1=src1, dst0=dst0, dst1=dst1,
-        flags=BackwardFlag.CLIPPED * (codes is not None), tab0=17 * (codes is not None))
-    used = type(context)(context.xhat[:, :n], context.sign[:, :n], passed[:, :n])
-    dx, grad_beta, grad_gamma, grad_bits, deviation_bits = l1_backward(
-        dy[:, :n], used, gamma[:n], deviation[:n])
-    assert np.abs(dx).max() <= 2**23
-    state = state[:, :n]
-    state[StateRow.GRAD_BETA], state[StateRow.GRAD_GAMMA] = grad_beta, grad_gamma
-    state[StateRow.GRAD_BITS], state[StateRow.DEVIATION_BITS] = grad_bits, deviation_bits
-    found = bench.dump(ctx, "wide", src1, STATE_ROWS, n)
-    for row in StateRow:
-        assert (found[row] == state[row]).all(), row.name
-    assert (bench.dump(ctx, "wide", dst0, m, n) == dx).all()
-    assert (bench.dump(ctx, "wide", dst1, m, n) == context.pack()[:, :n]).all()
-    assert clamped == 0
-    assert cycles == unit.cycles(m, n)
-
-
-def column(m, rest, *first):
-    """A column that begins with ``first``."""
-    return np.array([*first] + [rest] * (m - len(first)))
-
-
-def random_case(rng, m, n, x_scale, dy_scale, **more):
-    x = rng.integers(-x_scale, x_scale + 1, (m, n)) >> rng.integers(0, 6, n)
-    return {"x": np.clip(x, *WIDE), "dy": np.clip(rng.integers(-dy_scale, dy_scale + 1, (m, n)),
-                                                  *WIDE),
-            "gamma": rng.integers(-2**15, 2**15, n), "beta": rng.integers(-2**13, 2**13, n),
-            "rectify": bool(rng.integers(2)), **more}
+    return norm_backward(NormBackward(params), (l1_forward, l1_backward), cases, largest=2**23)
 
 
 @pytest.mark.parametrize(("cols", "n", "x_scale", "dy_scale", "seed"), [
@@ -86,13 +20,13 @@ def random_case(rng, m, n, x_scale, dy_scale, **more):
 def test_random_tensors_equal_the_model(cols, n, x_scale, dy_scale, seed):
     rng = np.random.default_rng(seed)
     norm(Params(cols=cols, memory=4), [
-        random_case(rng, 9, n, x_scale, dy_scale, in_place=bool(seed % 2))])
+        random_backward(rng, 9, n, x_scale, dy_scale, in_place=bool(seed % 2))])
 
 
 def test_small_tensors():
     rng = np.random.default_rng(3)
     norm(Params(cols=2, memory=4), [
-        random_case(rng, m, n, 100, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
+        random_backward(rng, m, n, 100, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
 
 
 @pytest.mark.parametrize("length", [0, 1, 19, 20, 31])
@@ -119,7 +53,7 @@ def test_a_clipped_output_passes_no_gradient(bits, cols):
     rng = np.random.default_rng(bits)
     cases = []
     for n in (1, cols, 2 * cols + 1):
-        case = random_case(rng, 7, n, 1000, 1000, in_place=bool(n % 2))
+        case = random_backward(rng, 7, n, 1000, 1000, in_place=bool(n % 2))
         codes = rng.integers(0, 2**bits, (7, n))
         codes[rng.random((7, n)) < 0.3] = 2**bits - 1
         # Without a code in the same place, then with, then all clipped.

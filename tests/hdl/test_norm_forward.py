@@ -8,62 +8,13 @@ from hdl.norm import NormForward
 from hdl.norm.forward import LaneCount
 from hdl.norm.forward_lane import Normalise
 from hdl.params import Params
-from hdl.protocol import STATE_ROWS, NormFlag, Opcode, StateRow
 from sim.model.norm import l1_forward
 from sim.model.rounding import round_shift, saturate
-from tests.support.memories import UnitBench
-
-WIDE = (-2**31, 2**31 - 1)
+from tests.support.norms import WIDE, column, norm_forward, random_forward
 
 
 def norm(params, cases):
-    """Every case, keyword arguments of :func:`case`, equals the model, one after the other."""
-    unit = NormForward(params)
-    bench = UnitBench(unit, params, words={"wide": 4096})
-
-    async def process(ctx):
-        for case in cases:
-            await check(ctx, bench, unit, **case)
-
-    bench.simulate(process)
-    return unit
-
-
-async def check(ctx, bench, unit, x, gamma=None, beta=None, mean=None, deviation=None,
-                rectify=True, in_place=False):
-    x = np.asarray(x, np.int64)
-    m, n = x.shape
-    gamma = np.broadcast_to(4096 if gamma is None else gamma, n)
-    beta = np.broadcast_to(0 if beta is None else beta, n)
-    inference = mean is not None
-    state = np.random.default_rng(7).integers(*WIDE, (STATE_ROWS, n))
-    state[StateRow.GAMMA], state[StateRow.BETA] = gamma, beta
-    if inference:
-        state[StateRow.MEAN], state[StateRow.DEVIATION] = mean, deviation
-    src0, src1, dst0, dst1 = 0, 2048, 1024, 3072
-    bench.load(ctx, "wide", src0, x)
-    bench.load(ctx, "wide", src1, state)
-    before = bench.dump(ctx, "wide", dst1, m, n)
-    dst0 = src0 if in_place else dst0
-    cycles, clamped = await bench.run(
-        ctx, Opcode.NORM_FORWARD, m=m, n=n, src0=src0, src1=src1, dst0=dst0, dst1=dst1,
-        flags=NormFlag.RELU * rectify | NormFlag.INFERENCE * inference)
-    y, context, mean, deviation, count = l1_forward(
-        x, gamma, beta, apply_relu=rectify, mean=state[StateRow.MEAN] if inference else None,
-        deviation=state[StateRow.DEVIATION] if inference else None)
-    state[StateRow.MEAN], state[StateRow.DEVIATION] = mean, deviation
-    assert (bench.dump(ctx, "wide", src1, STATE_ROWS, n) == state).all()
-    assert (bench.dump(ctx, "wide", dst0, m, n) == y).all()
-    expected = before if inference else context.pack()
-    assert (bench.dump(ctx, "wide", dst1, m, n) == expected).all()
-    assert clamped == count
-    assert cycles == unit.cycles(m, n, inference=inference)
-
-
-def random_case(rng, m, n, scale, **more):
-    x = rng.integers(-scale, scale + 1, (m, n)) + rng.integers(-scale, scale + 1, n)
-    return {"x": np.clip(x, *WIDE), "gamma": rng.integers(-2**15, 2**15, n),
-            "beta": rng.integers(-2**15, 2**15, n), "rectify": bool(rng.integers(2)), **more}
+    return norm_forward(NormForward(params), l1_forward, cases)
 
 
 @pytest.mark.parametrize(("cols", "n", "scales", "seed"), [
@@ -72,14 +23,14 @@ def random_case(rng, m, n, scale, **more):
 def test_random_tensors_equal_the_model(cols, n, scales, seed):
     rng = np.random.default_rng(seed)
     norm(Params(cols=cols, memory=4), [
-        random_case(rng, 9, n, scale, in_place=scale == max(scales)) for scale in scales])
+        random_forward(rng, 9, n, scale, in_place=scale == max(scales)) for scale in scales])
 
 
 def test_inference():
     rng = np.random.default_rng(0)
     cases = []
     for scale in (1, 1000, 2**31 - 1):
-        case = random_case(rng, 6, 5, scale, in_place=scale == 1000)
+        case = random_forward(rng, 6, 5, scale, in_place=scale == 1000)
         case["mean"] = rng.integers(-scale, scale, 5)
         case["mean"][:2] = WIDE
         case["deviation"] = rng.integers(0, scale, 5)
@@ -91,12 +42,7 @@ def test_inference():
 def test_small_tensors():
     rng = np.random.default_rng(3)
     norm(Params(cols=2, memory=4), [
-        random_case(rng, m, n, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
-
-
-def column(m, rest, *first):
-    """A column that begins with ``first``."""
-    return np.array([*first] + [rest] * (m - len(first)))
+        random_forward(rng, m, n, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
 
 
 def test_longest_columns_at_the_limits():

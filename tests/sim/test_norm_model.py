@@ -5,6 +5,7 @@ import pytest
 
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, XHAT_FRACTION
 from sim.model.norm import GRADIENT_BITS, gradient_exponent, l1_backward, l1_forward
+from tests.support.norms import relative_error, slopes, tensors
 
 
 def float_forward(x, gamma, beta):
@@ -24,22 +25,6 @@ def float_backward(x, dy, gamma, beta):
     return dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
 
-def tensors(seed, m=48, n=6, scale=3000):
-    """Integers x and dy, and gamma and beta in fixed point; channels of different deviation."""
-    rng = np.random.default_rng(seed)
-    x = np.rint(rng.normal(size=(m, n)) * scale * 2.0 ** rng.integers(-3, 1, n)
-                + rng.normal(size=n) * scale).astype(np.int64)
-    dy = np.rint(rng.normal(size=(m, n)) * 5000).astype(np.int64)
-    gamma = rng.integers(2048, 8192, n) * rng.choice([-1, 1], n)
-    beta = rng.integers(-4096, 4096, n)
-    return x, dy, gamma, beta
-
-
-def error(found, expected):
-    """Relative L2."""
-    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_the_float_gradient_is_that_of_the_float_norm(seed):
     x, dy, gamma, beta = tensors(seed, m=9, n=2)
@@ -49,20 +34,9 @@ def test_the_float_gradient_is_that_of_the_float_norm(seed):
     def loss(x, gamma, beta):
         return (dy * float_forward(x, gamma, beta)).sum()
 
-    def slope(of, array, index, step):
-        up, down = array.copy(), array.copy()
-        up[index] += step
-        down[index] -= step
-        return (of(up) - of(down)) / (2 * step)
-
-    dx, dgamma, dbeta = float_backward(x, dy, gamma, beta)
-    slopes = np.array([[slope(lambda v: loss(v, gamma, beta), x, (i, j), 1e-3)
-                        for j in range(2)] for i in range(9)])
-    assert error(slopes, dx) < 1e-5
-    assert error(np.array([slope(lambda v: loss(x, v, beta), gamma, j, 1e-6)
-                           for j in range(2)]), dgamma) < 1e-5
-    assert error(np.array([slope(lambda v: loss(x, gamma, v), beta, j, 1e-6)
-                           for j in range(2)]), dbeta) < 1e-5
+    for found, expected in zip(slopes(loss, x, gamma, beta),
+                               float_backward(x, dy, gamma, beta), strict=True):
+        assert relative_error(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [100, 3000, 2**20])
@@ -77,8 +51,8 @@ def test_forward_is_close(seed, scale):
     assert np.abs(deviation / 2**NORM_FRACTION - np.abs(d).mean(axis=0)).max() <= (
         2 * 2**-NORM_FRACTION)
     # Half an LSB of xhat, 2**-11 of about 1, and the deviation's floor.
-    assert error(context.xhat / 2**XHAT_FRACTION, d / np.abs(d).mean(axis=0)) < 2e-3
-    assert error(y / 2**PARAMETER_FRACTION, expected) < 2e-3
+    assert relative_error(context.xhat / 2**XHAT_FRACTION, d / np.abs(d).mean(axis=0)) < 2e-3
+    assert relative_error(y / 2**PARAMETER_FRACTION, expected) < 2e-3
     near = np.abs(y) <= 2**4
     assert ((context.mask == (expected > 0)) | near).all()
 
@@ -92,9 +66,10 @@ def test_backward_is_close(seed, scale):
     dx, grad_beta, grad_gamma, grad_bits, deviation_bits = found
     expected = float_backward(x, dy, gamma / 2**PARAMETER_FRACTION, beta / 2**PARAMETER_FRACTION)
     m, unit = len(x), 2.0 ** (grad_bits - GRADIENT_BITS)
-    assert error(dx * 2.0 ** gradient_exponent(grad_bits, deviation_bits), expected[0]) < 3e-3
-    assert error(m * grad_gamma * unit, expected[1]) < 3e-3
-    assert error(m * grad_beta * unit, expected[2]) < 1e-4
+    assert relative_error(dx * 2.0 ** gradient_exponent(grad_bits, deviation_bits),
+                          expected[0]) < 3e-3
+    assert relative_error(m * grad_gamma * unit, expected[1]) < 3e-3
+    assert relative_error(m * grad_beta * unit, expected[2]) < 1e-4
 
 
 def test_the_scale_of_the_gradient_does_not_matter():

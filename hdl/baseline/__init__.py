@@ -1,0 +1,1 @@
+"""What the accelerator's units are compared with. No part of the accelerator."""
