@@ -164,11 +164,10 @@ class _FloatMac(wiring.Component):
         # Stages 3 and 4: the smaller one moves down. Its last place is half of the guard's.
         exponent = self._select_add(m, "larger_exponent", form.total_exponent, 3,
                                     v.total_exponent, v.product_exponent, select=v.swap)
-        small, lost = _down(v.small[:fraction + 2] << 1, v.places, _PLACES[:2])
-        lost = Cat(lost) & ~v.far.replicate(2)
-        v = _register(m, "down0", small=small & ~v.far.replicate(len(small)),
-                      lost=Cat(v.lost | lost[0], lost[1]), places=v.places[:3], swap=v.swap,
-                      total=v.total, product=v.product, subtract=v.subtract,
+        small = (v.small[:fraction + 2] << 1) & ~v.far.replicate(fraction + 3)
+        small, lost = _down(small, v.places, _PLACES[:2])
+        v = _register(m, "down0", small=small, lost=Cat(v.lost | lost[0], lost[1]),
+                      places=v.places[:3], swap=v.swap, total=v.total, product=v.product, subtract=v.subtract,
                       exponent=exponent, special=v.special, nan=v.nan, sign=v.sign)
         small, lost = _down(v.small, v.places, _PLACES[2:])
         small = Cat(Cat(v.lost, lost).any(), small) ^ v.subtract.replicate(fraction + 4)
