@@ -119,6 +119,13 @@ class Arithmetic:
         return 3 + max(self.total.fraction_bits, 2 * self.operand.fraction_bits) + 3
 
     @property
+    def spare(self):
+        """Last places of the window that two numbers of exponents at most one apart leave
+        empty: a total that moved down by one, or a product that moved down by two."""
+        longest = max(self.total.fraction_bits + 1, 2 * self.operand.fraction_bits + 2)
+        return self.window - 3 - longest
+
+    @property
     def product_exponent(self):
         """Shape of the sum of two operands' exponents, with the offset of partial sums."""
         low, high = self._products

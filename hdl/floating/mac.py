@@ -13,10 +13,6 @@ from hdl.params import ParameterError
 
 __all__ = ["Bf16Mac", "Fp16Mac", "Fp16NarrowMac"]
 
-#: Places that the shifters move by, in their order.
-_PLACES = (16, 8, 4, 2, 1)
-
-
 class _FloatMac(wiring.Component):
     """``sum_o = round(sum_i + a * w)``: an exact product, one rounding to nearest, ties to even.
 
@@ -140,71 +136,76 @@ class _FloatMac(wiring.Component):
             product_exponent=product.exponent, product_sign=product.sign,
             product_special=product.special, product_nan=product.nan, product_zero=product.zero)
 
-        # Stage 2: which is the smaller, and by how many places it moves down.
+        # Stage 2: which is the smaller, and by how many places it moves down. The larger is
+        # inverted for a difference, which is then x = smaller - larger - 1.
         swap = Signal()
         above = v.difference[-1]
         m.d.comb += swap.eq(v.product_zero | (~above & v.total_keep))
         special = v.total_special | v.product_special
         signs_differ = v.total_sign ^ v.product_sign
+        subtract = Signal()
+        m.d.comb += subtract.eq(signs_differ & ~special)
         places = v.difference[:-1] ^ above.replicate(width - 1)
         far = places[5:].any() | v.product_zero
+        larger = Mux(swap, v.total, product_point)
         v = _register(
             m, "swap",
             swap=swap,
-            small=Mux(swap, product_point, v.total << 1),
+            small=Mux(swap, product_point, v.total << 1)[:fraction + 2],
+            large=larger[:fraction + 2] ^ subtract.replicate(fraction + 2),
             places=places[:5], far=far,
             lost=far & Mux(swap, ~v.product_zero, v.total_some),
-            total=v.total, product=product_point,
             total_exponent=v.total_exponent, product_exponent=v.product_exponent,
-            subtract=signs_differ & ~special, special=special,
+            subtract=subtract, special=special,
             nan=v.total_nan | v.product_nan
                 | (v.total_special & v.product_special & signs_differ),
             sign=Mux(Mux(special, ~v.product_special, swap), v.total_sign, v.product_sign))
 
-        # Stages 3 and 4: the smaller one moves down. Its last place is half of the guard's.
+        # Stages 3 and 4: the smaller one moves down, all but the last place of it.
         exponent = self._select_add(m, "larger_exponent", form.total_exponent, 3,
                                     v.total_exponent, v.product_exponent, select=v.swap)
-        small = (v.small[:fraction + 2] << 1) & ~v.far.replicate(fraction + 3)
-        small, lost = _down(small, v.places, _PLACES[:2])
+        small = (v.small << 1) & ~v.far.replicate(fraction + 3)
+        small, lost = _down(small, v.places, (16, 8))
+        flags = {name: getattr(v, name) for name in ("subtract", "special", "nan", "sign")}
         v = _register(m, "down0", small=small, lost=Cat(v.lost | lost[0], lost[1]),
-                      places=v.places[:3], swap=v.swap, total=v.total, product=v.product, subtract=v.subtract,
-                      exponent=exponent, special=v.special, nan=v.nan, sign=v.sign)
-        small, lost = _down(v.small, v.places, _PLACES[2:])
-        small = Cat(Cat(v.lost, lost).any(), small) ^ v.subtract.replicate(fraction + 4)
-        v = _register(m, "down1", small=small, swap=v.swap, total=v.total, product=v.product,
-                      subtract=v.subtract, exponent=v.exponent,
-                      special=v.special, nan=v.nan, sign=v.sign)
+                      places=v.places[:3], large=v.large, exponent=exponent, **flags)
+        small, lost = _down(v.small, v.places, (4, 2))
+        lost = Cat(v.lost, lost).any()
+        flags = {name: getattr(v, name) for name in flags}
+        v = _register(m, "down1", small=small, lost=lost, lost_moved=lost | small[0],
+                      move=v.places[0], large=v.large, exponent=v.exponent, **flags)
 
-        # Stage 5: the sum, negative if the smaller one was the larger after all.
-        x = self._select_add(m, "sum", form.window, Cat(v.small, v.subtract.replicate(2)),
-                             v.total << 3, v.product << 3, select=v.swap, carry=v.subtract)
-        return _register(m, "sum", x=x, subtract=v.subtract, exponent=v.exponent,
-                         special=v.special, nan=v.nan, sign=v.sign)
+        # Stage 5: the sum. Its last place stands for all that was lost.
+        flags = {name: getattr(v, name) for name in flags}
+        large = Cat(v.subtract.replicate(3), v.large, v.subtract)
+        x = self._select_add(m, "sum", form.window, large, Cat(v.lost_moved, v.small[1:]),
+                             Cat(v.lost, v.small), select=v.move)
+        return _register(m, "sum", x=x, exponent=v.exponent, **flags)
 
     def _normalise(self, m, v):
         form = self.arithmetic
-        # Stages 6 to 9: the leading one moves to the front, by halves of what is left. A
-        # negative number x is moved up as ~x, and ones follow it: what is missing is added by
-        # the rounding.
+        # Stages 6 to 8: the leading one moves to the front, by halves of what is left. Of a
+        # difference that is ~x, or x if the smaller number was the larger after all: then one
+        # is missing, ones follow, and the rounding adds it.
         sign = v.x[-1]
-        v.negative = Signal()
-        m.d.comb += v.negative.eq(v.subtract & sign)
+        v.flip, v.missing = v.subtract & sign, v.subtract & ~sign
+        same = v.x ^ sign.replicate(form.window)
+        top = sign & ~v.subtract
         if form.limited:
-            v.zero = ~v.x.any()
+            v.zero = ~same.any() & ~(sign ^ v.subtract)
             # No further than to the lowest exponent: its bits from the top, until a move that
             # they allow is not made.
             v.free, v.limit = v.exponent[5:].any(), v.exponent[:5]
-        same = v.x ^ sign.replicate(form.window)
-        v.none16 = ~same[-16:].any() & (v.subtract | ~sign)
-        v.none8_high = ~same[-8:].any() & (v.subtract | ~sign)
+        v.none16 = ~(same[-16:].any() | top)
+        v.none8_high = ~(same[-8:].any() | top)
         v.none8_low = ~same[-24:-16].any()
         v = _register(m, "up0", **vars(v))
 
-        v.bits = v.x ^ v.negative.replicate(form.window)
+        v.bits = v.x ^ v.flip.replicate(form.window)
         v.up = Const(0, 0)
         moved = self._up(m, v, 16, v.none16)
         self._up(m, v, 8, Mux(moved, v.none8_low, v.none8_high))
-        del v.x, v.none16, v.none8_low, v.none8_high
+        del v.x, v.flip, v.none16, v.none8_low, v.none8_high
         v = _register(m, "up1", **vars(v))
         bits = v.bits
         moved = self._up(m, v, 4, ~bits[-4:].any())
@@ -213,46 +214,58 @@ class _FloatMac(wiring.Component):
 
     def _up(self, m, v, places, none):
         """Moved up by ``places`` if there is none but zeros in them."""
+        form = self.arithmetic
         move = Signal(name=f"up{places}")
         m.d.comb += move.eq(none)
         if self.arithmetic.limited:
             allowed = v.limit[places.bit_length() - 1]
             m.d.comb += move.eq(none & (v.free | allowed))
             v.free = v.free | (allowed & ~move)
-        v.bits = Mux(move, Cat(v.negative.replicate(places), v.bits[:-places]), v.bits)
+        moved = Cat(v.missing.replicate(places), v.bits[:-places])
+        if places >= 4:
+            # So many zeros are left by numbers of much the same exponents: the last places are
+            # those that follow anyway.
+            moved = Cat(v.bits[:form.spare], moved[form.spare:])
+        v.bits = Mux(move, moved, v.bits)
         v.up = Cat(move, v.up)
         return move
 
     def _round(self, m, v):
         form = self.arithmetic.total
         limited = self.arithmetic.limited
-        # Stage 9: the last move, and whether to round up. Of a negative number the bits are
-        # those of ~x.
-        below = form.precision + 1
-        lower, last = v.bits[:-below - 1], v.bits[-below - 1]
-        moved = self._up(m, v, 1, ~v.bits[-1])
-        significand, half = v.bits[-form.precision:], v.bits[-below]
-        exact = ~((lower ^ v.negative.replicate(len(lower))).any()
-                  | (~moved & (last ^ v.negative)))
-        odd = significand[0]
-        add = Mux(exact, Mux(v.negative, half | odd, half & odd), half)
-        # An exact zero has the lowest exponent, and is +0 if it is a difference.
-        zero = v.zero if limited else ~significand[-1]
-        exponent, up = v.exponent, v.up
+        # Stage 9: whether the leading one has one place to go, and whether to round up then.
+        move = ~v.bits[-1]
         if limited:
+            move = move & (v.free | v.limit[0])
+        rest, last, half, odd = (v.bits[:-form.precision - 2], v.bits[-form.precision - 2],
+                                 v.bits[-form.precision - 1], v.bits[-form.precision])
+        exact = ~((rest ^ v.missing.replicate(len(rest))).any() | (~move & (last ^ v.missing)))
+        half, odd = Mux(move, last, half), Mux(move, half, odd)
+        add = Mux(exact, Mux(v.missing, half | odd, half & odd), half)
+        # An exact zero has the lowest exponent, and is +0 if it is a difference.
+        exponent, up = v.exponent, Cat(move, v.up)
+        if limited:
+            zero = v.zero
             exponent, up = Mux(zero, 0, exponent).as_signed(), Mux(zero, 0, up)
-        v = _register(m, "half", significand=significand, add=add, exponent=exponent, up=up,
-                      special=v.special, nan=v.nan,
-                      sign=(v.sign ^ v.negative) & ~(zero & v.subtract))
-        # Stage 10: the exponent and the significand, rounded.
-        fraction, one = v.significand[:-1], v.significand[-1]
-        below = form.fraction_bits + limited
-        rounded = self._select_add(
-            m, "round", below + len(v.exponent),
-            Cat(fraction, one, v.exponent) if limited else Cat(fraction, v.exponent),
-            Cat(Const(0, below), ~v.up, Const(-1, len(v.exponent) - len(v.up))), carry=v.add)
+        else:
+            zero = ~v.bits[-2:].any()
+        v = _register(m, "half", bits=v.bits[-form.precision - 1:], move=move, add=add,
+                      exponent=exponent, up=up, special=v.special, nan=v.nan,
+                      sign=(v.sign ^ v.missing) & ~(zero & v.subtract))
+
+        # Stage 10: the last move, the exponent, and the significand rounded.
+        fraction = form.fraction_bits
+        one = v.bits[-1] | (v.move & v.bits[-2])
+        moves, stays = v.bits[:fraction], v.bits[1:fraction + 1]
+        if limited:
+            moves, stays = Cat(moves, v.bits[-2]), Cat(stays, v.bits[-1])
+        below = fraction + limited
+        up = Cat(~v.up, Const(-1, len(v.exponent) - len(v.up)))
+        rounded = self._select_add(m, "round", below + len(v.exponent),
+                                   Cat(Const(0, below), v.exponent), Cat(moves, up),
+                                   Cat(stays, up), select=v.move, carry=v.add)
         m.d.sync += [
-            self.sum_o.significand.eq(Cat(rounded[:form.fraction_bits],
+            self.sum_o.significand.eq(Cat(rounded[:fraction],
                                           one | rounded[below - 1] if limited else one)),
             self.sum_o.exponent.eq(rounded[below:]),
             self.sum_o.special.eq(v.special), self.sum_o.nan.eq(v.nan),
