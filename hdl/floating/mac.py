@@ -114,37 +114,37 @@ class _FloatMac(wiring.Component):
         total_point = total.significand << fraction - form.total.fraction_bits
         product_point = product.significand << fraction - 2 * form.operand.fraction_bits
 
-        # Stage 1: the difference of the exponents, less one.
+        # Stage 1: the difference of the exponents, less one, and what is no number.
         low, high = form.product_exponent, form.total_exponent
         width = max(low.width, high.width) + (not form.limited)
-        special = total.special
+        infinite = total.special
         keep = total.significand[-1]
         some = Const(1)
         if form.limited:
-            too_large = total.exponent >= 2 * form.total.bias - 1
-            special = special | too_large
+            infinite = infinite | (total.exponent >= 2 * form.total.bias - 1)
             keep = keep | total.exponent.all()
             if 2 * form.operand.fraction_bits + 2 > form.total.precision:
                 some = total.significand.any()
+        signs_differ = total.sign ^ product.sign
         v = _register(
             m, "difference",
             difference=self._select_add(m, "exponent_difference", width, total.exponent,
                                         ~_extend(product.exponent, width)),
-            total=total_point, total_exponent=total.exponent, total_sign=total.sign,
-            total_special=special, total_nan=total.nan & total.special, total_keep=keep,
-            total_some=some,
-            product_exponent=product.exponent, product_sign=product.sign,
-            product_special=product.special, product_nan=product.nan, product_zero=product.zero)
+            total=total_point, total_exponent=total.exponent, total_keep=keep, total_some=some,
+            product_exponent=product.exponent, product_zero=product.zero,
+            subtract=signs_differ & ~(infinite | product.special),
+            special=infinite | product.special,
+            nan=(total.special & total.nan) | product.nan
+                | (infinite & product.special & signs_differ),
+            # The sign of what is infinite, whichever is the larger.
+            total_sign=Mux(product.special, product.sign, total.sign),
+            product_sign=Mux(infinite & ~product.special, total.sign, product.sign))
 
         # Stage 2: which is the smaller, and by how many places it moves down. The larger is
         # inverted for a difference, which is then x = smaller - larger - 1.
         swap = Signal()
         above = v.difference[-1]
         m.d.comb += swap.eq(v.product_zero | (~above & v.total_keep))
-        special = v.total_special | v.product_special
-        signs_differ = v.total_sign ^ v.product_sign
-        subtract = Signal()
-        m.d.comb += subtract.eq(signs_differ & ~special)
         places = v.difference[:-1] ^ above.replicate(width - 1)
         far = places[5:].any() | v.product_zero
         larger = Mux(swap, v.total, product_point)
@@ -152,22 +152,21 @@ class _FloatMac(wiring.Component):
             m, "swap",
             swap=swap,
             small=Mux(swap, product_point, v.total << 1)[:fraction + 2],
-            large=larger[:fraction + 2] ^ subtract.replicate(fraction + 2),
+            large=larger[:fraction + 2] ^ v.subtract.replicate(fraction + 2),
             places=places[:5], far=far,
             lost=far & Mux(swap, ~v.product_zero, v.total_some),
             total_exponent=v.total_exponent, product_exponent=v.product_exponent,
-            subtract=subtract, special=special,
-            nan=v.total_nan | v.product_nan
-                | (v.total_special & v.product_special & signs_differ),
-            sign=Mux(Mux(special, ~v.product_special, swap), v.total_sign, v.product_sign))
+            subtract=v.subtract, special=v.special, nan=v.nan,
+            sign=Mux(swap, v.total_sign, v.product_sign))
 
         # Stages 3 and 4: the smaller one moves down, all but the last place of it.
         exponent = self._select_add(m, "larger_exponent", form.total_exponent, 3,
                                     v.total_exponent, v.product_exponent, select=v.swap)
-        small = (v.small << 1) & ~v.far.replicate(fraction + 3)
+        small = v.small << 1
         small, lost = _down(small, v.places, (16, 8))
         flags = {name: getattr(v, name) for name in ("subtract", "special", "nan", "sign")}
-        v = _register(m, "down0", small=small, lost=Cat(v.lost | lost[0], lost[1]),
+        v = _register(m, "down0", small=Mux(v.far, 0, small),
+                      lost=Mux(v.far, v.lost, Cat(lost)),
                       places=v.places[:3], large=v.large, exponent=exponent, **flags)
         small, lost = _down(v.small, v.places, (4, 2))
         lost = Cat(v.lost, lost).any()
@@ -206,10 +205,13 @@ class _FloatMac(wiring.Component):
         moved = self._up(m, v, 16, v.none16)
         self._up(m, v, 8, Mux(moved, v.none8_low, v.none8_high))
         del v.x, v.flip, v.none16, v.none8_low, v.none8_high
+        v.none4 = ~v.bits[-4:].any()
+        v.none2_high, v.none2_low = ~v.bits[-2:].any(), ~v.bits[-6:-4].any()
         v = _register(m, "up1", **vars(v))
-        bits = v.bits
-        moved = self._up(m, v, 4, ~bits[-4:].any())
-        self._up(m, v, 2, Mux(moved, ~bits[-6:-4].any(), ~bits[-2:].any()))
+
+        moved = self._up(m, v, 4, v.none4)
+        self._up(m, v, 2, Mux(moved, v.none2_low, v.none2_high))
+        del v.none4, v.none2_low, v.none2_high
         return _register(m, "up2", **vars(v))
 
     def _up(self, m, v, places, none):
