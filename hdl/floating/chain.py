@@ -1,9 +1,10 @@
 """Carry chains of the ECP5, filled to the last input.
 
-A position of a CCU2C is a LUT of four inputs, ``propagate``, whose output is added to the carry;
-the carry goes on where that output is one and is replaced where it is zero, by the LUT's lowest
-four entries at inputs A and B. Yosys uses two of the inputs; these chains use all, and so begin
-and end without the four LUTs that nextpnr adds for a constant carry-in and an unread carry-out.
+A position of a CCU2C is a LUT of four inputs whose output is added to the carry. Where that
+output is one the carry goes on; where it is zero the carry is what the LUT's lowest four entries
+hold for inputs A and B. Yosys uses two of the inputs; these chains use all four, and begin and
+end without the four LUTs that nextpnr adds for a constant carry-in and an unread carry-out, if
+:func:`open_carries` has gone over the netlist.
 
 Each is a component with a generic twin: ``mapped`` decides, and nothing else differs.
 """
@@ -12,9 +13,9 @@ from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["RowPair", "SelectAdd"]
+__all__ = ["RowPair", "SelectAdd", "open_carries"]
 
-#: Nothing propagates, so the carry out is B A's entry, here A, whatever comes in; with C high.
+#: With C high nothing propagates, and the carry out is A, whatever comes in.
 _BEGIN = 0x000A
 #: ``A + (D ? B : C)``.
 _SELECT = 0x665A
@@ -46,6 +47,20 @@ def _chain(m, positions, carry):
             p_INJECT1_0="NO", p_INJECT1_1="NO", **ports)
         sums += [s0, s1]
     return sums[1:]
+
+
+def open_carries(netlist):
+    """Give the carries that nothing is connected to the value that nextpnr knows as such.
+
+    ``netlist`` is what Yosys writes as JSON, which leaves out the ports of a cell that the
+    source leaves out; nextpnr wants them all. It is changed.
+    """
+    for module in netlist["modules"].values():
+        for cell in module.get("cells", {}).values():
+            if cell["type"] == "CCU2C":
+                for port, direction in (("CIN", "input"), ("COUT", "output")):
+                    cell["connections"].setdefault(port, ["x"])
+                    cell["port_directions"].setdefault(port, direction)
 
 
 def _bits(value, count):

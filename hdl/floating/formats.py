@@ -11,8 +11,16 @@ from dataclasses import dataclass
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
-__all__ = ["BFLOAT16", "BINARY16", "BINARY32", "BF16", "FP16", "FP16_NARROW", "Arithmetic",
-           "Format"]
+__all__ = [
+    "BF16",
+    "BFLOAT16",
+    "BINARY16",
+    "BINARY32",
+    "FP16",
+    "FP16_NARROW",
+    "Arithmetic",
+    "Format",
+]
 
 
 @dataclass(frozen=True)

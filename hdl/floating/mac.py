@@ -121,7 +121,11 @@ class _FloatMac(wiring.Component):
         keep = total.significand[-1]
         some = Const(1)
         if form.limited:
-            infinite = infinite | (total.exponent >= 2 * form.total.bias - 1)
+            # At least 2 * bias - 1, three less than a power of two.
+            places = form.total.exponent_bits
+            infinite = infinite | (~total.exponent[-1] & (
+                total.exponent[places:-1].any()
+                | (total.exponent[2:places].all() & total.exponent[:2].any())))
             keep = keep | total.exponent.all()
             if 2 * form.operand.fraction_bits + 2 > form.total.precision:
                 some = total.significand.any()

