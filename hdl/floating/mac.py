@@ -1,4 +1,21 @@
-"""Floating-point elements of the array."""
+"""Floating-point elements of the array.
+
+An element is a multiplier and a pipelined adder. In a weight-stationary array the adder's latency
+is a skew between rows and nothing else, so the adder has ten stages of at most three LUTs or one
+carry chain, and takes a product and a partial sum in every clock.
+
+What keeps it small, each measured in docs/floating.md:
+
+* operands are normalised at the edge of the array, see :mod:`hdl.floating.edges`;
+* the last place of each shift is made by the inputs that the following carry chain has left, that
+  of the smaller number in the sum and that of the sum in the rounding;
+* exponents are subtracted and rounded in one chain;
+* a difference is taken with the larger number inverted, so that nothing is added to it after
+  the fact: where the smaller exponent was the larger number after all, a one is missing, ones
+  follow, and the rounding adds it;
+* the sum moves up by tests of 16, 8, 4, 2 and 1 places, there is no counter of zeros; the tests
+  run one stage ahead for both outcomes of the move before.
+"""
 
 from types import SimpleNamespace
 
@@ -13,12 +30,16 @@ from hdl.params import ParameterError
 
 __all__ = ["Bf16Mac", "Fp16Mac", "Fp16NarrowMac"]
 
+
 class _FloatMac(wiring.Component):
     """``sum_o = round(sum_i + a * w)``: an exact product, one rounding to nearest, ties to even.
 
-    Subnormal numbers, infinities and NaN are IEEE 754's, but for the sign and the payload of
-    NaN. Operands and sums have the form of :mod:`hdl.floating.formats`. Attributes and members:
-    see :mod:`hdl.array.mac`; marks do nothing.
+    Subnormal numbers, infinities and NaN are IEEE 754's; there is one NaN. The model is
+    :func:`sim.model.floating.fused`. What enters at ``sum_i`` must be a sum of products: where
+    those cannot reach the ends of their format, see
+    :attr:`hdl.floating.formats.Arithmetic.limited`, an element does not look for them.
+    Operands and sums have the form of :mod:`hdl.floating.formats`. Attributes and members: see
+    :mod:`hdl.array.mac`; marks do nothing.
 
     Parameters
     ----------
@@ -194,55 +215,61 @@ class _FloatMac(wiring.Component):
         v.flip, v.missing = v.subtract & sign, v.subtract & ~sign
         same = v.x ^ sign.replicate(form.window)
         top = sign & ~v.subtract
+        free, limit = Const(1), Const(0, 5)
+
+        def allowed(*reasons):
+            return Cat(reasons).any() if form.limited else Const(1)
+
         if form.limited:
             v.zero = ~same.any() & ~(sign ^ v.subtract)
-            # No further than to the lowest exponent: its bits from the top, until a move that
-            # they allow is not made.
-            v.free, v.limit = v.exponent[5:].any(), v.exponent[:5]
-        v.none16 = ~(same[-16:].any() | top)
-        v.none8_high = ~(same[-8:].any() | top)
-        v.none8_low = ~same[-24:-16].any()
+            # No further than to the lowest exponent: the bits of the number of places up to
+            # there, from the top, until a move that they allow is not made.
+            free, limit = v.exponent[5:].any(), v.exponent[:5]
+        v.move16 = ~(same[-16:].any() | top) & allowed(free, limit[4])
+        v.move8_after = ~same[-24:-16].any() & allowed(free, limit[3])
+        v.move8_else = ~(same[-8:].any() | top) & allowed(free, limit[3:])
+        v.free, v.limit = free, limit
         v = _register(m, "up0", **vars(v))
 
         v.bits = v.x ^ v.flip.replicate(form.window)
         v.up = Const(0, 0)
-        moved = self._up(m, v, 16, v.none16)
-        self._up(m, v, 8, Mux(moved, v.none8_low, v.none8_high))
-        del v.x, v.flip, v.none16, v.none8_low, v.none8_high
-        v.none4 = ~v.bits[-4:].any()
-        v.none2_high, v.none2_low = ~v.bits[-2:].any(), ~v.bits[-6:-4].any()
+        self._up(v, 16, v.move16)
+        move8 = Signal()
+        m.d.comb += move8.eq(Mux(v.move16, v.move8_after, v.move8_else))
+        self._up(v, 8, move8)
+        free = allowed(v.free, v.limit[4] & ~v.move16, v.limit[3] & ~move8)
+        v.none4, v.allowed4 = ~v.bits[-4:].any(), allowed(free, v.limit[2])
+        v.move2_after = ~v.bits[-6:-4].any() & allowed(free, v.limit[1])
+        v.move2_else = ~v.bits[-2:].any() & allowed(free, v.limit[1:3])
+        v.free, v.limit = free, v.limit[:3]
+        del v.x, v.flip, v.move16, v.move8_after, v.move8_else
         v = _register(m, "up1", **vars(v))
 
-        moved = self._up(m, v, 4, v.none4)
-        self._up(m, v, 2, Mux(moved, v.none2_low, v.none2_high))
-        del v.none4, v.none2_low, v.none2_high
+        move4, move2 = Signal(), Signal()
+        m.d.comb += [move4.eq(v.none4 & v.allowed4),
+                     move2.eq(Mux(move4, v.move2_after, v.move2_else))]
+        self._up(v, 4, move4)
+        self._up(v, 2, move2)
+        v.allowed1 = allowed(v.free, v.limit[2] & ~move4, v.limit[1] & ~move2, v.limit[0])
+        del v.none4, v.allowed4, v.move2_after, v.move2_else, v.free, v.limit
         return _register(m, "up2", **vars(v))
 
-    def _up(self, m, v, places, none):
-        """Moved up by ``places`` if there is none but zeros in them."""
-        form = self.arithmetic
-        move = Signal(name=f"up{places}")
-        m.d.comb += move.eq(none)
-        if self.arithmetic.limited:
-            allowed = v.limit[places.bit_length() - 1]
-            m.d.comb += move.eq(none & (v.free | allowed))
-            v.free = v.free | (allowed & ~move)
+    def _up(self, v, places, move):
+        """Moved up by ``places`` if there is a ``move``."""
         moved = Cat(v.missing.replicate(places), v.bits[:-places])
         if places >= 4:
             # So many zeros are left by numbers of much the same exponents: the last places are
             # those that follow anyway.
-            moved = Cat(v.bits[:form.spare], moved[form.spare:])
+            spare = self.arithmetic.spare
+            moved = Cat(v.bits[:spare], moved[spare:])
         v.bits = Mux(move, moved, v.bits)
         v.up = Cat(move, v.up)
-        return move
 
     def _round(self, m, v):
         form = self.arithmetic.total
         limited = self.arithmetic.limited
         # Stage 9: whether the leading one has one place to go, and whether to round up then.
-        move = ~v.bits[-1]
-        if limited:
-            move = move & (v.free | v.limit[0])
+        move = ~v.bits[-1] & v.allowed1
         rest, last, half, odd = (v.bits[:-form.precision - 2], v.bits[-form.precision - 2],
                                  v.bits[-form.precision - 1], v.bits[-form.precision])
         exact = ~((rest ^ v.missing.replicate(len(rest))).any() | (~move & (last ^ v.missing)))
@@ -280,10 +307,13 @@ class _FloatMac(wiring.Component):
 
 
 def _register(m, stage, **values):
-    """One register for each value, by name."""
+    """One register for each value that is no constant, by name."""
     registers = SimpleNamespace()
     for name, value in values.items():
         value = Value.cast(value)
+        if isinstance(value, Const):
+            setattr(registers, name, value)
+            continue
         register = Signal(value.shape(), name=f"{stage}_{name}", reset_less=True)
         m.d.sync += register.eq(value)
         setattr(registers, name, register)

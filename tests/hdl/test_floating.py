@@ -182,7 +182,7 @@ def exponents(rng, arith, step):
 
 def test_exponents(compiled, arith):
     check(compiled, arith, *exponents(np.random.default_rng(1), arith,
-                                      32 if arith == "bf16" else 1))
+                                      64 if arith == "bf16" else 1))
 
 
 def near(rng, arith, count):
@@ -211,9 +211,11 @@ def anything(rng, arith, count):
 
 @pytest.mark.parametrize("draw", [near, alike, anything])
 def test_numbers(compiled, arith, draw):
-    a, w, c = draw(np.random.default_rng(1), arith, 100_000)
-    check(compiled, arith, a, w, c)
-    check(compiled, arith, a, w)
+    check(compiled, arith, *draw(np.random.default_rng(1), arith, 50_000))
+
+
+def test_numbers_of_row_0(compiled, arith):
+    check(compiled, arith, *np.random.default_rng(1).integers(0, 1 << 16, (2, 50_000)))
 
 
 @pytest.mark.regress
@@ -258,7 +260,7 @@ def test_the_model_is_exact(arith):
     form = ELEMENTS[arith].arithmetic
     rng = np.random.default_rng(3)
     for draw in (near, alike, anything):
-        drawn = draw(rng, arith, 1000)
+        drawn = draw(rng, arith, 300)
         results = fused(*drawn, arith)
         for a, w, c, found in zip(*(x.tolist() for x in (*drawn, results)), strict=True):
             numbers = ((a, form.operand), (w, form.operand), (c, form.total))
@@ -279,7 +281,7 @@ def test_every_operand_is_decoded(form):
     dut = Decode(form, 3)
 
     async def bench(ctx):
-        step = 7
+        step = 29
         words = list(range(0, 1 << 16, step))
         for bits in [*words, 0, 0]:
             ctx.set(dut.i.as_value(), bits)
@@ -374,13 +376,13 @@ def test_a_mesh_adds_from_the_top(arith):
     """Two tiles; numbers of few magnitudes, so that sums cancel and go on from zero."""
     params = Params(rows=3, cols=2, depth=1)
     dut = FloatMesh(params, ELEMENTS[arith])
-    rng = np.random.default_rng(4)
+    rng, length = np.random.default_rng(4), 40
     form = ELEMENTS[arith].arithmetic.operand
     some = np.repeat(numbers(rng, form, np.full(4, form.bias)), 20)
     some = np.concatenate([specials(form).astype(int), some, some ^ 1 << form.width - 1])
-    tiles = [(rng.choice(some, (params.rows, params.cols)), rng.choice(some, (60, params.rows)))
+    tiles = [(rng.choice(some, (params.rows, params.cols)), rng.choice(some, (length, params.rows)))
              for _ in range(2)]
-    span = 60 + dut.swap_cycles + params.rows
+    span = length + dut.swap_cycles + params.rows
     found = {}
 
     async def bench(ctx):
@@ -393,7 +395,7 @@ def test_a_mesh_adds_from_the_top(arith):
                     ctx.set(dut.weights[col].as_value(),
                             int(weights[params.rows - 1 - cycle, col]))
             ctx.set(dut.swap, cycle == params.rows)
-            if params.rows <= cycle < params.rows + 60:
+            if params.rows <= cycle < params.rows + length:
                 for row in range(params.rows):
                     ctx.set(dut.a[row].as_value(), int(rows[cycle - params.rows, row]))
             found[now - dut.latency] = [ctx.get(dut.sums[col].as_value())
@@ -405,4 +407,4 @@ def test_a_mesh_adds_from_the_top(arith):
         expected = np.stack([column(rows, weights[:, col], arith)
                              for col in range(params.cols)], 1)
         begin = tile * span + params.rows
-        assert [found[begin + i] for i in range(60)] == expected.tolist()
+        assert [found[begin + i] for i in range(length)] == expected.tolist()
