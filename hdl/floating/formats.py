@@ -156,7 +156,7 @@ class Arithmetic:
     def operand_layout(self, offset=0):
         """An operand inside: ``(-1)**sign * 1.fraction * 2**(exponent - offset)``.
 
-        ``special`` and ``finite``: 0, 0 is zero; 0, 1 a finite number; 1, 1 infinity; 1, 0 NaN.
+        ``special`` and ``one``: 0, 0 is zero; 0, 1 a finite number; 1, 1 infinity; 1, 0 NaN.
         """
         low, high = self.operand.smallest_exponent, self.operand.bias
         return data.StructLayout({
@@ -170,7 +170,8 @@ class Arithmetic:
         bit of the significand before the point.
 
         ``special``: infinity, or NaN with ``nan``, whatever the numbers say. Where sums are
-        limited a number that is too large is infinity, whatever ``special`` says.
+        limited a number that is too large is infinity, whatever ``special`` says, and zero has
+        the lowest exponent; where they are not, zero may have any.
         """
         return data.StructLayout({
             "significand": self.total.precision, "exponent": self.total_exponent,

@@ -139,15 +139,15 @@ class _FloatMac(wiring.Component):
         low, high = form.product_exponent, form.total_exponent
         width = max(low.width, high.width) + (not form.limited)
         infinite = total.special
-        keep = total.significand[-1]
         some = Const(1)
+        # A zero has the lowest exponent where sums are limited, and any where they are not.
+        keep = Const(1) if form.limited else total.significand[-1]
         if form.limited:
             # At least 2 * bias - 1, three less than a power of two.
             places = form.total.exponent_bits
             infinite = infinite | (~total.exponent[-1] & (
                 total.exponent[places:-1].any()
                 | (total.exponent[2:places].all() & total.exponent[:2].any())))
-            keep = keep | total.exponent.all()
             if 2 * form.operand.fraction_bits + 2 > form.total.precision:
                 some = total.significand.any()
         signs_differ = total.sign ^ product.sign
