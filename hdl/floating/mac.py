@@ -173,13 +173,17 @@ class _FloatMac(wiring.Component):
         places = v.difference[:-1] ^ above.replicate(width - 1)
         far = places[5:].any() | v.product_zero
         larger = Mux(swap, v.total, product_point)
+        small = Mux(swap, product_point, v.total << 1)[:fraction + 2]
+        lost = far & Mux(swap, ~v.product_zero, v.total_some)
+        if not self.row and not form.limited:
+            # A product alone is never the smaller.
+            small, lost = Const(0, fraction + 2), Const(0, 1)
         v = _register(
             m, "swap",
             swap=swap,
-            small=Mux(swap, product_point, v.total << 1)[:fraction + 2],
+            small=small,
             large=larger[:fraction + 2] ^ v.subtract.replicate(fraction + 2),
-            places=places[:5], far=far,
-            lost=far & Mux(swap, ~v.product_zero, v.total_some),
+            places=places[:5], far=far, lost=lost,
             total_exponent=v.total_exponent, product_exponent=v.product_exponent,
             subtract=v.subtract, special=v.special, nan=v.nan,
             sign=Mux(swap, v.total_sign, v.product_sign))
