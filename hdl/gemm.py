@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, sum_tag
-from hdl.array.mac import PlainMac, ShiftMac
+from hdl.array.elements import ELEMENTS
 from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay
 from hdl.buffer import Buffer
@@ -15,10 +15,7 @@ from hdl.params import MAX_M
 from hdl.readout import Readout
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word, wide_word
 
-__all__ = ["ELEMENTS", "Gemm", "Streamer"]
-
-#: The array's element by ``Params.arith``.
-ELEMENTS = {"shift": ShiftMac, "int": PlainMac}
+__all__ = ["Gemm", "Streamer"]
 
 
 class Streamer(wiring.Component):

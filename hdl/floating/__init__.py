@@ -1,0 +1,1 @@
+"""Floating-point elements of the array: what the integers are compared with."""
