@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from hdl.build.tables import change, columns, number
+
 __all__ = ["DATA", "measured", "plain_twin", "summary"]
 
 #: Committed measurements, one report a file; ``python -m reports.measure`` makes them.
@@ -38,18 +40,6 @@ def _figures(report):
     }
 
 
-def _number(value):
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
-def _change(mine, other):
-    if not mine or not other:
-        return "-"
-    return f"{100 * (mine / other - 1):+.1f} %"
-
-
 def _name(design):
     return f"{design['arith']} {design['groups']}"
 
@@ -70,17 +60,12 @@ def summary(report, out, reports=None):
     theirs = list(_figures(twin).values()) if twin else []
     if twin:
         heads += [f"plain {_name(twin['design'])}", "difference"]
-    for number, (name, value) in enumerate(mine.items()):
-        row = [name, _number(value), shares.get(name, "")]
+    for place, (name, value) in enumerate(mine.items()):
+        row = [name, number(value), shares.get(name, "")]
         if twin:
-            row += [_number(theirs[number]), _change(value, theirs[number])]
+            row += [number(theirs[place]), change(value, theirs[place])]
         rows.append(row)
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    lines = [shape]
-    for row in [heads, *rows]:
-        lines.append("  ".join(text.ljust(width) if column == 0 else text.rjust(width)
-                               for column, (text, width) in
-                               enumerate(zip(row, widths, strict=True))).rstrip())
+    lines = [shape, columns([heads, *rows])]
     if twin is None and report["placed"] and design["arith"] != "int":
         lines.append("No plain integers of this shape have been measured; this does it: "
                      f"{measure_command(report)}")

@@ -19,6 +19,7 @@ from boards.parts import DIES, parse_part
 from boards.platforms import BOARDS
 from hdl.array.mesh import Mesh
 from hdl.build import __main__ as command
+from hdl.build.datapaths import DATAPATHS, PLANNED
 from hdl.build.design import ARRAY, elaborate
 from hdl.build.fit import EstimateError, check_fit, ebr_blocks, estimate, memories
 from hdl.build.floorplan import floorplan
@@ -44,9 +45,9 @@ SMALL = Params(bits=2, rows=2, cols=2, depth=1, memory=4)
     ("--cols -1", "--cols must be a whole number from 1 to 64, got -1"),
     ("--depth 17", "--depth must be a whole number from 1 to 16, got 17"),
     ("--memory 3", "--memory must be a whole number from 4 to 256, got 3"),
-    ("--arith bf16", "--arith must be one of shift, int, got 'bf16'"),
-    ("--arith fp16",
-     "--arith fp16 comes in a later version; arith must be one of shift, int"),
+    ("--arith posit", f"--arith must be one of {', '.join(DATAPATHS)}, got 'posit'"),
+    *[(f"--arith {name}", f"--arith {name} comes in a later version; arith must be one of "
+       f"{', '.join(DATAPATHS)}") for name in PLANNED],
     ("--arith int --groups 4x4", "--arith int has no groups: groups must be 1x1, got '4x4'"),
     ("--board ulx4", f"--board must be one of {', '.join(BOARDS)}, got 'ulx4'"),
     ("--part LFE5U-85F", "--part must be LFE5U-, LFE5UM- or LFE5UM5G- with a die of 12F, 25F, "
@@ -57,7 +58,7 @@ SMALL = Params(bits=2, rows=2, cols=2, depth=1, memory=4)
     ("--clock nan", "--clock must be 5 to 400 MHz, got nan"),
     ("--seeds 0", "--seeds must be a whole number from 1 to 100, got 0"),
     ("--bits", "argument --bits: expected one argument"),
-    ("--compare", "unrecognized arguments: --compare"),
+    ("--contrast", "unrecognized arguments: --contrast"),
     ("--board ulx3s-85f --part LFE5U-85F-6BG381C",
      "argument --part: not allowed with argument --board"),
 ])
