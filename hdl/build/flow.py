@@ -13,7 +13,7 @@ from boards.top import BAUD
 from hdl.build.alone import elaborate_empty
 from hdl.build.fit import FitError, over
 from hdl.build.floorplan import floorplan
-from hdl.build.netlist import critical_path, read_placed, synthesised_cells
+from hdl.build.netlist import critical_path, read_placed, synthesised_cells, unit_cells
 from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
 
@@ -111,8 +111,7 @@ def _synthesise(design, folder, tools, progress):
             total, modules = synthesised_cells(json.load(file))
         said.append(f"{total['comb']} LUT4, {total['ff']} FF, {total['ebr']} EBR, "
                     f"{total['dsp']} DSP before packing")
-    units = {unit: modules[f"top.{instance}"] for instance, unit in design.units.items()
-             if instance}
+    units = unit_cells(total, modules, design.units)
     excess = over(total, design.part.die.has())
     if excess:
         raise FitError(f"the synthesised design does not fit {design.part.name}: {excess}")
@@ -289,7 +288,7 @@ def make_report(design, *, total, units, harness, placed, runs, best, timing_dri
         "available": design.part.die.has(),
         "harness": harness,
         "array": array,
-        "units": units if placed else None,
+        "units": units,
         "fmax_mhz": {
             "median": _figures(median),
             "min": min(speeds, default=None), "max": max(speeds, default=None),

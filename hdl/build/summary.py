@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hdl.build.tables import change, columns, number
 
-__all__ = ["DATA", "measured", "plain_twin", "summary"]
+__all__ = ["DATA", "DamagedError", "measured", "plain_twin", "read_point", "summary"]
 
 #: Committed measurements, one report a file; ``python -m reports.measure`` makes them.
 DATA = Path(__file__).resolve().parents[2] / "reports" / "data"
@@ -14,9 +14,45 @@ DATA = Path(__file__).resolve().parents[2] / "reports" / "data"
 _SHAPE = ("bits", "rows", "cols", "depth", "memory")
 
 
-def measured(folder=DATA):
-    """The reports of all measured points, in the order of their files' names."""
-    return [json.loads(path.read_text())["report"] for path in sorted(folder.glob("*.json"))]
+class DamagedError(ValueError):
+    """A file of measurements cannot be read. The message is one sentence for the user."""
+
+
+def read_point(path):
+    """What ``reports.measure`` keeps of one point: ``{"key", "name", "command", "report",
+    "failure"}``, of which one of the last two is None.
+
+    Points measured before components were have neither name nor command nor failure.
+    """
+    try:
+        point = json.loads(path.read_text())
+        report = point["report"]
+        complete = isinstance(point["key"], str) and (
+            isinstance(point["failure"], str) if report is None else
+            all(isinstance(report[of]["comb"], int) for of in ("total", "array")))
+        if not complete:
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{path} is damaged and counts as not measured") from None
+    return {"name": path.stem, "command": None, "failure": None, **point}
+
+
+def measured(folder=DATA, damaged=None):
+    """The reports of all measured machines, in the order of their files' names.
+
+    A damaged file is skipped; its error goes to the list ``damaged``.
+    """
+    reports = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            report = read_point(path)["report"]
+        except DamagedError as error:
+            if damaged is not None:
+                damaged.append(error)
+        else:
+            if report:
+                reports.append(report)
+    return reports
 
 
 def plain_twin(report, reports):
