@@ -1,7 +1,7 @@
 """``python -m reports.measure``: measure designs into reports/data; finished points are skipped.
 
 A point is one design on one part: a machine, an array alone in a harness (``--scope mesh``) or a
-unit alone (``--scope quantise-4x4`` and others). Its file holds the report of ``hdl.build``, or why
+unit alone (``--scope quantise-all`` and others). Its file holds the report of ``hdl.build``, or why
 it does not fit or cannot be placed, and a key: a hash of everything that decides the figures, which
 is the RTLIL, part, clock, seeds, scripts, options and the tools' versions. A point whose key is in
 its file already is finished.
@@ -26,14 +26,15 @@ from pathlib import Path
 from boards.parts import PartError, parse_part
 from boards.platforms import BoardError
 from hdl.build.__main__ import DEFAULT_CLOCK, ArgumentError, UsageError, read_arguments
-from hdl.build.alone import MeshAlone, UnitAlone, elaborate_empty
-from hdl.build.datapaths import DATAPATHS, UNITS, datapath
+from hdl.build.alone import MeshAlone, elaborate_empty
+from hdl.build.datapaths import DATAPATHS, datapath
 from hdl.build.fit import EstimateError, FitError
 from hdl.build.flow import build, place_and_route_options, synthesis_script
 from hdl.build.summary import DamagedError, read_point
 from hdl.build.tools import Progress, ToolError, Tools
 from hdl.params import ParameterError
-from reports.points import MESH, SEEDS, Point, Store, standing
+from reports.points import MESH, SEEDS, Point, Store, UnitAlone, standing
+from reports.units import UNITS
 
 __all__ = ["main", "measure", "point_key", "read_points"]
 

@@ -19,6 +19,7 @@ from reports.figures import (
     rate,
 )
 from reports.points import MESH
+from reports.units import UNITS
 
 __all__ = ["page"]
 
@@ -82,8 +83,14 @@ def _table(heads, rows, words=()):
         kind = ' class="words"' if place in words else ""
         return f"<td{kind}>{content}</td>"
 
-    body = "".join("<tr>" + "".join(cell(*item) for item in enumerate(row)) + "</tr>\n"
-                   for row in rows)
+    def line(row):
+        place, cells = 0, []
+        for content in row:
+            cells.append(cell(place, content))
+            place += content.columns if isinstance(content, _Wide) else 1
+        return "".join(cells)
+
+    body = "".join(f"<tr>{line(row)}</tr>\n" for row in rows)
     return f'<div class="table"><table><tr>{head}</tr>\n{body}</table></div>\n'
 
 
@@ -260,13 +267,23 @@ def _floorplans(results):
 
 def _units(results):
     figures = (_cells("comb"), _cells("ff"), _cells("ebr"), _cells("dsp"), _fmax)
-    rows = []
-    for point, result in results.units().items():
-        name = (f"{point.subject.scope}, {point.subject.lanes} lane"
-                f"{'s' if point.subject.lanes > 1 else ''}, LFE5U-{point.part.size}")
-        rows.append(_row(name, result, figures))
-    return ("<p>Units and variants of them alone, in the harness of the arrays, multipliers in DSP "
-            "blocks.</p>" + _table(["unit", "COMB", "FF", "EBR", "DSP", "Fmax, MHz"], rows))
+    text = ("<p>Units and what they are compared with, alone, in the harness of the arrays; those "
+            "of a table do the same work. Multipliers are in DSP blocks.</p>")
+    units = results.units()
+    for category in dict.fromkeys(unit.category for unit in UNITS.values()):
+        rows = []
+        for point, result in units.items():
+            subject = point.subject
+            unit = UNITS[subject.scope]
+            if unit.category != category:
+                continue
+            name, *cells = _row(f"{subject.scope}, {subject.lanes} "
+                                f"{'lane' if subject.lanes == 1 else 'lanes'}, "
+                                f"LFE5U-{point.part.size}", result, figures)
+            rows.append([name, *cells, escape(unit.description)])
+        text += f"<h3>{escape(category.capitalize())}</h3>" + _table(
+            ["unit", "COMB", "FF", "EBR", "DSP", "Fmax, MHz", ""], rows, words={6})
+    return text
 
 
 def _scaling(results):

@@ -7,14 +7,15 @@ from pathlib import Path
 from boards.parts import Part, parse_part
 from boards.platforms import DEFAULT_BOARD, board_part, board_platform
 from hdl.build.__main__ import DEFAULT_CLOCK
-from hdl.build.alone import MeshAlone, UnitAlone, elaborate_alone
-from hdl.build.datapaths import DATAPATHS, UNITS
+from hdl.build.alone import MeshAlone, check_mapping, elaborate_alone
+from hdl.build.datapaths import DATAPATHS
 from hdl.build.design import elaborate
 from hdl.build.fit import check_alone, check_fit, estimate
 from hdl.build.summary import DATA, DamagedError, read_point
-from hdl.params import Params
+from hdl.params import ParameterError, Params
+from reports.units import UNITS
 
-__all__ = ["MESH", "SEEDS", "Point", "Store", "alone", "machine", "standing"]
+__all__ = ["MESH", "SEEDS", "Point", "Store", "UnitAlone", "alone", "machine", "standing"]
 
 #: Place-and-route runs of a point: a median needs some.
 SEEDS = 5
@@ -23,6 +24,56 @@ SEEDS = 5
 MESH = {"rows": 4, "cols": 4, "depth": 1}
 #: Part numbers by die and speed grade.
 _PART = "LFE5U-{}-{}BG381C"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitAlone:
+    """A unit without the machine around it.
+
+    Parameters
+    ----------
+    scope : str
+        See :data:`reports.units.UNITS`.
+    lanes : int
+    mapping : str
+        ``lut`` or ``dsp``.
+    """
+    macs = None
+
+    scope: str
+    lanes: int = 1
+    mapping: str = "dsp"
+
+    def __post_init__(self):
+        if self.scope not in UNITS:
+            raise ParameterError(f"scope must be accelerator, mesh or one of {', '.join(UNITS)}, "
+                                 f"got {self.scope!r}")
+        check_mapping(self.mapping)
+        if not 1 <= self.lanes <= 64:
+            raise ParameterError(f"lanes must be a whole number from 1 to 64, got {self.lanes}")
+
+    @property
+    def unit(self):
+        return self.scope
+
+    @property
+    def name(self):
+        return f"{self.scope}-{self.lanes}lanes-{self.mapping}"
+
+    def described(self):
+        """What ``report.json`` says of it."""
+        return {"unit": self.scope, "category": UNITS[self.scope].category, "lanes": self.lanes}
+
+    def arguments(self):
+        """Options of ``reports.measure`` that mean this."""
+        return ["--scope", self.scope, "--lanes", str(self.lanes), "--mapping", self.mapping]
+
+    def component(self):
+        return UNITS[self.scope].make(self.lanes)
+
+    def estimate(self):
+        """Resources from below: a lane of any unit is more than this."""
+        return {"comb": 20 * self.lanes, "ff": 0, "ebr": 0, "dsp": 0}
 
 
 @dataclass(frozen=True)
@@ -124,8 +175,10 @@ def _standing(large):
                 yield alone(_mesh(name, bits, mapping))
     # Other dies and the fastest grade.
     for name in [*integers, *floats[:1]]:
-        for die, speed in (("25F", 8), ("45F", 6), ("85F", 6)):
-            yield alone(_mesh(name), die, speed)
+        yield alone(_mesh(name), speed=8)
+    for name in integers:
+        for die in ("45F", "85F"):
+            yield alone(_mesh(name), die)
     # Other sizes, and as many products in deeper elements.
     for name in integers:
         for shape in ({"rows": 2, "cols": 2}, {"rows": 8, "cols": 8},

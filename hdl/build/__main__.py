@@ -194,10 +194,12 @@ class _Builds:
                           "which the tools do not check")
         return self._build(design, name, options.timing_driven, progress)
 
-    def alone(self, design, name=None):
-        """Build a component alone; its report."""
+    def alone(self, subject, name=None):
+        """Build an array alone; its report."""
         progress = Progress()
-        progress.line(f"{design.name}, alone")
+        check_alone(subject, self._options.part)
+        with progress.stage(f"elaboration of {subject.name}, alone", "elaborate"):
+            design = elaborate_alone(subject, self._options.part)
         return self._build(design, name, True, progress)
 
     def _build(self, design, name, timing_driven, progress):
@@ -217,8 +219,7 @@ def _build(options):
         print(json.dumps(found.json(), indent=1) if options.json else found.table())
     else:
         if isinstance(params, MeshAlone):
-            check_alone(params, options.part)
-            report = builds.alone(elaborate_alone(params, options.part))
+            report = builds.alone(params)
             table = array_table({params.name: report})
         else:
             report = builds.machine(params)

@@ -1,14 +1,14 @@
-"""Components measured alone: which, and their designs."""
+"""Components measured alone: arrays, and the designs of any component."""
 
 from dataclasses import dataclass, replace
 
-from hdl.array.mesh import Mesh
-from hdl.build.datapaths import datapath, unit
+from hdl.build.datapaths import datapath
 from hdl.build.design import ARRAY, Design
 from hdl.build.harness import TARGET_MHZ, Hole, harness_rtlil, port_widths
 from hdl.params import ParameterError, Params, parse_groups
 
-__all__ = ["HARNESS", "MAPPINGS", "MeshAlone", "UnitAlone", "elaborate_alone", "elaborate_empty"]
+__all__ = ["HARNESS", "MAPPINGS", "MeshAlone", "check_mapping", "elaborate_alone",
+           "elaborate_empty"]
 
 #: Name of the unit that is all around the component.
 HARNESS = "harness"
@@ -16,7 +16,8 @@ HARNESS = "harness"
 MAPPINGS = ("lut", "dsp")
 
 
-def _check_mapping(mapping, choices=MAPPINGS):
+def check_mapping(mapping, choices=MAPPINGS):
+    """Refuse any but the ``choices``."""
     if mapping not in choices:
         raise ParameterError(f"mapping must be {' or '.join(choices)}, got {mapping!r}")
 
@@ -60,7 +61,7 @@ class MeshAlone:
         if not made.grouped and self.groups != "1x1":
             raise ParameterError(f"arith {self.arith} has no groups: groups must be 1x1, got "
                                  f"{self.groups!r}")
-        _check_mapping(self.mapping, made.mappings)
+        check_mapping(self.mapping, made.mappings)
         # Refuses shapes and groups that there are not.
         self.params()
 
@@ -91,7 +92,7 @@ class MeshAlone:
         return ["--scope", self.scope, *_options(self.described()), "--mapping", self.mapping]
 
     def component(self):
-        return Mesh(self.params(), datapath(self.arith).element)
+        return datapath(self.arith).mesh(self.params(), self.mapping)
 
     def estimate(self):
         """Resources from below."""
@@ -99,60 +100,15 @@ class MeshAlone:
         return {"comb": comb, "ff": 0, "ebr": 0, "dsp": 0}
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnitAlone:
-    """A unit without the machine around it.
-
-    Parameters
-    ----------
-    scope : str
-        See :data:`hdl.build.datapaths.UNITS`.
-    lanes : int
-    mapping : str
-        ``lut`` or ``dsp``.
-    """
-    macs = None
-
-    scope: str
-    lanes: int = 1
-    mapping: str = "dsp"
-
-    def __post_init__(self):
-        unit(self.scope)
-        _check_mapping(self.mapping)
-        if not 1 <= self.lanes <= 64:
-            raise ParameterError(f"lanes must be a whole number from 1 to 64, got {self.lanes}")
-
-    @property
-    def unit(self):
-        return self.scope
-
-    @property
-    def name(self):
-        return f"{self.scope}-{self.lanes}lanes-{self.mapping}"
-
-    def described(self):
-        """What ``report.json`` says of it."""
-        return {"unit": self.scope, "category": unit(self.scope).category, "lanes": self.lanes}
-
-    def arguments(self):
-        """Options of ``reports.measure`` that mean this."""
-        return ["--scope", self.scope, "--lanes", str(self.lanes), "--mapping", self.mapping]
-
-    def component(self):
-        return unit(self.scope).build(self.lanes)
-
-    def estimate(self):
-        """Resources from below: a lane of any unit is more than this."""
-        return {"comb": 200 * self.lanes, "ff": 0, "ebr": 0, "dsp": 0}
-
-
 def _options(values):
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def elaborate_alone(subject, part):
-    """The design of a component in its harness."""
+    """The design of a component in its harness.
+
+    ``subject`` is a :class:`MeshAlone`, or anything with the same properties and methods.
+    """
     component = subject.component()
     rtlil, lpf = harness_rtlil(component, part)
     return Design(

@@ -7,7 +7,7 @@ stands in the same row of the same table is compared.
 
 from dataclasses import dataclass, replace
 
-from hdl.build.alone import MeshAlone, elaborate_alone
+from hdl.build.alone import MeshAlone
 from hdl.build.datapaths import DATAPATHS, PLANNED
 from hdl.build.fit import EstimateError, check_alone
 from hdl.build.tables import change, columns, number
@@ -145,8 +145,8 @@ _ARRAY = {
 def compared(params, part, *, machine, alone):
     """The :class:`Comparison` of a machine.
 
-    ``machine(params, name)`` builds a machine and ``alone(design, name)`` a component's design;
-    both return its report.
+    ``machine(params, name)`` builds a machine and ``alone(subject, name)`` an array; both return
+    a report.
     """
     machines = {params.arith: machine(params, None)}
     if params.arith != "int":
@@ -156,6 +156,5 @@ def compared(params, part, *, machine, alone):
         name = subject.arith
         if len(DATAPATHS[name].mappings) > 1:
             name = f"{name}-{subject.mapping}"
-        check_alone(subject, part)
-        arrays[name] = alone(elaborate_alone(subject, part), f"array-{name}")
+        arrays[name] = alone(subject, f"array-{name}")
     return Comparison(machines, arrays, missing())
