@@ -1,8 +1,9 @@
-"""``python -m reports.budget``: the size of a small machine and of an array, against the last.
+"""``python -m reports.budget``: sizes after synthesis against those that were entered last.
 
-Both are synthesised, which takes half a minute, and not placed. ``make test`` fails when LUT4 or
-flip-flops of either grow by more than the tolerance; ``--update WHAT`` enters the new sizes with
-what caused them. The entries are the history that ``python -m reports`` draws.
+A small machine, an array and a quantiser are synthesised and not placed. Tests fail when LUT4 or
+flip-flops of one of them grow by more than the tolerance: the small ones in ``make test``, the
+machine in ``make regress``. ``--update WHAT`` enters the new sizes with what caused them. The
+entries are the history that ``python -m reports`` draws.
 """
 
 import argparse
@@ -13,43 +14,58 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from boards.parts import parse_part
 from hdl.build.__main__ import read_arguments
 from hdl.build.alone import MeshAlone, elaborate_alone
 from hdl.build.design import elaborate
 from hdl.build.flow import build
 from hdl.build.tables import change, columns, number
 from hdl.build.tools import Progress, ToolError, Tools
+from reports.points import UnitAlone
 
-__all__ = ["BUDGET", "MACHINE", "SUBJECTS", "Budget", "main", "synthesised"]
+__all__ = ["BUDGET", "SUBJECTS", "Budget", "main", "synthesised"]
 
 #: The committed sizes.
 BUDGET = Path(__file__).resolve().parent.parent / "tests" / "hdl" / "size_budget.json"
 #: The machine: everything is in it once.
 MACHINE = "--bits 4 --rows 2 --cols 1 --depth 1 --memory 4 --synth-only"
-#: The array, which is next to nothing of the machine.
-MESH = MeshAlone()
-#: What is watched: keys of an entry, and what they are.
-SUBJECTS = {"total": "machine 4b, 2x1x1", "array": "array 4b, 4x4x1"}
+_PART = parse_part("LFE5U-25F-6BG381C")
 #: Resources that may not grow.
 _WATCHED = {"comb": "COMB", "ff": "FF"}
 
 
-def synthesised(progress=None):
-    """An entry's figures: ``total`` and ``units`` of the machine, and the ``array``."""
-    progress, tools = progress or Progress(), Tools()
+def _machine(build):
     options = read_arguments(MACHINE.split())
     design = elaborate(options.params, board=options.board, part=options.part,
                        clock_mhz=options.clock_mhz)
+    # Without a fingerprint nobody needs its Verilog.
+    report = build(replace(design, fingerprint=None))
+    return {**report["total"], "units": report["units"]}
 
-    def report(design):
+
+def _component(subject):
+    return lambda build: build(elaborate_alone(subject, _PART))["array"]
+
+
+#: What is watched: how it is synthesised, by name. The machine takes half a minute, the others
+#: seconds: the array is next to nothing of the machine, and the quantiser is its largest unit.
+SUBJECTS = {
+    "machine": _machine,
+    "array": _component(MeshAlone()),
+    "quantiser": _component(UnitAlone(scope="quantise-all")),
+}
+
+
+def synthesised(subjects=tuple(SUBJECTS), progress=None):
+    """Cells of ``subjects`` as they are now, by name; of the machine also its ``units``."""
+    progress, tools = progress or Progress(), Tools()
+
+    def synthesise(design):
         with tempfile.TemporaryDirectory(prefix="shiftgrad-") as scratch:
             return build(design, out=Path(scratch) / "build", seeds=1, synth_only=True,
                          tools=tools, progress=progress).report
 
-    # Without a fingerprint nobody needs its Verilog.
-    machine = report(replace(design, fingerprint=None))
-    mesh = report(elaborate_alone(MESH, options.part))
-    return {"total": machine["total"], "units": machine["units"], "array": mesh["array"]}
+    return {subject: SUBJECTS[subject](synthesise) for subject in subjects}
 
 
 @dataclass(frozen=True)
@@ -78,10 +94,10 @@ class Budget:
     def excess(self, now):
         """What has grown too much, in a sentence; empty if nothing has."""
         limit = 1 + self.content["tolerance_percent"] / 100
-        grown = [f"{label} of {subject} from {self.last[of][name]:,} to {now[of][name]:,} "
-                 f"({change(now[of][name], self.last[of][name])})"
-                 for of, subject in SUBJECTS.items() for name, label in _WATCHED.items()
-                 if now[of][name] > limit * self.last[of][name]]
+        grown = [f"{label} of the {subject} from {self.last[subject][name]:,} to "
+                 f"{cells[name]:,} ({change(cells[name], self.last[subject][name])})"
+                 for subject, cells in now.items() for name, label in _WATCHED.items()
+                 if cells[name] > limit * self.last[subject][name]]
         if not grown:
             return ""
         return (f"grown: {'; '.join(grown)}: make it smaller, or enter the new size with "
@@ -91,9 +107,10 @@ class Budget:
         """Now against the last entry, in words; first the units of the machine."""
         rows = [["", *(f"{label}{when}" for label in _WATCHED.values()
                        for when in (" then", " now", ""))]]
-        for unit in sorted({**self.last["units"], **now["units"]}):
-            rows.append([unit, *_cells(self.last["units"].get(unit), now["units"].get(unit))])
-        rows += [[subject, *_cells(self.last[of], now[of])] for of, subject in SUBJECTS.items()]
+        before, after = (sizes["machine"]["units"] for sizes in (self.last, now))
+        rows += [[f"  {unit}", *_cells(before.get(unit), after.get(unit))]
+                 for unit in sorted({**before, **after})]
+        rows += [[subject, *_cells(self.last[subject], now[subject])] for subject in now]
         return columns(rows)
 
     def with_entry(self, now, what, date):

@@ -153,10 +153,10 @@ class Fit:
     measured: Result | None
 
 
-def _memory(params, part):
+def _memory(bits, rows, part):
     """The largest memory that the die's block RAM allows, None where even the least is too much."""
     for memory in (256, 128, 64, 32, 16, 8, 4):
-        sized = Params(bits=params["bits"], rows=params["rows"], memory=memory)
+        sized = Params(bits=bits, rows=rows, memory=memory)
         if not over({"ebr": estimate(sized)["ebr"]}, part.die.has()):
             return memory
     return None
@@ -184,8 +184,10 @@ def _fit(results, board, bits):
         room.append((FILL * part.die.has()[of] - fixed) / (per_mac(mesh, of) + moving / slots))
     depth = Params.depth
     rows = min(64, max(0, int(min(room) // depth)))
-    memory = _memory({"bits": bits, "rows": rows}, part) if rows else None
-    return Fit(board, bits, rows * depth if memory else 0, memory, rest, mesh, measured)
+    # Buffers of a wide array need block RAM, too.
+    while rows and not (memory := _memory(bits, rows, part)):
+        rows -= 1
+    return Fit(board, bits, rows * depth, memory if rows else None, rest, mesh, measured)
 
 
 def fits(results, widths=(2, 4, 6, 8)):

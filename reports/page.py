@@ -365,22 +365,24 @@ def _history(budget):
         return f"<p>{_NOT_MEASURED}</p>"
     href = "../tests/hdl/size_budget.json"
     series, rows = [], []
-    for colour, (of, name) in enumerate(SUBJECTS.items(), 1):
-        marks = [Mark(place, entry[of]["comb"], href,
-                      f"{entry['date']}, {entry['what']}: {name}, {entry[of]['comb']:,} COMB")
+    for colour, name in enumerate(SUBJECTS, 1):
+        marks = [Mark(place, entry[name]["comb"], href,
+                      f"{entry['date']}, {entry['what']}: {name}, {entry[name]['comb']:,} COMB\n"
+                      "python -m reports.budget")
                  for place, entry in enumerate(entries, 1)]
         series.append(Series(name, colour, marks))
     for place, entry in enumerate(entries, 1):
-        figures = [f'<a href="{href}">{entry[of][resource]:,}</a>'
+        figures = [f'<a href="{href}" title="python -m reports.budget">{entry[of][resource]:,}</a>'
                    for of in SUBJECTS for resource in ("comb", "ff")]
         rows.append([escape(f"{place}. {entry['date']}, {entry['what']}"), *figures])
     return (
-        "<p>Sizes after synthesis. A test fails when COMB or FF of one of them grow by more than "
+        "<p>Sizes after synthesis of a small machine (4 bits, 2x1x1), an array (4 bits, 4x4x1) and "
+        "a quantiser of one lane. A test fails when COMB or FF of one of them grow by more than "
         f"{budget.content['tolerance_percent']} % and nobody enters the new size: "
         "<code>python -m reports.budget --update WHAT</code>.</p>"
         + _figure("COMB by entry.", legend([(one.name, one.colour) for one in series]),
                   lines(series, name="COMB by entry", x_label="entry", y_label="COMB"))
-        + _table(["entry", *(f"{name}: {resource}" for name in SUBJECTS.values()
+        + _table(["entry", *(f"{name}: {resource}" for name in SUBJECTS
                              for resource in ("COMB", "FF"))], rows))
 
 
