@@ -168,15 +168,16 @@ def _mesh(arith, bits=None, mapping=None, **shape):
 def _standing(large):
     integers = [name for name, made in DATAPATHS.items() if 4 in made.widths]
     floats = [name for name in DATAPATHS if name not in integers]
-    # Every arithmetic, width and mapping on the smallest die.
+    # Every arithmetic and width on the smallest die; floating point takes long to place, and one
+    # format with multiplier blocks is enough at first.
     for name, made in DATAPATHS.items():
         for bits in made.widths:
             for mapping in made.mappings:
-                yield alone(_mesh(name, bits, mapping))
-    # Other dies and the fastest grade.
-    for name in [*integers, *floats[:1]]:
-        yield alone(_mesh(name), speed=8)
+                if large or mapping == "lut" or name in floats[:1]:
+                    yield alone(_mesh(name, bits, mapping))
+    # The fastest grade, and other dies.
     for name in integers:
+        yield alone(_mesh(name), speed=8)
         for die in ("45F", "85F"):
             yield alone(_mesh(name), die)
     # Other sizes, and as many products in deeper elements.
@@ -201,6 +202,7 @@ def _standing(large):
         yield alone(_mesh(name, rows=8, cols=8, depth=4), "85F")
     for name in floats:
         for mapping in DATAPATHS[name].mappings:
+            yield alone(_mesh(name, mapping=mapping), speed=8)
             yield alone(_mesh(name, mapping=mapping, rows=8, cols=8), "85F")
     for name in UNITS:
         yield alone(UnitAlone(scope=name, lanes=4), "85F")

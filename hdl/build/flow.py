@@ -13,7 +13,13 @@ from boards.top import BAUD
 from hdl.build.alone import elaborate_empty
 from hdl.build.fit import FitError, over
 from hdl.build.floorplan import floorplan
-from hdl.build.netlist import critical_path, read_placed, synthesised_cells, unit_cells
+from hdl.build.netlist import (
+    critical_path,
+    open_carries,
+    read_placed,
+    synthesised_cells,
+    unit_cells,
+)
 from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
 
@@ -107,8 +113,10 @@ def _synthesise(design, folder, tools, progress):
     with tools.slot(), progress.stage("synthesis", "synthesise") as said:
         tools.run("yosys", ["-q", "-l", "synthesis.log", "-s", "top.ys"], folder,
                   "synthesis.log")
-        with open(folder / "top.json") as file:
-            total, modules = synthesised_cells(json.load(file))
+        netlist = json.loads((folder / "top.json").read_text())
+        if open_carries(netlist):
+            (folder / "top.json").write_text(json.dumps(netlist))
+        total, modules = synthesised_cells(netlist)
         said.append(f"{total['comb']} LUT4, {total['ff']} FF, {total['ebr']} EBR, "
                     f"{total['dsp']} DSP before packing")
     units = unit_cells(total, modules, design.units)

@@ -277,6 +277,9 @@ if name == "yosys":
     Path(after("-l")).write_text("fine")
 elif name == "nextpnr-ecp5":
     report = json.loads({report!r})
+    if int(after("--seed")) > len({speeds!r}):
+        print("ERROR: no such seed")
+        sys.exit(1)
     report["fmax"]["$glbnet$clk"]["achieved"] = {speeds!r}[int(after("--seed")) - 1]
     Path(after("--report")).write_text(json.dumps(report))
     Path(after("--write")).write_text({placed!r})
@@ -481,3 +484,32 @@ def test_progress_names_stages(capsys):
     assert lines[0] == "synthesis ..."
     assert re.fullmatch(r"synthesis: 0\.\d s, 3 LUT4", lines[1])
     assert set(progress.seconds) == {"synthesise"}
+
+
+# Beside its twins.
+
+
+def test_compare_builds_the_twins_beside_the_design(run, tmp_path, monkeypatch):
+    # The stand-ins know nothing of a floating-point array.
+    monkeypatch.setattr("hdl.build.compare.FLOATS", ())
+    status, out, err = run("--compare", "--json")
+    assert status == 0 and "error" not in err
+    found = json.loads(out)
+    assert list(found["machines"]) == ["shift", "int"]
+    assert found["machines"]["int"]["design"]["groups"] == "1x1"
+    assert [report["scope"] for report in found["arrays"].values()] == ["mesh", "mesh"]
+    assert all(report["mapping"] == "lut" for report in found["arrays"].values())
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        "out", "out-int", "out-array-shift", "out-array-int"}
+    # A component has an aim, and no bitstream.
+    assert not (tmp_path / "out-array-int" / "top.bit").exists()
+    assert (tmp_path / "out-int" / "top.bit").exists()
+
+
+def test_a_seed_that_fails_is_reported_beside_those_that_do_not(run):
+    status, out, err = run("--json", "--seeds", "2", speeds=(50.0,))
+    report = json.loads(out)
+    assert status == 0 and report["fmax_mhz"]["seeds"] == [50.0]
+    assert report["fmax_mhz"]["failed"] == {"2": "nextpnr-ecp5 failed: no such seed"}
+    status, _, err = run("--seeds", "1", speeds=())
+    assert status == 1 and "nextpnr-ecp5 failed: no such seed" in err
