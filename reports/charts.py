@@ -202,7 +202,7 @@ def dots(rows, *, name, x_label):
     height = 34 * len(rows) + _BOTTOM + 8
 
     def scale(x):
-        return 8 + x / ticks[-1] * (_WIDTH - 28)
+        return 8 + x / ticks[-1] * (_WIDTH - 36)
 
     shapes = []
     for tick in ticks:
@@ -234,7 +234,7 @@ def bars(rows, *, name, x_label):
     height = 46 * len(rows) + _BOTTOM + 8
 
     def scale(value):
-        return 8 + value / ticks[-1] * (_WIDTH - 28)
+        return 8 + value / ticks[-1] * (_WIDTH - 36)
 
     shapes = []
     for tick in ticks:

@@ -305,7 +305,8 @@ def _scaling(results):
     mhz = lines(_series(points, size, lambda result: result.report["fmax_mhz"]["median"], "MHz"),
                 name="Fmax against size", x_label="products per clock", y_label="Fmax, MHz",
                 log_x=True)
-    shapes = results.meshes(bits=4, speed=6, die="25F")
+    shapes = dict(sorted(results.meshes(bits=4, speed=6, die="25F").items(),
+                         key=lambda pair: (pair[0].subject.arith, pair[0].subject.macs)))
     figures = (_each("comb"), _each("ff"), _fmax, _rate)
     rows = [_row(f"{arithmetic(point)}, {point.subject.rows}x{point.subject.cols}x"
                  f"{point.subject.depth}", result, figures) for point, result in shapes.items()]
