@@ -209,7 +209,8 @@ def test_the_slowest_path_has_units():
 def _synthesised(luts=3):
     def module(cells, **attributes):
         return {"attributes": attributes,
-                "cells": {str(i): {"type": kind} for i, kind in enumerate(cells)}}
+                "cells": {str(i): {"type": kind, "connections": {}, "port_directions": {}}
+                          for i, kind in enumerate(cells)}}
     return {"modules": {
         "LUT4": module([], blackbox="1"),
         "top": module(["top.accelerator", "TRELLIS_IO"], top="1"),
