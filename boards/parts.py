@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-__all__ = ["DIES", "DUTY_CYCLE", "EBR_LOW_PULSE_NS", "Die", "Part", "PartError", "parse_part"]
+__all__ = ["DIES", "DSP_MHZ", "DUTY_CYCLE", "EBR_LOW_PULSE_NS", "Die", "Part", "PartError",
+           "parse_part"]
 
 
 class PartError(ValueError):
@@ -56,6 +57,9 @@ DIES = {
 #: Shortest clock pulse of a block RAM in ns by speed grade (Project Trellis' timing database);
 #: it holds for both phases of the clock. nextpnr does not check it.
 EBR_LOW_PULSE_NS = {6: 2.359, 7: 1.967, 8: 1.842}
+#: Highest clock of a multiplier block with its registers at speed grade 8, from memory of the
+#: data sheet. nextpnr does not check it.
+DSP_MHZ = 225.0
 #: The shorter phase of a PLL's output clock as a share of its period, at worst.
 DUTY_CYCLE = 0.45
 
@@ -104,18 +108,23 @@ class Part:
         return [f"--{_FAMILIES[self.family]}{size}", "--package", _PACKAGES[self.package],
                 "--speed", str(self.speed)]
 
-    def clock_cap(self):
-        """``(MHz, reason)``: the highest clock that nextpnr's own figures do not rule out.
+    def clock_cap(self, dsp=False):
+        """``(MHz, reason)``: a limit of the clock that nextpnr does not check.
 
-        The block RAM's shortest pulse limits both phases of the clock. A MULT18X18D without its
-        registers is timed by nextpnr; with them its arcs are not, but they are shorter than the
-        3.93 ns of the whole multiplier, so the block RAM decides.
+        The block RAM's shortest pulse limits both phases of the clock, in every machine: its
+        operands come from block RAM. With ``dsp`` there are multiplier blocks too. nextpnr times
+        one without registers; through its registers it sees no path at all. What the fastest
+        grade reaches is a bound for all.
 
         >>> parse_part("LFE5U-85F-6BG381C").clock_cap()[0]
         190.7
+        >>> parse_part("LFE5U-85F-8BG381C").clock_cap(dsp=True)
+        (225.0, 'multiplier block at speed grade 8')
         """
         pulse = EBR_LOW_PULSE_NS[self.speed]
         cap = int(10_000 * DUTY_CYCLE / pulse) / 10
+        if dsp and cap > DSP_MHZ:
+            return DSP_MHZ, "multiplier block at speed grade 8"
         return cap, (f"block RAM pulse of at least {pulse} ns in both phases at speed grade "
                      f"{self.speed}, clock phases of {DUTY_CYCLE:.0%} and {1 - DUTY_CYCLE:.0%}")
 

@@ -7,17 +7,23 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from hdl.build.floorplan import COLOURS
-from hdl.build.summary import measured, plain_twin
+from hdl.build.summary import plain_twin
 from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
+from reports.budget import Budget
+from reports.figures import Results
+from reports.page import page
+from reports.summary import arrays
 
-__all__ = ["bars", "main", "readme", "write"]
+__all__ = ["bars", "main", "project_readme", "readme", "write"]
 
 FOLDER = Path(__file__).resolve().parent
-#: What the study's table stands between in README.md.
-_MARKS = "<!-- study -->", "<!-- end of study -->"
+#: What tables stand between in README.md.
+_STUDY = "<!-- study -->", "<!-- end of study -->"
+_FIGURES = "<!-- figures -->", "<!-- end of figures -->"
 _HEAD = """# Measured designs
 
+Whole machines; [index.html](index.html) is a page of everything, arrays and units alone included.
 Written by `python -m reports` from `data/*.json`, which `python -m reports.measure` measures. COMB,
 FF, EBR and DSP are cells of the placed design: LUT4 positions (TRELLIS_COMB, carry chains
 included), flip-flops, 18-kbit block RAMs and 18x18 multipliers. *Array* is the mesh of multipliers
@@ -115,10 +121,12 @@ def bars(reports):
         f'<rect width="820" height="{height}" fill="#fff"/>', *shapes, "</svg>", ""])
 
 
-def write(reports, folder=FOLDER):
+def write(results, budget, folder=FOLDER):
     """Write everything that is drawn; the study's pictures only where matplotlib is installed."""
+    reports = [result.report for result in results.machines]
     (folder / "README.md").write_text(readme(reports))
     (folder / "comb.svg").write_text(bars(reports))
+    (folder / "index.html").write_text(page(results, budget))
     pictures = folder / "pictures"
     if find_spec("matplotlib"):
         from reports.accuracy.plots import draw
@@ -126,22 +134,34 @@ def write(reports, folder=FOLDER):
     (folder / "accuracy.md").write_text(study(RESULTS, pictures))
 
 
-def write_summary(path=FOLDER.parent / "README.md"):
-    """Put the study's table between its marks in the project's README."""
-    text = path.read_text()
-    before, _, rest = text.partition(_MARKS[0])
-    _, _, after = rest.partition(_MARKS[1])
+def with_table(text, marks, table):
+    """``text`` with ``table`` between the two marks.
+
+    >>> with_table("a <!-- x -->old<!-- y --> b", ("<!-- x -->", "<!-- y -->"), "new")
+    'a <!-- x -->\nnew<!-- y --> b'
+    """
+    before, _, rest = text.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
     if not after:
-        raise SystemExit(f"reports: {path} has not the marks {_MARKS[0]} and {_MARKS[1]}")
-    path.write_text(f"{before}{_MARKS[0]}\n{summary(RESULTS)}{_MARKS[1]}{after}")
+        raise SystemExit(f"reports: README.md has not the marks {marks[0]} and {marks[1]}")
+    return f"{before}{marks[0]}\n{table}{marks[1]}{after}"
+
+
+def project_readme(text, results):
+    """The project's README with the tables of the study and of arrays."""
+    return with_table(with_table(text, _STUDY, summary(RESULTS)), _FIGURES, arrays(results))
 
 
 def main(argv=None):
     """Run the command; the exit status."""
     argparse.ArgumentParser(prog="python -m reports", description=__doc__,
                             allow_abbrev=False).parse_args(argv)
-    write(measured())
-    write_summary()
+    results = Results()
+    for error in results.damaged:
+        print(error, file=sys.stderr)
+    write(results, Budget.read())
+    path = FOLDER.parent / "README.md"
+    path.write_text(project_readme(path.read_text(), results))
     if not find_spec("matplotlib"):
         print("matplotlib is not installed: the study's pictures are left as they are")
     print(f"written to {FOLDER}/")

@@ -10,20 +10,23 @@ from pathlib import Path
 from boards.parts import Part, PartError, parse_part
 from boards.platforms import BOARDS, DEFAULT_BOARD, BoardError
 from boards.pll import CLOCK_RANGE_MHZ
+from hdl.build.alone import MeshAlone, elaborate_alone
+from hdl.build.compare import array_table, compared
+from hdl.build.datapaths import DATAPATHS, datapath
 from hdl.build.design import elaborate, resolve_part
-from hdl.build.fit import EstimateError, FitError, check_fit
+from hdl.build.fit import EstimateError, FitError, check_alone, check_fit
 from hdl.build.flow import OutputError, build, check_folder
 from hdl.build.summary import summary
 from hdl.build.tools import Progress, ToolError, Tools
-from hdl.params import ARITHMETICS, ParameterError, Params, default_depth, parse_groups
+from hdl.params import ParameterError, Params, default_depth, parse_groups
 
 __all__ = ["Options", "main", "read_arguments"]
 
 #: MHz. Seeds 1 to 5 of the default design reach 47.5 to 55.3 MHz, see reports/data.
 DEFAULT_CLOCK = 40
 _MAX_SEEDS = 100
-#: Datapaths that the interface names and a later version brings.
-_LATER = ("fp16",)
+#: Datapaths that a whole machine can be built with; of the others there is the array alone.
+_MACHINES = ("shift", "int")
 
 
 class ArgumentError(ValueError):
@@ -32,8 +35,11 @@ class ArgumentError(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, checked."""
-    params: Params
+    """What the user asked for, checked.
+
+    ``params`` are of the machine, or the array alone where there is no machine.
+    """
+    params: Params | MeshAlone
     board: str | None
     part: Part
     clock_mhz: float
@@ -41,6 +47,7 @@ class Options:
     out: Path
     synth_only: bool
     timing_driven: bool
+    compare: bool
     json: bool
 
 
@@ -57,7 +64,7 @@ def _parser():
     # Defaults of the accelerator are those of Params.
     default = Params()
     parser = _Parser(prog="python -m hdl.build", allow_abbrev=False, description=__doc__)
-    parser.add_argument("--bits", metavar="2..8", default=default.bits,
+    parser.add_argument("--bits", metavar="2..8",
                         help=f"width of a quantised element (default {default.bits})")
     parser.add_argument("--groups", metavar="SxC",
                         help="sample x channel groups, each 1, 2, 4 or 8; C means 1xC "
@@ -69,8 +76,9 @@ def _parser():
     parser.add_argument("--depth", metavar="1..16",
                         help="products per element of the array per clock (default "
                              f"{default.depth}, or 1 if rows or columns are given)")
-    parser.add_argument("--arith", default=default.arith, metavar="|".join(ARITHMETICS),
-                        help="datapath of the array: shift, or plain integers for comparison "
+    parser.add_argument("--arith", default=default.arith, metavar="|".join(DATAPATHS),
+                        help="datapath of the array: shift, or another for comparison; floating "
+                             "point is the array alone, in a harness "
                              f"(default {default.arith})")
     parser.add_argument("--memory", default=default.memory, metavar="4..256",
                         help="wide memory in units of 1,024 elements; the quantised memory "
@@ -91,6 +99,9 @@ def _parser():
     parser.add_argument("--timing-driven", action="store_true",
                         help="place for the clock, not for short wires alone: a third longer, "
                              "for a few MHz")
+    parser.add_argument("--compare", action="store_true",
+                        help="build the plain-integer twin too, and the arrays of both and of "
+                             "floating point alone; print them side by side")
     parser.add_argument("--json", action="store_true", help="print report.json, and only that")
     return parser
 
@@ -127,18 +138,26 @@ def _clock(text):
     return value
 
 
+def _subject(given):
+    """The machine, or the array without one."""
+    made = datapath(given.arith)
+    array = _array(given)
+    if given.arith not in _MACHINES:
+        bits = made.widths[0] if given.bits is None else _whole("bits", given.bits)
+        return MeshAlone(arith=given.arith, bits=bits, groups=given.groups or "1x1",
+                         mapping=made.mappings[0],
+                         **{**array, **({} if given.depth else {"depth": 1})})
+    groups = given.groups or (Params().groups if made.grouped else "1x1")
+    sample_groups, channel_groups = parse_groups(groups)
+    bits = Params.bits if given.bits is None else _whole("bits", given.bits)
+    return Params(bits=bits, sample_groups=sample_groups, channel_groups=channel_groups,
+                  arith=given.arith, **array, memory=_whole("memory", given.memory))
+
+
 def read_arguments(argv):
     """The :class:`Options` that a command line asks for."""
     given = _parser().parse_args(argv)
-    if given.arith in _LATER:
-        raise ArgumentError(f"arith {given.arith} comes in a later version; arith must be one of "
-                            f"{', '.join(ARITHMETICS)}")
-    groups = given.groups or ("1x1" if given.arith == "int" else Params().groups)
-    sample_groups, channel_groups = parse_groups(groups)
-    params = Params(
-        bits=_whole("bits", given.bits), sample_groups=sample_groups,
-        channel_groups=channel_groups, arith=given.arith, **_array(given),
-        memory=_whole("memory", given.memory))
+    params = _subject(given)
     clock = _clock(given.clock)
     seeds = _whole("seeds", given.seeds, 1, _MAX_SEEDS)
     board = None if given.part else (given.board or DEFAULT_BOARD).lower()
@@ -146,31 +165,69 @@ def read_arguments(argv):
     name = params.name if board == DEFAULT_BOARD else f"{params.name}-{board or part.name}"
     out = given.out or Path("build") / name
     check_folder(out)
+    if given.compare and isinstance(params, MeshAlone):
+        raise ArgumentError(f"compare is for machines: arith must be {' or '.join(_MACHINES)}, "
+                            f"got {given.arith}")
     return Options(params=params, board=board, part=part, clock_mhz=clock, seeds=seeds, out=out,
                    synth_only=given.synth_only, timing_driven=given.timing_driven,
-                   json=given.json)
+                   compare=given.compare, json=given.json)
+
+
+class _Builds:
+    """The builds of one command."""
+    def __init__(self, options):
+        self._options = options
+        self._tools = Tools()
+        #: Sentences about clocks that were missed.
+        self.missed = []
+
+    def machine(self, params, name=None):
+        """Build a machine; its report."""
+        options, progress = self._options, Progress()
+        check_fit(params, options.part)
+        with progress.stage(f"elaboration of {params.name}", "elaborate"):
+            design = elaborate(params, board=options.board, part=options.part,
+                               clock_mhz=options.clock_mhz)
+        cap, reason = options.part.clock_cap()
+        if float(design.clock) > cap:
+            progress.line(f"note: {float(design.clock):g} MHz is above {cap} MHz ({reason}), "
+                          "which the tools do not check")
+        return self._build(design, name, options.timing_driven, progress)
+
+    def alone(self, subject, name=None):
+        """Build an array alone; its report."""
+        progress = Progress()
+        check_alone(subject, self._options.part)
+        with progress.stage(f"elaboration of {subject.name}, alone", "elaborate"):
+            design = elaborate_alone(subject, self._options.part)
+        return self._build(design, name, True, progress)
+
+    def _build(self, design, name, timing_driven, progress):
+        options = self._options
+        out = options.out if name is None else options.out.with_name(f"{options.out.name}-{name}")
+        outcome = build(design, out=out, seeds=options.seeds, synth_only=options.synth_only,
+                        timing_driven=timing_driven, tools=self._tools, progress=progress)
+        if not outcome.met:
+            self.missed.append(outcome.message)
+        return outcome.report
 
 
 def _build(options):
-    check_fit(options.params, options.part)
-    progress, tools = Progress(), Tools()
-    with progress.stage("elaboration", "elaborate"):
-        design = elaborate(options.params, board=options.board, part=options.part,
-                           clock_mhz=options.clock_mhz)
-    cap, reason = options.part.clock_cap()
-    if float(design.clock) > cap:
-        progress.line(f"note: {float(design.clock):g} MHz is above {cap} MHz ({reason}), which "
-                      "the tools do not check")
-    outcome = build(design, out=options.out, seeds=options.seeds,
-                    synth_only=options.synth_only, timing_driven=options.timing_driven,
-                    tools=tools, progress=progress)
-    if options.json:
-        print(json.dumps(outcome.report, indent=1))
+    builds, params = _Builds(options), options.params
+    if options.compare:
+        found = compared(params, options.part, machine=builds.machine, alone=builds.alone)
+        print(json.dumps(found.json(), indent=1) if options.json else found.table())
     else:
-        print(summary(outcome.report, options.out))
-    if not outcome.met:
-        print(f"error: {outcome.message}", file=sys.stderr)
-    return 0 if outcome.met else 1
+        if isinstance(params, MeshAlone):
+            report = builds.alone(params)
+            table = array_table({params.name: report})
+        else:
+            report = builds.machine(params)
+            table = summary(report, options.out)
+        print(json.dumps(report, indent=1) if options.json else table)
+    for message in builds.missed:
+        print(f"error: {message}", file=sys.stderr)
+    return 1 if builds.missed else 0
 
 
 def _interrupt(signum, frame):

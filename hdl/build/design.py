@@ -1,4 +1,4 @@
-"""One design: the accelerator on a board or a bare part, as RTLIL."""
+"""One design as RTLIL: the accelerator on a board or a bare part."""
 
 import hashlib
 import re
@@ -8,7 +8,6 @@ from fractions import Fraction
 from boards.parts import Part
 from boards.platforms import board_part, board_platform, part_platform
 from boards.top import BoardTop
-from hdl.params import Params
 
 __all__ = ["ARRAY", "SHELL", "Design", "elaborate", "resolve_part"]
 
@@ -27,25 +26,47 @@ class Design:
 
     Parameters
     ----------
+    name : str
+    scope : str
+        ``accelerator``, or what is built alone: ``mesh`` or the name of a unit.
+    described : dict
+        What ``report.json`` says of it.
+    fingerprint : str or None
+        What it reports in HELLO; None if it is no accelerator.
+    macs : int or None
+        Products per clock; None for a unit that has none.
     board : str or None
         None for a bare part.
     clock : Fraction
-        The clock that the PLL makes, in MHz.
+        The clock that the PLL makes, or that is aimed at, in MHz.
     rtlil : str
-        The whole board, without source locations, so that it depends on the design alone.
+        The whole design, without source locations, so that it depends on the design alone.
     lpf : str
         Pins and clocks for nextpnr.
     units : dict of str to str
         Names of units by the instance that they are, as ``accelerator.gemm``. The longest name
         that a cell's name begins with is its unit's.
+    focus : str
+        The unit whose cells are counted for themselves.
+    mapping : str
+        ``dsp``, or ``lut`` for no multiplier block.
+    ports : tuple of int or None
+        Bits in and out of a component in its harness.
     """
-    params: Params
+    name: str
+    scope: str
+    described: dict
+    fingerprint: str | None
+    macs: int | None
     board: str | None
     part: Part
     clock: Fraction
     rtlil: str
     lpf: str
     units: dict
+    focus: str = ARRAY
+    mapping: str = "dsp"
+    ports: tuple | None = None
 
     @property
     def build_id(self):
@@ -79,8 +100,13 @@ def elaborate(params, *, board, part=None, clock_mhz, accelerator=None):
     top = BoardTop(accelerator, clock_mhz)
     files = platform.prepare(top, "top", emit_src=False).files
     rtlil = _text(files["top.il"])
-    return Design(params=params, board=board, part=part, clock=top.pll.clock, rtlil=rtlil,
-                  lpf=_text(files["top.lpf"]), units=find_units(rtlil))
+    described = {"bits": params.bits, "groups": params.groups, "rows": params.rows,
+                 "cols": params.cols, "depth": params.depth, "arith": params.arith,
+                 "memory": params.memory, "clock_mhz": round(float(top.pll.clock), 4)}
+    return Design(name=params.name, scope="accelerator", described=described,
+                  fingerprint=params.fingerprint, macs=params.macs, board=board, part=part,
+                  clock=top.pll.clock, rtlil=rtlil, lpf=_text(files["top.lpf"]),
+                  units=find_units(rtlil))
 
 
 def find_units(rtlil):

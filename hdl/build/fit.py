@@ -7,8 +7,8 @@ from hdl.program import units_of
 from hdl.protocol import MAX_BODY, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
 
-__all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_fit", "ebr_blocks", "estimate",
-           "memories", "over"]
+__all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_alone", "check_fit", "ebr_blocks",
+           "estimate", "memories", "over"]
 
 #: Widths and depths that a block RAM can have.
 EBR_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
@@ -89,3 +89,10 @@ def check_fit(params, part):
             hint = f"; --memory {least} would fit"
             break
     raise EstimateError(f"{params.name} does not fit {part.name}: about {excess}{hint}")
+
+
+def check_alone(subject, part):
+    """Refuse a component of :mod:`hdl.build.alone` that cannot fit by itself."""
+    excess = over(subject.estimate(), part.die.has())
+    if excess:
+        raise EstimateError(f"{subject.name} does not fit {part.name}: at least {excess}")

@@ -1,6 +1,6 @@
 """A picture of the placed design: which unit lies where on the die."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from xml.sax.saxutils import escape
 
 __all__ = ["COLOURS", "floorplan"]
@@ -8,7 +8,9 @@ __all__ = ["COLOURS", "floorplan"]
 _TILE = 8
 _MARGIN = 24
 _LEGEND = 300
-_GROUND = "#f4f4f2"
+_STYLE = ("<style>svg{fill:#222}.paper{fill:#fff}.die{fill:#f4f4f2}.line{stroke:#000}"
+          "@media(prefers-color-scheme:dark){svg{fill:#ddd}.paper{fill:#16181c}.die{fill:#22252b}"
+          ".line{stroke:#fff}}</style>")
 #: Colours of units in the order of their size; the array is always the first.
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#7a9e3d", "#8e6bb0", "#c97b3c",
             "#4aa8a0", "#b0578d", "#6c757d", "#9c6644", "#3a5a40", "#a0a0a0")
@@ -37,19 +39,21 @@ def floorplan(placed, *, die, title, first, path=None):
             marks.add((x, y, resource))
     width, height = die.columns, die.rows
     palette = colours(placed.units, first)
-    shapes = []
+    lines = defaultdict(list)
     for y in range(height):
         for left, right, unit, level in _runs(tiles, marks, y, width):
-            shapes.append(f'<rect x="{left * _TILE}" y="{y * _TILE}" '
-                          f'width="{(right - left) * _TILE}" height="{_TILE}" '
-                          f'fill="{palette[unit]}" fill-opacity="{level}"/>')
+            lines[unit, level].append(f"M{left} {y}h{right - left}")
+    # One path per look, in tiles: a die has thousands of runs.
+    shapes = [f'<path d="{"".join(runs)}" transform="scale({_TILE}) translate(0,.5)" '
+              f'stroke="{palette[unit]}" stroke-opacity="{level}"/>'
+              for (unit, level), runs in sorted(lines.items())]
     for x, y, _ in sorted(marks):
         unit = tiles[x, y].most_common(1)[0][0]
         shapes.append(f'<rect x="{x * _TILE}" y="{y * _TILE}" width="{2 * _TILE}" '
-                      f'height="{_TILE}" fill="{palette[unit]}" stroke="#222"/>')
+                      f'height="{_TILE}" fill="{palette[unit]}" class="line"/>')
     if path:
         points = " ".join(f"{(x + 0.5) * _TILE:.0f},{(y + 0.5) * _TILE:.0f}" for x, y in path)
-        shapes.append(f'<polyline points="{points}" fill="none" stroke="#000" '
+        shapes.append(f'<polyline points="{points}" fill="none" class="line" '
                       'stroke-width="2"/>')
     return _page(width * _TILE, height * _TILE, title, shapes, _legend(placed, palette, path))
 
@@ -91,7 +95,7 @@ def _legend(placed, palette, path):
             text.append(f'<text x="{165 + 45 * column}" y="{y}" text-anchor="end"{weight}>'
                         f'{figure}</text>')
     if path:
-        text.append(f'<text x="20" y="{20 * len(lines) + 24}">black line: the slowest path</text>')
+        text.append(f'<text x="20" y="{20 * len(lines) + 24}">line: the slowest path</text>')
     return text
 
 
@@ -100,10 +104,11 @@ def _page(width, height, title, shapes, legend):
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width}" '
         f'height="{total_height}" viewBox="0 0 {total_width} {total_height}" '
-        'font-family="sans-serif" font-size="13" fill="#222">',
-        f'<rect width="{total_width}" height="{total_height}" fill="#fff"/>',
+        'font-family="sans-serif" font-size="13">',
+        _STYLE,
+        f'<rect width="{total_width}" height="{total_height}" class="paper"/>',
         f'<text x="{_MARGIN}" y="{_MARGIN}" font-size="16">{escape(title)}</text>',
         f'<g transform="translate({_MARGIN},{2 * _MARGIN})">',
-        f'<rect width="{width}" height="{height}" fill="{_GROUND}"/>', *shapes, "</g>",
+        f'<rect width="{width}" height="{height}" class="die"/>', *shapes, "</g>",
         f'<g transform="translate({width + 2 * _MARGIN},{2 * _MARGIN})">', *legend, "</g>",
         "</svg>", ""])

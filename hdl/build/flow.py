@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boards.top import BAUD
-from hdl.build.design import ARRAY
+from hdl.build.alone import elaborate_empty
 from hdl.build.fit import FitError, over
 from hdl.build.floorplan import floorplan
-from hdl.build.netlist import critical_path, read_placed, synthesised_cells
+from hdl.build.netlist import (
+    critical_path,
+    open_carries,
+    read_placed,
+    synthesised_cells,
+    unit_cells,
+)
 from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
 
@@ -41,6 +47,11 @@ class OutputError(ValueError):
     """The output folder cannot be used. The message is one sentence for the user."""
 
 
+def synthesis_options(design):
+    """Options of ``synth_ecp5``."""
+    return SYNTHESIS + (" -nodsp" if design.mapping == "lut" else "")
+
+
 def synthesis_script(design, repeated=()):
     """Commands for Yosys.
 
@@ -51,9 +62,8 @@ def synthesis_script(design, repeated=()):
     whose names begin with the unit's.
     """
     kept = " ".join([*design.kept_modules, *repeated])
-    lines = [
-        "read_rtlil top.il",
-        "hierarchy -top top",
+    options = synthesis_options(design)
+    verilog = [
         # Verilog for people and simulators: what there is before synthesis.
         "design -push-copy",
         "proc -nomux -norom",
@@ -62,6 +72,11 @@ def synthesis_script(design, repeated=()):
         "memory_collect",
         "write_verilog -norename -noattr top.v",
         "design -pop",
+    ]
+    lines = [
+        "read_rtlil top.il",
+        "hierarchy -top top",
+        *(verilog if design.fingerprint else []),
         f"setattr -mod -set keep_hierarchy 1 {kept}" if kept else "",
         "proc",
         "flatten",
@@ -71,11 +86,11 @@ def synthesis_script(design, repeated=()):
         "opt_hier",
         "opt_clean -purge",
         # The older mapper: abc9 takes twice as long here, for about 2 % more LUTs.
-        f"synth_ecp5 -top top {SYNTHESIS} -run :map_luts",
+        f"synth_ecp5 -top top {options} -run :map_luts",
         "techmap -map +/lattice/latches_map.v",
         "abc -lut 4",
         "clean",
-        f"synth_ecp5 -top top {SYNTHESIS} -run map_cells:",
+        f"synth_ecp5 -top top {options} -run map_cells:",
         "write_json top.json",
     ]
     return "\n".join(line for line in lines if line) + "\n"
@@ -83,10 +98,11 @@ def synthesis_script(design, repeated=()):
 
 @dataclass(frozen=True)
 class Run:
-    """What one seed came to."""
+    """What one seed came to; ``failure`` says why it has no clock."""
     seed: int
-    mhz: float
-    path: dict | None
+    mhz: float | None = None
+    path: dict | None = None
+    failure: str | None = None
 
 
 def _synthesise(design, folder, tools, progress):
@@ -94,19 +110,29 @@ def _synthesise(design, folder, tools, progress):
     (folder / "top.il").write_text(rtlil)
     (folder / "top.lpf").write_text(design.lpf)
     (folder / "top.ys").write_text(synthesis_script(design, repeated))
-    with progress.stage("synthesis", "synthesise") as said:
+    with tools.slot(), progress.stage("synthesis", "synthesise") as said:
         tools.run("yosys", ["-q", "-l", "synthesis.log", "-s", "top.ys"], folder,
                   "synthesis.log")
-        with open(folder / "top.json") as file:
-            total, modules = synthesised_cells(json.load(file))
+        netlist = json.loads((folder / "top.json").read_text())
+        if open_carries(netlist):
+            (folder / "top.json").write_text(json.dumps(netlist))
+        total, modules = synthesised_cells(netlist)
         said.append(f"{total['comb']} LUT4, {total['ff']} FF, {total['ebr']} EBR, "
                     f"{total['dsp']} DSP before packing")
-    (array,) = [modules[f"top.{instance}"] for instance, unit in design.units.items()
-                if unit == ARRAY]
+    units = unit_cells(total, modules, design.units)
     excess = over(total, design.part.die.has())
     if excess:
         raise FitError(f"the synthesised design does not fit {design.part.name}: {excess}")
-    return total, array
+    return total, units
+
+
+def _synthesise_empty(design, folder, tools, progress):
+    """Resources of the harness of a component."""
+    folder = folder / "harness"
+    folder.mkdir()
+    total, _ = _synthesise(elaborate_empty(design), folder, tools, progress)
+    shutil.rmtree(folder)
+    return total
 
 
 def _place_and_route(design, folder, seed, timing_driven, tools, progress):
@@ -120,8 +146,15 @@ def _place_and_route(design, folder, seed, timing_driven, tools, progress):
                "--timing-allow-fail"]
     if design.board is None:
         options.append("--lpf-allow-unconstrained")
-    with progress.stage(f"place and route, seed {seed}", f"place_and_route_seed{seed}") as said:
-        tools.run("nextpnr-ecp5", options, folder, f"{base}.log")
+    stage = f"place and route, seed {seed}", f"place_and_route_seed{seed}"
+    with tools.slot(), progress.stage(*stage) as said:
+        try:
+            tools.run("nextpnr-ecp5", options, folder, f"{base}.log")
+        except ToolError as error:
+            if not error.told:
+                raise
+            said.append("failed")
+            return Run(seed, failure=str(error))
         report = json.loads((folder / f"{base}.json").read_text())
         mhz = _fmax(report)
         said.append(f"{mhz:.1f} MHz")
@@ -137,14 +170,17 @@ def _fmax(report):
 
 
 def _all_seeds(design, folder, seeds, timing_driven, tools, progress):
-    with ThreadPoolExecutor(max_workers=min(seeds, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=seeds) as pool:
         runs = [pool.submit(_place_and_route, design, folder, seed, timing_driven, tools, progress)
                 for seed in range(1, seeds + 1)]
         try:
-            return [run.result() for run in runs]
+            done = [run.result() for run in runs]
         except BaseException:
             tools.stop()
             raise
+    if all(run.failure for run in done):
+        raise ToolError(done[0].failure, told=True)
+    return done
 
 
 @dataclass(frozen=True)
@@ -158,8 +194,9 @@ class Outcome:
 def build(design, *, out, seeds, synth_only, timing_driven=False, tools, progress):
     """Build ``design`` into the folder ``out`` and return the :class:`Outcome`.
 
-    ``seeds`` place-and-route runs, seeds 1 and up, as many at a time as there are processors;
-    ``timing_driven`` see :func:`place_and_route_options`.
+    ``seeds`` place-and-route runs, seeds 1 and up, as many at a time as ``tools`` allow;
+    ``timing_driven`` see :func:`place_and_route_options`. A seed that cannot be placed or routed
+    is reported as failed if another one can.
 
     ``out`` appears, whole, when all is done; what was there before stays until then. When a tool
     fails its logs are in ``out`` with ``-failed`` added to its name.
@@ -167,21 +204,24 @@ def build(design, *, out, seeds, synth_only, timing_driven=False, tools, progres
     out = Path(out)
     check_folder(out)
     with _new_folder(out) as folder:
-        total, array = _synthesise(design, folder, tools, progress)
+        total, units = _synthesise(design, folder, tools, progress)
+        harness = _synthesise_empty(design, folder, tools, progress) if design.ports else None
         runs, placed, best = [], None, None
         if not synth_only:
             runs = _all_seeds(design, folder, seeds, timing_driven, tools, progress)
-            best = max(runs, key=lambda run: run.mhz)
+            best = max((run for run in runs if run.mhz), key=lambda run: run.mhz)
             placed = _draw(design, folder, best, progress)
-            total, array = placed.total, placed.units.get(ARRAY, array)
-        met = best is None or best.mhz >= float(design.clock)
+            total, units = placed.total, placed.units
+        # A component has an aim, and no clock to meet.
+        met = best is None or bool(design.ports) or best.mhz >= float(design.clock)
         if best and met and design.board:
-            with progress.stage("bitstream", "pack"):
+            with tools.slot(), progress.stage("bitstream", "pack"):
                 tools.run("ecppack", ["--compress", "--usercode", str(int(design.build_id[:8], 16)),
                                       "--input", f"seed{best.seed}.config",
                                       "--bit", "top.bit"], folder, "pack.log")
-        report = make_report(design, total=total, array=array, placed=placed, runs=runs,
-                             best=best, timing_driven=timing_driven, versions=tools.versions(),
+        report = make_report(design, total=total, units=units, harness=harness,
+                             placed=placed is not None, runs=runs, best=best,
+                             timing_driven=timing_driven, versions=tools.versions(),
                              seconds={**progress.seconds, "total": progress.total()})
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         for name in ("top.json", *(f"seed{run.seed}{end}" for run in runs
@@ -201,54 +241,76 @@ def _draw(design, folder, best, progress):
     with progress.stage("floorplan"):
         with open(folder / f"seed{best.seed}-placed.json") as file:
             placed = read_placed(json.load(file), design.units)
-        title = (f"{design.params.name} on {design.board or design.part.name}, "
+        title = (f"{design.name} on {design.board or design.part.name}, "
                  f"{best.mhz:.1f} MHz with seed {best.seed}")
         path = best.path["places"] if best.path else None
         (folder / "floorplan.svg").write_text(
-            floorplan(placed, die=design.part.die, title=title, first=ARRAY, path=path))
+            floorplan(placed, die=design.part.die, title=title, first=design.focus, path=path))
     return placed
 
 
-def make_report(design, *, total, array, placed, runs, best, timing_driven, versions, seconds):
+def _figures(value, digits=2):
+    return None if value is None else round(value, digits)
+
+
+def _less(total, part):
+    return {name: value - part[name] for name, value in total.items()}
+
+
+def make_report(design, *, total, units, harness, placed, runs, best, timing_driven, versions,
+                seconds):
     """The content of ``report.json``; without ``runs`` what only they tell is None.
 
-    ``array`` counts the cells of the mesh within the whole design. ``units`` says the same of
-    every part of it.
+    ``units`` are the cells of every unit within the whole design, and ``array`` those of the mesh;
+    of a component measured alone, ``array`` is the component: the whole less its ``harness``.
+
+    A whole design counts with the clock that it was built for, a component with the median of its
+    seeds, or the cap where that is lower.
     """
-    params, clock = design.params, float(design.clock)
-    speeds = [run.mhz for run in runs]
-    cap, reason = design.part.clock_cap()
+    clock = float(design.clock)
+    speeds = [run.mhz for run in runs if run.mhz]
+    cap, reason = design.part.clock_cap(dsp=total["dsp"] > 0)
+    median = statistics.median(speeds) if speeds else None
+    array = units.get(design.focus)
     shipped = min(clock, best.mhz) if best else None
+    if harness:
+        array = _less(total, harness)
+        shipped = min(median, cap) if best else None
     path = None
     if best and best.path:
         path = {name: value for name, value in best.path.items() if name != "places"}
+    macs = design.macs
     return {
-        "design": {"bits": params.bits, "groups": params.groups, "rows": params.rows,
-                   "cols": params.cols, "depth": params.depth, "arith": params.arith,
-                   "memory": params.memory, "clock_mhz": round(clock, 4)},
-        "fingerprint": params.fingerprint,
+        "scope": design.scope,
+        "design": design.described,
+        "mapping": design.mapping,
+        "fingerprint": design.fingerprint,
         "build_id": design.build_id,
         "part": design.part.name,
         "board": design.board,
         "tools": versions,
-        "placed": placed is not None,
+        "synthesis": synthesis_options(design),
+        "placed": placed,
         "placement": "timing" if timing_driven else "wire length",
         "total": total,
         "available": design.part.die.has(),
+        "harness": harness,
         "array": array,
-        "units": placed.units if placed else None,
+        "units": units,
         "fmax_mhz": {
-            "median": round(statistics.median(speeds), 2) if speeds else None,
+            "median": _figures(median),
             "min": min(speeds, default=None), "max": max(speeds, default=None),
             "seeds": speeds,
+            "failed": {str(run.seed): run.failure for run in runs if run.failure},
+            "aim_mhz": round(clock, 4),
             "cap_mhz": cap, "cap_reason": reason,
         },
         "best_seed": best.seed if best else None,
         "slowest_path": path,
-        "macs_per_clock": params.macs,
-        "comb_per_mac": round(array["comb"] / params.macs, 2),
-        "gops": round(2 * params.macs * shipped / 1e3, 3) if shipped else None,
-        "baud": BAUD,
+        "macs_per_clock": macs,
+        "comb_per_mac": _figures(array["comb"] / macs) if macs else None,
+        "gops": _figures(2 * macs * shipped / 1e3, 3) if macs and shipped else None,
+        "baud": BAUD if design.board else None,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
 
@@ -279,7 +341,8 @@ def _new_folder(out):
         failed.mkdir()
         for log in folder.glob("*.log"):
             shutil.copy(log, failed)
-        raise type(error)(f"{error} (logs in {failed})") from None
+        error.args = (f"{error} (logs in {failed})",)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(failed, ignore_errors=True)

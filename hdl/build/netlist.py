@@ -4,7 +4,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-__all__ = ["Placed", "critical_path", "read_placed", "synthesised_cells", "unit_of"]
+__all__ = ["Placed", "critical_path", "open_carries", "read_placed", "synthesised_cells",
+           "unit_cells", "unit_of"]
 
 #: Names in reports by the types of cells that nextpnr places.
 _RESOURCES = {"TRELLIS_COMB": "comb", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp"}
@@ -125,6 +126,55 @@ def synthesised_cells(design):
     (top,) = [name for name, module in modules.items() if module["attributes"].get("top")]
     totals = {name: {**_nothing(), **count(name)} for name in modules if _is_ours(modules[name])}
     return totals[top], totals
+
+
+def open_carries(design):
+    """Connect carries of CCU2C that the source leaves open, as nextpnr wants them; how many.
+
+    Yosys leaves such a port out of the JSON, on which nextpnr stops. Connected to ``x`` it costs
+    nothing: no LUT4 that makes a constant carry, none that takes one nobody reads.
+
+    >>> cell = {"type": "CCU2C", "connections": {"CIN": [7]}, "port_directions": {"CIN": "input"}}
+    >>> open_carries({"modules": {"top": {"cells": {"add": cell}}}})
+    1
+    >>> cell["connections"]["COUT"], cell["port_directions"]["COUT"]
+    (['x'], 'output')
+    """
+    opened = 0
+    for module in design["modules"].values():
+        for cell in module.get("cells", {}).values():
+            if cell["type"] != "CCU2C":
+                continue
+            for port, direction in (("CIN", "input"), ("COUT", "output")):
+                if port not in cell["connections"]:
+                    cell["connections"][port] = ["x"]
+                    cell["port_directions"][port] = direction
+                    opened += 1
+    return opened
+
+
+def unit_cells(total, modules, units):
+    """Cells of each unit without those of the units within it.
+
+    ``total`` and ``modules`` are from :func:`synthesised_cells`.
+
+    >>> cells = {"top.gemm": {"comb": 5}, "top.gemm.mesh": {"comb": 3}}
+    >>> unit_cells({"comb": 7}, cells, {"": "board", "gemm": "gemm", "gemm.mesh": "array"})
+    {'board': {'comb': 2}, 'gemm': {'comb': 2}, 'array': {'comb': 3}}
+    """
+    whole = {instance: modules.get(f"top.{instance}", {}) for instance in units} | {"": total}
+    own = {instance: Counter(cells) for instance, cells in whole.items()}
+    for instance in units:
+        if instance:
+            parent = instance
+            while parent not in units or parent == instance:
+                parent = parent.rpartition(".")[0]
+            own[parent].subtract(whole[instance])
+    counted = {unit: dict.fromkeys(total, 0) for unit in units.values()}
+    for instance, unit in units.items():
+        for name in total:
+            counted[unit][name] += own[instance][name]
+    return counted
 
 
 def _is_ours(module):

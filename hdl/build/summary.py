@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-__all__ = ["DATA", "measured", "plain_twin", "summary"]
+from hdl.build.tables import change, columns, number
+
+__all__ = ["DATA", "DamagedError", "measured", "plain_twin", "read_point", "summary"]
 
 #: Committed measurements, one report a file; ``python -m reports.measure`` makes them.
 DATA = Path(__file__).resolve().parents[2] / "reports" / "data"
@@ -12,9 +14,45 @@ DATA = Path(__file__).resolve().parents[2] / "reports" / "data"
 _SHAPE = ("bits", "rows", "cols", "depth", "memory")
 
 
-def measured(folder=DATA):
-    """The reports of all measured points, in the order of their files' names."""
-    return [json.loads(path.read_text())["report"] for path in sorted(folder.glob("*.json"))]
+class DamagedError(ValueError):
+    """A file of measurements cannot be read. The message is one sentence for the user."""
+
+
+def read_point(path):
+    """What ``reports.measure`` keeps of one point: ``{"key", "name", "command", "report",
+    "failure"}``, of which one of the last two is None.
+
+    Points measured before components were have neither name nor command nor failure.
+    """
+    try:
+        point = json.loads(path.read_text())
+        report = point["report"]
+        complete = isinstance(point["key"], str) and (
+            isinstance(point["failure"], str) if report is None else
+            all(isinstance(report[of]["comb"], int) for of in ("total", "array")))
+        if not complete:
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{path} is damaged and counts as not measured") from None
+    return {"name": path.stem, "command": None, "failure": None, **point}
+
+
+def measured(folder=DATA, damaged=None):
+    """The reports of all measured machines, in the order of their files' names.
+
+    A damaged file is skipped; its error goes to the list ``damaged``.
+    """
+    reports = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            report = read_point(path)["report"]
+        except DamagedError as error:
+            if damaged is not None:
+                damaged.append(error)
+        else:
+            if report:
+                reports.append(report)
+    return reports
 
 
 def plain_twin(report, reports):
@@ -38,18 +76,6 @@ def _figures(report):
     }
 
 
-def _number(value):
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
-def _change(mine, other):
-    if not mine or not other:
-        return "-"
-    return f"{100 * (mine / other - 1):+.1f} %"
-
-
 def _name(design):
     return f"{design['arith']} {design['groups']}"
 
@@ -70,17 +96,12 @@ def summary(report, out, reports=None):
     theirs = list(_figures(twin).values()) if twin else []
     if twin:
         heads += [f"plain {_name(twin['design'])}", "difference"]
-    for number, (name, value) in enumerate(mine.items()):
-        row = [name, _number(value), shares.get(name, "")]
+    for place, (name, value) in enumerate(mine.items()):
+        row = [name, number(value), shares.get(name, "")]
         if twin:
-            row += [_number(theirs[number]), _change(value, theirs[number])]
+            row += [number(theirs[place]), change(value, theirs[place])]
         rows.append(row)
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    lines = [shape]
-    for row in [heads, *rows]:
-        lines.append("  ".join(text.ljust(width) if column == 0 else text.rjust(width)
-                               for column, (text, width) in
-                               enumerate(zip(row, widths, strict=True))).rstrip())
+    lines = [shape, columns([heads, *rows])]
     if twin is None and report["placed"] and design["arith"] != "int":
         lines.append("No plain integers of this shape have been measured; this does it: "
                      f"{measure_command(report)}")

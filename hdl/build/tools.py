@@ -22,8 +22,17 @@ TOOLS = {
 }
 
 
+_ERROR = re.compile(r"^ERROR: ", re.MULTILINE)
+
+
 class ToolError(Exception):
-    """A tool is missing or failed. The message is one sentence for the user."""
+    """A tool is missing or failed. The message is one sentence for the user.
+
+    ``told``: the tool itself said why, so that it will say so again.
+    """
+    def __init__(self, message, told=False):
+        super().__init__(message)
+        self.told = told
 
 
 class Progress:
@@ -107,9 +116,11 @@ class Tools:
     """The programs of one build, found once.
 
     A variable (``YOSYS``, ``NEXTPNR_ECP5``, ``ECPPACK``) names another program than the one that
-    was installed with the dependencies.
+    was installed with the dependencies. At most ``jobs``, as many as there are
+    processors unless told otherwise, run at a time, each within a :meth:`slot`.
     """
-    def __init__(self):
+    def __init__(self, jobs=None):
+        self._slots = threading.BoundedSemaphore(jobs or os.cpu_count() or 1)
         self._programs = {name: self._find(name) for name in TOOLS}
         self._processes = set()
         self._stopped = False
@@ -141,6 +152,10 @@ class Tools:
         lines = (answer.stdout + answer.stderr).strip().splitlines()
         return lines[-1] if lines else "unknown"
 
+    def slot(self):
+        """Within this one tool may run; waits until fewer than ``jobs`` do."""
+        return self._slots
+
     def run(self, name, arguments, folder, log):
         """Run a tool in ``folder``.
 
@@ -170,7 +185,8 @@ class Tools:
         log.write_text(text)
         said.unlink()
         if status != 0:
-            raise ToolError(f"{name} failed: {last_error(text, status)}")
+            raise ToolError(f"{name} failed: {last_error(text, status)}",
+                            told=bool(_ERROR.search(text)) and status > 0)
 
     def stop(self):
         """End what runs, from another thread; nothing can be run after that."""

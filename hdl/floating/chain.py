@@ -4,7 +4,7 @@ A position of a CCU2C is a LUT of four inputs whose output is added to the carry
 output is one the carry goes on; where it is zero the carry is what the LUT's lowest four entries
 hold for inputs A and B. Yosys uses two of the inputs; these chains use all four, and begin and
 end without the four LUTs that nextpnr adds for a constant carry-in and an unread carry-out, if
-:func:`open_carries` has gone over the netlist.
+:func:`hdl.build.netlist.open_carries` has gone over the netlist.
 
 Each is a component with a generic twin: ``mapped`` decides, and nothing else differs.
 """
@@ -13,7 +13,7 @@ from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["RowPair", "SelectAdd", "open_carries"]
+__all__ = ["RowPair", "SelectAdd"]
 
 #: With C high nothing propagates, and the carry out is A, whatever comes in.
 _BEGIN = 0x000A
@@ -47,20 +47,6 @@ def _chain(m, positions, carry):
             p_INJECT1_0="NO", p_INJECT1_1="NO", **ports)
         sums += [s0, s1]
     return sums[1:]
-
-
-def open_carries(netlist):
-    """Give the carries that nothing is connected to the value that nextpnr knows as such.
-
-    ``netlist`` is what Yosys writes as JSON, which leaves out the ports of a cell that the
-    source leaves out; nextpnr wants them all. It is changed.
-    """
-    for module in netlist["modules"].values():
-        for cell in module.get("cells", {}).values():
-            if cell["type"] == "CCU2C":
-                for port, direction in (("CIN", "input"), ("COUT", "output")):
-                    cell["connections"].setdefault(port, ["x"])
-                    cell["port_directions"].setdefault(port, direction)
 
 
 def _bits(value, count):

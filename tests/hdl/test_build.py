@@ -19,6 +19,7 @@ from boards.parts import DIES, parse_part
 from boards.platforms import BOARDS
 from hdl.array.mesh import Mesh
 from hdl.build import __main__ as command
+from hdl.build.datapaths import DATAPATHS
 from hdl.build.design import ARRAY, elaborate
 from hdl.build.fit import EstimateError, check_fit, ebr_blocks, estimate, memories
 from hdl.build.floorplan import floorplan
@@ -44,9 +45,7 @@ SMALL = Params(bits=2, rows=2, cols=2, depth=1, memory=4)
     ("--cols -1", "--cols must be a whole number from 1 to 64, got -1"),
     ("--depth 17", "--depth must be a whole number from 1 to 16, got 17"),
     ("--memory 3", "--memory must be a whole number from 4 to 256, got 3"),
-    ("--arith bf16", "--arith must be one of shift, int, got 'bf16'"),
-    ("--arith fp16",
-     "--arith fp16 comes in a later version; arith must be one of shift, int"),
+    ("--arith posit", f"--arith must be one of {', '.join(DATAPATHS)}, got 'posit'"),
     ("--arith int --groups 4x4", "--arith int has no groups: groups must be 1x1, got '4x4'"),
     ("--board ulx4", f"--board must be one of {', '.join(BOARDS)}, got 'ulx4'"),
     ("--part LFE5U-85F", "--part must be LFE5U-, LFE5UM- or LFE5UM5G- with a die of 12F, 25F, "
@@ -57,7 +56,7 @@ SMALL = Params(bits=2, rows=2, cols=2, depth=1, memory=4)
     ("--clock nan", "--clock must be 5 to 400 MHz, got nan"),
     ("--seeds 0", "--seeds must be a whole number from 1 to 100, got 0"),
     ("--bits", "argument --bits: expected one argument"),
-    ("--compare", "unrecognized arguments: --compare"),
+    ("--contrast", "unrecognized arguments: --contrast"),
     ("--board ulx3s-85f --part LFE5U-85F-6BG381C",
      "argument --part: not allowed with argument --board"),
 ])
@@ -208,7 +207,8 @@ def test_the_slowest_path_has_units():
 def _synthesised(luts=3):
     def module(cells, **attributes):
         return {"attributes": attributes,
-                "cells": {str(i): {"type": kind} for i, kind in enumerate(cells)}}
+                "cells": {str(i): {"type": kind, "connections": {}, "port_directions": {}}
+                          for i, kind in enumerate(cells)}}
     return {"modules": {
         "LUT4": module([], blackbox="1"),
         "top": module(["top.accelerator", "TRELLIS_IO"], top="1"),
@@ -276,6 +276,9 @@ if name == "yosys":
     Path(after("-l")).write_text("fine")
 elif name == "nextpnr-ecp5":
     report = json.loads({report!r})
+    if int(after("--seed")) > len({speeds!r}):
+        print("ERROR: no such seed")
+        sys.exit(1)
     report["fmax"]["$glbnet$clk"]["achieved"] = {speeds!r}[int(after("--seed")) - 1]
     Path(after("--report")).write_text(json.dumps(report))
     Path(after("--write")).write_text({placed!r})
@@ -480,3 +483,32 @@ def test_progress_names_stages(capsys):
     assert lines[0] == "synthesis ..."
     assert re.fullmatch(r"synthesis: 0\.\d s, 3 LUT4", lines[1])
     assert set(progress.seconds) == {"synthesise"}
+
+
+# Beside its twins.
+
+
+def test_compare_builds_the_twins_beside_the_design(run, tmp_path, monkeypatch):
+    # The stand-ins know nothing of a floating-point array.
+    monkeypatch.setattr("hdl.build.compare.FLOATS", ())
+    status, out, err = run("--compare", "--json")
+    assert status == 0 and "error" not in err
+    found = json.loads(out)
+    assert list(found["machines"]) == ["shift", "int"]
+    assert found["machines"]["int"]["design"]["groups"] == "1x1"
+    assert [report["scope"] for report in found["arrays"].values()] == ["mesh", "mesh"]
+    assert all(report["mapping"] == "lut" for report in found["arrays"].values())
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        "out", "out-int", "out-array-shift", "out-array-int"}
+    # A component has an aim, and no bitstream.
+    assert not (tmp_path / "out-array-int" / "top.bit").exists()
+    assert (tmp_path / "out-int" / "top.bit").exists()
+
+
+def test_a_seed_that_fails_is_reported_beside_those_that_do_not(run):
+    status, out, err = run("--json", "--seeds", "2", speeds=(50.0,))
+    report = json.loads(out)
+    assert status == 0 and report["fmax_mhz"]["seeds"] == [50.0]
+    assert report["fmax_mhz"]["failed"] == {"2": "nextpnr-ecp5 failed: no such seed"}
+    status, _, err = run("--seeds", "1", speeds=())
+    assert status == 1 and "nextpnr-ecp5 failed: no such seed" in err

@@ -1,0 +1,126 @@
+"""Components measured alone: arrays, and the designs of any component."""
+
+from dataclasses import dataclass, replace
+
+from hdl.build.datapaths import datapath
+from hdl.build.design import ARRAY, Design
+from hdl.build.harness import TARGET_MHZ, Hole, harness_rtlil, port_widths
+from hdl.params import ParameterError, Params, parse_groups
+
+__all__ = ["HARNESS", "MAPPINGS", "MeshAlone", "check_mapping", "elaborate_alone",
+           "elaborate_empty"]
+
+#: Name of the unit that is all around the component.
+HARNESS = "harness"
+#: Whether multipliers may become multiplier blocks.
+MAPPINGS = ("lut", "dsp")
+
+
+def check_mapping(mapping, choices=MAPPINGS):
+    """Refuse any but the ``choices``."""
+    if mapping not in choices:
+        raise ParameterError(f"mapping must be {' or '.join(choices)}, got {mapping!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshAlone:
+    """An array without the machine around it.
+
+    Parameters
+    ----------
+    arith : str
+        See :data:`hdl.build.datapaths.DATAPATHS`.
+    bits : int
+        Width of an operand.
+    groups : str
+        ``1x1`` without groups.
+    rows, cols, depth : int
+    mapping : str
+        ``lut`` or ``dsp``.
+    """
+    scope = "mesh"
+    unit = ARRAY
+
+    arith: str = "shift"
+    bits: int = 4
+    groups: str = "4x4"
+    rows: int = 4
+    cols: int = 4
+    depth: int = 1
+    mapping: str = "lut"
+
+    def __post_init__(self):
+        made = datapath(self.arith)
+        if self.bits not in made.widths:
+            widths = (f"{made.widths[0]}" if len(made.widths) == 1 else
+                      f"a whole number from {made.widths[0]} to {made.widths[-1]}")
+            raise ParameterError(f"bits must be {widths} for arith {self.arith}, got {self.bits}")
+        if self.depth > made.deepest:
+            raise ParameterError(f"depth must be at most {made.deepest} for arith {self.arith}, "
+                                 f"got {self.depth}")
+        if not made.grouped and self.groups != "1x1":
+            raise ParameterError(f"arith {self.arith} has no groups: groups must be 1x1, got "
+                                 f"{self.groups!r}")
+        check_mapping(self.mapping, made.mappings)
+        # Refuses shapes and groups that there are not.
+        self.params()
+
+    def params(self):
+        """Parameters of the mesh; those of arithmetic that Params does not know are plain."""
+        sample, channel = parse_groups(self.groups)
+        return Params(bits=min(self.bits, 8), sample_groups=sample, channel_groups=channel,
+                      arith="shift" if datapath(self.arith).grouped else "int",
+                      rows=self.rows, cols=self.cols, depth=self.depth)
+
+    @property
+    def name(self):
+        return (f"mesh-{self.arith}-{self.bits}b-{self.groups}-"
+                f"{self.rows}x{self.cols}x{self.depth}-{self.mapping}")
+
+    @property
+    def macs(self):
+        """Products per clock."""
+        return self.rows * self.cols * self.depth
+
+    def described(self):
+        """What ``report.json`` says of it."""
+        return {"bits": self.bits, "groups": self.groups, "rows": self.rows, "cols": self.cols,
+                "depth": self.depth, "arith": self.arith}
+
+    def arguments(self):
+        """Options of ``reports.measure`` that mean this."""
+        return ["--scope", self.scope, *_options(self.described()), "--mapping", self.mapping]
+
+    def component(self):
+        return datapath(self.arith).mesh(self.params(), self.mapping)
+
+    def estimate(self):
+        """Resources from below."""
+        comb = self.macs * datapath(self.arith).comb(self.bits, self.mapping)
+        return {"comb": comb, "ff": 0, "ebr": 0, "dsp": 0}
+
+
+def _options(values):
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def elaborate_alone(subject, part):
+    """The design of a component in its harness.
+
+    ``subject`` is a :class:`MeshAlone`, or anything with the same properties and methods.
+    """
+    component = subject.component()
+    rtlil, lpf = harness_rtlil(component, part)
+    return Design(
+        name=subject.name, scope=subject.scope, described=subject.described(), fingerprint=None,
+        macs=subject.macs, board=None, part=part, clock=TARGET_MHZ, rtlil=rtlil, lpf=lpf,
+        units={"": HARNESS, "component": subject.unit}, focus=subject.unit,
+        mapping=subject.mapping, ports=port_widths(component))
+
+
+def elaborate_empty(design):
+    """The harness of a component without the component: as many wires in and out."""
+    hole = Hole(*design.ports)
+    rtlil, lpf = harness_rtlil(hole, design.part)
+    return replace(design, name=f"harness-{design.ports[0]}-{design.ports[1]}", lpf=lpf,
+                   rtlil=hole.declaration() + rtlil)

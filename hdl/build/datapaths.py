@@ -1,0 +1,68 @@
+"""Arithmetic of the array by name: what a machine or an array alone can be built with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from hdl.array.elements import ELEMENTS
+from hdl.array.mesh import Mesh
+from hdl.floating.mesh import FloatMesh
+from hdl.floating.multiply import BlockMultiplier, LutMultiplier
+from hdl.params import ParameterError
+
+__all__ = ["DATAPATHS", "Datapath", "datapath"]
+
+_MULTIPLIERS = {"lut": LutMultiplier, "dsp": BlockMultiplier}
+
+
+@dataclass(frozen=True)
+class Datapath:
+    """Arithmetic of the array.
+
+    Parameters
+    ----------
+    mesh : callable
+        The array, of :class:`hdl.params.Params` and a mapping.
+    widths : range
+        Widths of an operand that there are.
+    mappings : tuple of str
+        ``lut`` (no multiplier block) and ``dsp`` where that is another array.
+    grouped : bool
+        Whether there are groups along the inner dimension.
+    deepest : int
+        Most products per element.
+    comb : callable
+        LUT4 per product, from below, of a width and a mapping: no mesh of it has been synthesised
+        smaller.
+    """
+    mesh: Callable
+    widths: range
+    mappings: tuple
+    grouped: bool = False
+    deepest: int = 16
+    comb: Callable = lambda bits, mapping: 2 * bits**2 + bits
+
+
+def _floating(name):
+    """Packed numbers at the edges, where they are taken apart once per row and column."""
+    def mesh(params, mapping):
+        return FloatMesh(params, partial(
+            ELEMENTS[name], multiplier=_MULTIPLIERS[mapping], mapped=True))
+    return Datapath(mesh, range(16, 17), ("lut", "dsp"), deepest=1,
+                    comb=lambda bits, mapping: 150)
+
+
+#: By the name of ``--arith``.
+DATAPATHS = {
+    "shift": Datapath(lambda params, mapping: Mesh(params, ELEMENTS["shift"]), range(2, 9),
+                      ("lut",), grouped=True),
+    "int": Datapath(lambda params, mapping: Mesh(params, ELEMENTS["int"]), range(2, 9), ("lut",)),
+    **{name: _floating(name) for name in ("fp16", "fp16n", "bf16")},
+}
+
+
+def datapath(name):
+    """The datapath of that name; otherwise one sentence says which there are."""
+    if name in DATAPATHS:
+        return DATAPATHS[name]
+    raise ParameterError(f"arith must be one of {', '.join(DATAPATHS)}, got {name!r}")

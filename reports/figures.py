@@ -1,0 +1,214 @@
+"""What is drawn: committed results, looked up by what they measure."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from boards.platforms import BOARDS, board_part, board_platform
+from hdl.build.compare import gops_per_kilocomb
+from hdl.build.datapaths import DATAPATHS
+from hdl.build.fit import estimate, over
+from hdl.build.summary import DATA, DamagedError, read_point
+from hdl.params import Params
+from reports.points import MESH, Store, standing
+
+__all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "fits", "per_mac",
+           "rate"]
+
+#: What the units of a machine do, in the order of the data.
+CATEGORIES = {
+    "link": ("board", "unescaper", "receiver", "sender", "escaper"),
+    "sequencer": ("accelerator", "sequencer"),
+    "memory": ("wide", "quant", "group", "order"),
+    "quantiser": ("quantise",),
+    "sorter": ("sort",),
+    "operands and sums": ("gemm",),
+    "array": ("array",),
+    "norm": ("norm_forward", "norm_backward"),
+}
+#: Share of a die's LUT4 that a design can be expected to be placed and routed in.
+FILL = 0.85
+
+
+@dataclass(frozen=True)
+class Result:
+    """A file of measurements, or None of everything but ``name`` and ``command``."""
+    name: str
+    command: str | None
+    href: str | None = None
+    report: dict | None = None
+    failure: str | None = None
+
+    @property
+    def state(self):
+        """Why there is no figure, in words."""
+        if self.failure:
+            return "failed"
+        return "measured" if self.report else "not measured"
+
+
+class Results:
+    """All results of a folder.
+
+    Attributes
+    ----------
+    every : dict of str to Result
+        By name.
+    damaged : list of DamagedError
+    """
+    def __init__(self, folder=DATA, large=True):
+        self.store = Store(folder)
+        self.every, self.damaged = {}, []
+        for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("alone/*.json"))]:
+            try:
+                found = read_point(path)
+            except DamagedError as error:
+                self.damaged.append(error)
+                continue
+            self.every[path.stem] = Result(
+                path.stem, found["command"], f"data/{path.relative_to(folder)}", found["report"],
+                found["failure"])
+        self.standing = standing(large)
+        for point in self.standing:
+            known = self.every.get(point.name)
+            if known is None:
+                self.every[point.name] = Result(point.name, point.command)
+            elif known.command is None:
+                self.every[point.name] = Result(known.name, point.command, known.href,
+                                                known.report, known.failure)
+
+    def floorplan(self, name):
+        """The picture of a placed machine, or None."""
+        path = Path("data") / "floorplans" / f"{name}.svg"
+        return str(path) if (self.store.folder.parent / path).is_file() else None
+
+    def meshes(self, **wanted):
+        """Results of arrays alone by their points; see :meth:`_matches` for what can be wanted."""
+        return {point: self.every[point.name] for point in self.standing
+                if getattr(point.subject, "scope", None) == "mesh" and _matches(point, wanted)}
+
+    def comparison(self):
+        """The meshes that differ in arithmetic, width and mapping alone."""
+        return self.meshes(die="25F", speed=6, **MESH)
+
+    @cached_property
+    def machines(self):
+        """Results of machines that were placed."""
+        return [result for result in self.every.values() if result.report
+                and result.report.get("scope", "accelerator") == "accelerator"]
+
+    def units(self):
+        """Results of units alone by their points."""
+        return {point: self.every[point.name] for point in self.standing
+                if not point.is_machine and point.subject.scope != "mesh"}
+
+
+def _matches(point, wanted):
+    of = {"die": point.part.size, "speed": point.part.speed, **vars(point.subject)}
+    return all(of[name] == value for name, value in wanted.items())
+
+
+def per_mac(result, resource):
+    """Cells of an array for each product per clock, or None."""
+    if not result.report:
+        return None
+    return result.report["array"][resource] / result.report["macs_per_clock"]
+
+
+def rate(result):
+    """Peak GOPS per thousand LUT4 of an array, or None."""
+    return gops_per_kilocomb(result.report) if result.report else None
+
+
+def by_category(report, resource="comb"):
+    """Cells of a machine by what they do.
+
+    >>> by_category({"units": {"array": {"comb": 5}, "wide": {"comb": 2}, "quant": {"comb": 1}}})
+    {'memory': 3, 'array': 5}
+    """
+    home = {unit: category for category, units in CATEGORIES.items() for unit in units}
+    counted = dict.fromkeys(CATEGORIES, 0)
+    for unit, used in report["units"].items():
+        counted[home[unit]] += used[resource]
+    return {category: count for category, count in counted.items() if count}
+
+
+# What fits a board.
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The largest machine of one column that fits a board, estimated.
+
+    ``rest`` is the result that says what all but the array takes and ``mesh`` the one that says
+    what a product takes; without either ``macs`` is None. ``measured`` is the largest machine of
+    that width that was placed on that board.
+    """
+    board: str
+    bits: int
+    macs: int | None
+    memory: int | None
+    rest: Result | None
+    mesh: Result
+    measured: Result | None
+
+
+def _memory(bits, rows, part):
+    """The largest memory that the die's block RAM allows, None where even the least is too much."""
+    for memory in (256, 128, 64, 32, 16, 8, 4):
+        sized = Params(bits=bits, rows=rows, memory=memory)
+        if not over({"ebr": estimate(sized)["ebr"]}, part.die.has()):
+            return memory
+    return None
+
+
+def _fit(results, board, bits):
+    part = board_part(board_platform(board))
+    mesh = next(result for point, result in results.comparison().items()
+                if point.subject.arith == "shift" and point.subject.bits == bits)
+    machines = [result for result in results.machines
+                if result.report["design"]["arith"] == "shift"]
+    rest = min(machines, default=None, key=lambda result: (
+        abs(result.report["design"]["bits"] - bits), result.name))
+    there = [result for result in machines if result.report["board"] == board
+             and result.report["design"]["bits"] == bits]
+    measured = max(there, default=None, key=lambda result: result.report["macs_per_clock"])
+    if not mesh.report or not rest:
+        return Fit(board, bits, None, None, rest, mesh, measured)
+    report, room = rest.report, []
+    for of in ("comb", "ff"):
+        # Operands and sums grow with the array: all of them, to be on the safe side.
+        moving = report["units"]["gemm"][of]
+        fixed = report["total"][of] - report["array"][of] - moving
+        slots = report["design"]["rows"] * report["design"]["depth"]
+        room.append((FILL * part.die.has()[of] - fixed) / (per_mac(mesh, of) + moving / slots))
+    depth = Params.depth
+    rows = min(64, max(0, int(min(room) // depth)))
+    # Buffers of a wide array need block RAM, too.
+    while rows and not (memory := _memory(bits, rows, part)):
+        rows -= 1
+    return Fit(board, bits, rows * depth, memory if rows else None, rest, mesh, measured)
+
+
+def fits(results, widths=(2, 4, 6, 8)):
+    """A :class:`Fit` for every board and width."""
+    return [_fit(results, board, bits) for board in BOARDS for bits in widths]
+
+
+# Words.
+
+
+def arithmetic(point):
+    """An array's arithmetic in words.
+
+    >>> from reports.points import alone
+    >>> from hdl.build.alone import MeshAlone
+    >>> arithmetic(alone(MeshAlone(bits=3)))
+    'shift 4x4, 3 bits'
+    """
+    subject = point.subject
+    made = DATAPATHS[subject.arith]
+    groups = f" {subject.groups}" if made.grouped else ""
+    width = f", {subject.bits} bits" if len(made.widths) > 1 else ""
+    mapping = {"lut": ", no DSP", "dsp": ", DSP"}[subject.mapping] if len(made.mappings) > 1 else ""
+    return f"{subject.arith}{groups}{width}{mapping}"

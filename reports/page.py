@@ -1,0 +1,431 @@
+"""reports/index.html: every figure on one page that needs no network and no program."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from boards.parts import parse_part
+from hdl.build.datapaths import DATAPATHS
+from reports.budget import SUBJECTS
+from reports.charts import Mark, Series, bars, dots, legend, lines
+from reports.elsewhere import BY_HAND, FOREIGN, PAPER
+from reports.figures import (
+    CATEGORIES,
+    FILL,
+    arithmetic,
+    by_category,
+    fits,
+    per_mac,
+    rate,
+)
+from reports.points import MESH
+from reports.units import UNITS
+
+__all__ = ["page"]
+
+_STYLE = Path(__file__).with_name("style.css")
+#: Colours of arithmetic and of what units do, by name.
+_COLOURS = {name: place + 1 for place, name in enumerate(DATAPATHS)}
+_CATEGORY_COLOURS = {"array": 1, "quantiser": 2, "norm": 3, "sorter": 4, "memory": 5,
+                     "sequencer": 6, "link": 7, "operands and sums": 8}
+_NOT_MEASURED = '<span class="missing">not measured</span>'
+_MESH = "{rows}x{cols}x{depth}".format(**MESH)
+
+
+# Pieces.
+
+
+def _title(result, what):
+    return f"{result.name}: {what}\n{result.command}"
+
+
+def _absent(result):
+    """Why there is no figure."""
+    if result.failure:
+        return f'<a href="{result.href}" title="{escape(result.failure)}">failed</a>'
+    return f'<span class="missing" title="{escape(result.command)}">not measured</span>'
+
+
+def _link(result, words):
+    """A figure with its file and command."""
+    return (f'<a href="{result.href}" title="{escape(result.command)}">{escape(words(result))}'
+            "</a>")
+
+
+def _row(name, result, figures):
+    """A row of figures, or of one cell that says why there are none."""
+    cells = ([_link(result, words) for words in figures] if result.report else
+             [_Wide(len(figures), _absent(result))])
+    return [_named(name, result), *cells]
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """A cell as wide as several columns."""
+    columns: int
+    content: str
+
+
+def _named(words, result):
+    """A row's name; opened it shows the command."""
+    return (f"<details><summary>{escape(words)}</summary><code>{escape(result.command)}</code>"
+            "</details>")
+
+
+def _table(heads, rows, words=()):
+    """A table; columns numbered in ``words`` hold sentences."""
+    head = "".join(f"<th{' class=words' if place in words else ''}>{head}</th>"
+                   for place, head in enumerate(heads))
+
+    def cell(place, content):
+        if isinstance(content, _Wide):
+            return f'<td class="words" colspan="{content.columns}">{content.content}</td>'
+        kind = ' class="words"' if place in words else ""
+        return f"<td{kind}>{content}</td>"
+
+    def line(row):
+        place, cells = 0, []
+        for content in row:
+            cells.append(cell(place, content))
+            place += content.columns if isinstance(content, _Wide) else 1
+        return "".join(cells)
+
+    body = "".join(f"<tr>{line(row)}</tr>\n" for row in rows)
+    return f'<div class="table"><table><tr>{head}</tr>\n{body}</table></div>\n'
+
+
+def _figure(caption, *content):
+    return f"<figure><figcaption>{caption}</figcaption>{''.join(content)}</figure>\n"
+
+
+def _fmax(result):
+    fmax = result.report["fmax_mhz"]
+    seeds = len(fmax["seeds"])
+    if seeds == 1:
+        return f"{fmax['median']:.1f} (one seed)"
+    return f"{fmax['median']:.1f} ({fmax['min']:.1f} to {fmax['max']:.1f})"
+
+
+def _cells(resource, of="array"):
+    return lambda result: f"{result.report[of][resource]:,}"
+
+
+def _each(resource):
+    return lambda result: f"{per_mac(result, resource):,.2f}"
+
+
+def _rate(result):
+    return f"{rate(result):,.2f}"
+
+
+def _by_arithmetic(points):
+    """Points of the same arithmetic and mapping together: ``{name: {point: result}}``."""
+    found = {}
+    for point, result in points.items():
+        made = DATAPATHS[point.subject.arith]
+        name = point.subject.arith
+        if len(made.mappings) > 1:
+            name += {"lut": ", no DSP", "dsp": ", DSP"}[point.subject.mapping]
+        found.setdefault(name, {})[point] = result
+    return found
+
+
+def _series(points, x, y, what):
+    """A series for each arithmetic; those of a single width become levels."""
+    series = []
+    for name, group in _by_arithmetic(points).items():
+        arith = next(iter(group)).subject.arith
+        marks = [Mark(x(point), y(result), result.href,
+                      _title(result, f"{y(result):,.2f} {what}"))
+                 for point, result in group.items() if y(result)]
+        level = x is _width and len(DATAPATHS[arith].widths) == 1
+        mapping = next(iter(group)).subject.mapping
+        series.append(Series(name, _COLOURS[arith], marks, level,
+                             {"lut": "dashed", "dsp": "dotted"}[mapping]))
+    return series
+
+
+def _width(point):
+    return point.subject.bits
+
+
+def _names(points):
+    arithmetics = dict.fromkeys(point.subject.arith for point in points)
+    return legend([(name, _COLOURS[name]) for name in arithmetics])
+
+
+# Sections.
+
+
+def _arrays(results):
+    points = results.comparison()
+    comb = lines(_series(points, _width, lambda result: per_mac(result, "comb"), "COMB per MAC"),
+                 name="COMB per MAC against width", x_label="bits of an operand",
+                 y_label="COMB per MAC")
+    speed = lines(_series(points, _width, rate, "GOPS per 1,000 COMB"),
+                  name="GOPS per 1,000 COMB against width", x_label="bits of an operand",
+                  y_label="GOPS per 1,000 COMB")
+    figures = (_cells("comb"), _cells("ff"), _cells("dsp"), _each("comb"), _each("ff"), _fmax,
+               _rate)
+    rows = [_row(arithmetic(point), result, figures) for point, result in points.items()]
+    return (
+        f"<p>Arrays of {_MESH} products alone, each in the same harness, with the same options "
+        "and the same aim of the clock, on an LFE5U-25F at -6. The harness is subtracted. "
+        "Floating point has no width to vary: a dashed line. GOPS are two operations per MAC at "
+        "the median of the seeds, or at the cap below where that is lower.</p>"
+        '<div class="pair">' + _figure("COMB (LUT4 positions) per MAC; less is better.",
+                                       _names(points), comb)
+        + _figure("Peak rate per thousand COMB; more is better.", _names(points), speed)
+        + "</div>" + _table(
+            ["array", "COMB", "FF", "DSP", "COMB per MAC", "FF per MAC", "Fmax, MHz",
+             "GOPS per 1,000 COMB"], rows))
+
+
+def _clock(results):
+    rows = []
+    for point, result in results.meshes(**MESH).items():
+        subject = point.subject
+        if subject.bits not in (4, 16) or not result.report:
+            continue
+        label = f"{arithmetic(point)}, LFE5U-{point.part.size} at -{point.part.speed}"
+        marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
+                 for seed, mhz in enumerate(result.report["fmax_mhz"]["seeds"], 1)]
+        rows.append((label, _COLOURS[subject.arith], marks))
+    for result in results.machines:
+        design = result.report["design"]
+        label = (f"machine, {design['arith']} {design['groups']}, {design['bits']} bits, "
+                 f"{result.report['part']}")
+        marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
+                 for seed, mhz in enumerate(result.report["fmax_mhz"]["seeds"], 1)]
+        rows.append((label, _COLOURS[design["arith"]], marks))
+    caps = []
+    for speed in (6, 8):
+        part = parse_part(f"LFE5U-25F-{speed}BG381C")
+        (ebr, why), (dsp, block) = part.clock_cap(), part.clock_cap(dsp=True)
+        caps.append(f"At -{speed}: {ebr} MHz ({why})"
+                    + (f", {dsp:g} MHz with multipliers ({block})" if dsp != ebr else "") + ".")
+    return ("<p>A dot is a place-and-route run, the bar their median. What nextpnr reports is not "
+            f"the last word: {escape(' '.join(caps))} nextpnr checks neither.</p>"
+            + _figure("Fmax by seed.", dots(rows, name="Fmax by seed", x_label="MHz")))
+
+
+def _machine_name(report):
+    design = report["design"]
+    return (f"{design['arith']} {design['groups']}, {design['bits']} bits, "
+            f"{design['rows']}x{design['cols']}x{design['depth']}, "
+            f"{report['board'] or report['part']}")
+
+
+def _machines(results):
+    machines = results.machines
+    figures = (_cells("comb", "total"), _cells("ff", "total"), _cells("ebr", "total"),
+               _cells("dsp", "total"), _each("comb"), _fmax,
+               lambda result: f"{result.report['gops']:.2f}")
+    rows = [_row(_machine_name(result.report), result, figures) for result in machines]
+    parts = []
+    for result in machines:
+        parts.append((_machine_name(result.report), [
+            (_CATEGORY_COLOURS[category],
+             Mark(0, comb, result.href, _title(result, f"{category}, {comb:,} COMB")))
+            for category, comb in sorted(by_category(result.report).items(),
+                                         key=lambda pair: list(_CATEGORY_COLOURS).index(pair[0]))
+        ]))
+    missing = "".join(
+        f"<li><span class=missing>not measured:</span> <code>{escape(point.command)}</code></li>"
+        for point in results.standing
+        if point.is_machine and results.every[point.name].state == "not measured")
+    return (
+        "<p>The whole accelerator, with link, sequencer, memories, quantiser and norms. The clock "
+        "is the one it was built for; Fmax is over its seeds.</p>"
+        + _table(["machine", "COMB", "FF", "EBR", "DSP", "array: COMB per MAC", "Fmax, MHz",
+                  "GOPS"], rows)
+        + _figure("COMB by what it is for.",
+                  legend((name, _CATEGORY_COLOURS[name]) for name in _CATEGORY_COLOURS
+                         if name in CATEGORIES),
+                  bars(parts, name="COMB by unit", x_label="COMB"))
+        + (f"<details><summary>Machines that are not measured</summary><ul>{missing}</ul></details>"
+           if missing else ""))
+
+
+def _floorplans(results):
+    drawn = [(result, results.floorplan(result.name)) for result in results.machines]
+    pictures = "".join(
+        _figure(f'<a href="{path}">{escape(_machine_name(result.report))}</a>',
+                f'<img loading="lazy" src="{path}" alt="Floorplan of {escape(result.name)}">')
+        for result, path in drawn if path)
+    missing = "".join(
+        f"<li>{_named(_machine_name(result.report), result)} "
+        "<span class=missing>not measured since floorplans are kept</span></li>"
+        for result, path in drawn if not path)
+    return f'<div class="pair small">{pictures}</div>' + (missing and f"<ul>{missing}</ul>")
+
+
+def _units(results):
+    figures = (_cells("comb"), _cells("ff"), _cells("ebr"), _cells("dsp"), _fmax)
+    text = ("<p>Units and what they are compared with, alone, in the harness of the arrays; those "
+            "of a table do the same work. Multipliers are in DSP blocks.</p>")
+    units = results.units()
+    for category in dict.fromkeys(unit.category for unit in UNITS.values()):
+        rows = []
+        for point, result in units.items():
+            subject = point.subject
+            unit = UNITS[subject.scope]
+            if unit.category != category:
+                continue
+            name, *cells = _row(f"{subject.scope}, {subject.lanes} "
+                                f"{'lane' if subject.lanes == 1 else 'lanes'}, "
+                                f"LFE5U-{point.part.size}", result, figures)
+            rows.append([name, *cells, escape(unit.description)])
+        text += f"<h3>{escape(category.capitalize())}</h3>" + _table(
+            ["unit", "COMB", "FF", "EBR", "DSP", "Fmax, MHz", ""], rows, words={6})
+    return text
+
+
+def _scaling(results):
+    def size(point):
+        return point.subject.macs
+
+    points = {point: result for point, result in results.meshes(depth=1, speed=6).items()
+              if point.subject.bits in (4, 16) and point.subject.mapping == "lut"
+              and point.part.size in ("25F", "85F")}
+    # One die for each size, the smallest that was measured.
+    smallest = {}
+    for point, result in sorted(points.items(), key=lambda pair: pair[0].part.size):
+        if result.report:
+            smallest.setdefault((point.subject.arith, point.subject.macs), (point, result))
+    points = dict(smallest.values())
+    comb = lines(_series(points, size, lambda result: per_mac(result, "comb"), "COMB per MAC"),
+                 name="COMB per MAC against size", x_label="products per clock",
+                 y_label="COMB per MAC", log_x=True)
+    mhz = lines(_series(points, size, lambda result: result.report["fmax_mhz"]["median"], "MHz"),
+                name="Fmax against size", x_label="products per clock", y_label="Fmax, MHz",
+                log_x=True)
+    shapes = dict(sorted(results.meshes(bits=4, speed=6, die="25F").items(),
+                         key=lambda pair: (pair[0].subject.arith, pair[0].subject.macs)))
+    figures = (_each("comb"), _each("ff"), _fmax, _rate)
+    rows = [_row(f"{arithmetic(point)}, {point.subject.rows}x{point.subject.cols}x"
+                 f"{point.subject.depth}", result, figures) for point, result in shapes.items()]
+    return ('<div class="pair">' + _figure("COMB per MAC.", _names(points), comb)
+            + _figure("Median Fmax.", _names(points), mhz) + "</div>"
+            "<p>Rows x columns x products per element, at 4 bits:</p>"
+            + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
+                     rows))
+
+
+def _boards(results):
+    rows = []
+    every = fits(results)
+    for fit in every:
+        if fit.macs is None:
+            estimated = _absent(fit.mesh) if not fit.mesh.report else _NOT_MEASURED
+        elif fit.macs == 0:
+            estimated = "none"
+        else:
+            estimated = "about " + _link(fit.mesh, lambda _, fit=fit: str(fit.macs))
+        measured = _NOT_MEASURED
+        if fit.measured:
+            measured = _link(fit.measured, lambda result: str(result.report["macs_per_clock"]))
+        rows.append([escape(fit.board), str(fit.bits), estimated,
+                     f"{fit.memory}k" if fit.memory else "-", measured])
+    base = ""
+    rest = next((fit.rest for fit in every if fit.rest), None)
+    if rest:
+        base = (" The rest is that of the measured machine nearest in width, such as "
+                f"{_link(rest, lambda result: _machine_name(result.report))}; its operands and "
+                "sums grow with the array.")
+    return (
+        "<p>Products per clock of the largest ShiftQuant machine with one column. "
+        f"<em>Estimated</em>: {FILL:.0%} of the die's LUT4 and flip-flops, less the rest of the "
+        f"machine, divided by what a product takes in a {_MESH} array.{base} At most 64 rows of 8; "
+        "memory is in units of 1,024 elements. Nobody has placed these. <em>Measured</em>: the "
+        "largest machine that was placed.</p>"
+        + _table(["board", "bits", "estimated", "memory", "measured"], rows))
+
+
+def _elsewhere():
+    rows = [[f"{escape(design.name)}: {escape(design.what)}", f"{design.comb_per_mac:,}",
+             str(design.dsp_per_mac), design.mhz or "-", escape(design.source)]
+            for design in FOREIGN]
+    return (
+        "<p>Written by hand, each with its source. Out-of-context figures without a harness "
+        "flatter a design's clock, since paths from its ports do not count.</p>"
+        + _table(["design", "COMB per MAC", "DSP per MAC", "Fmax, MHz", "source"], rows, words={4})
+        + f"<p>Designs of others were measured {escape(BY_HAND)}; no file of that is committed.</p>"
+        f"<p>The paper's own claim is {PAPER['change']:g} % ({escape(PAPER['source'])}): another "
+          "device, another design, and not measured here.</p>")
+
+
+def _history(budget):
+    entries = budget.content["entries"]
+    if not entries:
+        return f"<p>{_NOT_MEASURED}</p>"
+    href = "../tests/hdl/size_budget.json"
+    series, rows = [], []
+    for colour, name in enumerate(SUBJECTS, 1):
+        marks = [Mark(place, entry[name]["comb"], href,
+                      f"{entry['date']}, {entry['what']}: {name}, {entry[name]['comb']:,} COMB\n"
+                      "python -m reports.budget")
+                 for place, entry in enumerate(entries, 1)]
+        series.append(Series(name, colour, marks))
+    for place, entry in enumerate(entries, 1):
+        figures = [f'<a href="{href}" title="python -m reports.budget">{entry[of][resource]:,}</a>'
+                   for of in SUBJECTS for resource in ("comb", "ff")]
+        rows.append([escape(f"{place}. {entry['date']}, {entry['what']}"), *figures])
+    return (
+        "<p>Sizes after synthesis of a small machine (4 bits, 2x1x1), an array (4 bits, 4x4x1) and "
+        "a quantiser of one lane. A test fails when COMB or FF of one of them grow by more than "
+        f"{budget.content['tolerance_percent']} % and nobody enters the new size: "
+        "<code>python -m reports.budget --update WHAT</code>.</p>"
+        + _figure("COMB by entry.", legend([(one.name, one.colour) for one in series]),
+                  lines(series, name="COMB by entry", x_label="entry", y_label="COMB"))
+        + _table(["entry", *(f"{name}: {resource}" for name in SUBJECTS
+                             for resource in ("COMB", "FF"))], rows))
+
+
+def _everything(results):
+    rows = []
+    for result in sorted(results.every.values(), key=lambda result: result.name):
+        state = escape(result.failure or result.state)
+        if result.href:
+            state = f'<a href="{result.href}">{state}</a>'
+        else:
+            state = f'<span class="missing">{state}</span>'
+        rows.append([_named(result.name, result), state])
+    tools = {f"{name} {version}" for result in results.every.values() if result.report
+             for name, version in result.report["tools"].items()}
+    damaged = "".join(f"<p>{escape(str(error))}</p>" for error in results.damaged)
+    return (damaged + _table(["point", "state"], rows, words={1})
+            + f"<p class=soft>Tools: {escape(', '.join(sorted(tools)))}.</p>")
+
+
+def page(results, budget):
+    """The page of a :class:`reports.figures.Results` and a :class:`reports.budget.Budget`."""
+    sections = [
+        ("arrays", "Arithmetic", _arrays(results)),
+        ("clock", "Clock", _clock(results)),
+        ("scaling", "Size of the array", _scaling(results)),
+        ("machines", "Machines", _machines(results)),
+        ("units", "Units", _units(results)),
+        ("floorplans", "Floorplans", _floorplans(results)),
+        ("boards", "What fits your board", _boards(results)),
+        ("elsewhere", "Elsewhere", _elsewhere()),
+        ("history", "Size by version", _history(budget)),
+        ("points", "Every point", _everything(results)),
+    ]
+    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
+    body = "".join(f'<section id="{key}"><h2>{title}</h2>\n{text}</section>\n'
+                   for key, title, text in sections)
+    return f"""<!DOCTYPE html>
+<html lang="en-GB"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>shiftgrad: measured designs</title>
+<style>
+{_STYLE.read_text()}</style></head>
+<body><h1>shiftgrad: measured designs</h1>
+<p>Written by <code>python -m reports</code> from committed files alone. Every figure links to its
+file; point at it, or open its row, for the command that measures it. COMB, FF, EBR and DSP are
+cells of the placed design (nextpnr): LUT4 positions with carry chains, flip-flops, 18-kbit block
+RAMs, 18x18 multipliers. Nothing here was seen on a board.</p>
+<nav><ul>{links}</ul></nav>
+{body}</body></html>
+"""

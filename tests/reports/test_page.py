@@ -1,0 +1,151 @@
+"""reports.page and what it is drawn from: figures are linked, and what is missing is said."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import reports
+from boards.platforms import board_part, board_platform
+from hdl.build.fit import estimate
+from hdl.params import Params
+from reports.budget import Budget
+from reports.figures import Results, by_category, fits
+from reports.page import page
+from reports.points import Store, standing
+from reports.summary import arrays
+
+FOLDER = Path(reports.__file__).parent
+MACHINE = {
+    "design": {"rows": 8, "cols": 1, "depth": 8, "memory": 32, "clock_mhz": 40.0},
+    "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
+    "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
+    "units": {"array": {"comb": 110, "ff": 70}, "gemm": {"comb": 2090, "ff": 930}},
+    "macs_per_clock": 64, "gops": 5.12, "tools": {"yosys": "1"},
+}
+FMAX = {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0]}
+
+
+class Page(HTMLParser):
+    """What there is on a page: links, words, and whether every tag is closed."""
+    VOID = {"meta", "img"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.ids, self.words, self.open = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self._keep(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self._keep(attrs)
+
+    def _keep(self, attrs):
+        self.links += [value for name, value in attrs if name in ("href", "src")]
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def _page(folder):
+    return page(Results(folder), Budget.read())
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A folder in which everything is measured: arrays take 20 LUT4 per bit and product."""
+    store = Store(tmp_path)
+    for point in standing(large=True):
+        subject = point.subject
+        if point.is_machine:
+            design = {**MACHINE["design"], "bits": subject.bits, "groups": subject.groups,
+                      "arith": subject.arith}
+            report = {**MACHINE, "design": design, "board": point.board}
+        else:
+            comb = (subject.macs or 10) * 20 * getattr(subject, "bits", 4)
+            report = {"scope": subject.scope, "design": subject.described(), "tools": {},
+                      "total": {"comb": comb}, "macs_per_clock": subject.macs, "gops": 1.0,
+                      "array": {"comb": comb, "ff": comb, "ebr": 0, "dsp": 0}}
+        store.write(point, "key", report={**report, "part": point.part.name, "fmax_mhz": FMAX})
+    return store
+
+
+def test_the_page_needs_no_network_and_its_links_lead_somewhere():
+    text = (FOLDER / "index.html").read_text()
+    found = Page(text)
+    assert found.links and len(set(found.ids)) == len(found.ids)
+    for link in found.links:
+        if link.startswith("#"):
+            assert link[1:] in found.ids
+        else:
+            assert (FOLDER / link).resolve().is_file(), link
+    assert "<script" not in text and "@import" not in text and "http" not in text
+    assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text
+
+
+def test_where_nothing_is_measured_that_is_said(tmp_path):
+    text = _page(tmp_path)
+    assert "".join(Page(text).words).count("not measured") > 2 * len(standing())
+    # The command that would measure it is there.
+    for point in standing(large=True):
+        assert f"<code>{point.command}</code>" in text
+    table = arrays(Results(tmp_path))
+    assert table.count("not measured") >= 4 * 5 and "%" not in table
+
+
+def test_every_figure_of_a_full_folder_is_shown_and_linked(full):
+    text = _page(full.folder)
+    links = set(Page(text).links)
+    for point in standing(large=True):
+        assert f"data/{full.path(point).relative_to(full.folder)}" in links
+    for title in ("COMB per MAC against width", "Fmax by seed", "COMB by unit"):
+        assert f'aria-label="{title}"' in text
+    assert "shift 4x4, 4 bits" in text and ">80.00</a>" in text
+    table = arrays(Results(full.folder))
+    assert "| shift 4x4, 4 bits | [80.0](reports/data/alone/mesh-shift-4b-" in table
+    assert "| shift, 4 bits, against int, 4 bits, no DSP | +0.0 % |" in table
+
+
+def test_a_failure_is_shown_with_its_reason(full):
+    point = next(point for point in standing() if not point.is_machine)
+    full.write(point, "key", failure="no more bels <here>")
+    text = _page(full.folder)
+    assert 'title="no more bels &lt;here&gt;">failed</a>' in text
+    assert ">no more bels &lt;here&gt;</a>" in text
+
+
+def test_a_damaged_file_is_named_and_skipped(full):
+    path = full.path(standing()[0])
+    path.write_text("{")
+    results = Results(full.folder)
+    assert [str(error) for error in results.damaged] == [
+        f"{path} is damaged and counts as not measured"]
+    assert str(path) in page(results, Budget.read())
+    assert results.every[path.stem].state == "not measured"
+
+
+def test_what_fits_a_board_is_estimated_from_what_is_measured(tmp_path, full):
+    assert {fit.macs for fit in fits(Results(tmp_path / "empty"))} == {None}
+    found = {(fit.board, fit.bits): fit for fit in fits(Results(full.folder))}
+    small, large = found["ulx3s-12f", 8], found["ulx3s-85f", 8]
+    # Per product 20 x 8 of the array and 2,090 / 64 of what moves with it.
+    per_product = 160 + 2090 / 64
+    assert small.macs == int(0.85 * 24_288 / per_product) // 8 * 8
+    assert large.macs == int(0.85 * 83_640 / per_product) // 8 * 8
+    assert small.measured is None and large.measured.report["macs_per_clock"] == 64
+    for fit in found.values():
+        params = Params(bits=fit.bits, rows=fit.macs // 8, memory=fit.memory)
+        assert estimate(params)["ebr"] <= board_part(board_platform(fit.board)).die.ebr
+
+
+def test_units_of_committed_machines_have_categories():
+    for result in Results().machines:
+        assert sum(by_category(result.report).values()) == result.report["total"]["comb"]
