@@ -1,5 +1,7 @@
 """The unit of ``GEMM``: operand load, array, accumulators, readout."""
 
+from functools import partial
+
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -113,6 +115,8 @@ class Gemm(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
+    mapped : bool
+        The array's elements hold cells of the ECP5, see :mod:`hdl.array.mac`.
 
     Members
     -------
@@ -123,8 +127,9 @@ class Gemm(wiring.Component):
         Both idle on a machine without groups.
     wide_w : Out(WritePort(wide_word))
     """
-    def __init__(self, params):
+    def __init__(self, params, *, mapped=False):
         self.params = params
+        self.mapped = mapped
         super().__init__({
             "control": Out(UnitPort()),
             "quant_r": Out(ReadPort(quant_word(params))),
@@ -136,7 +141,7 @@ class Gemm(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         params, fields = self.params, self.control.instruction
-        mesh = Mesh(params, ELEMENTS[params.arith])
+        mesh = Mesh(params, partial(ELEMENTS[params.arith], mapped=self.mapped))
         operands = Operands(params, guard=READ_LATENCY + mesh.swap_cycles)
         buffer = Buffer(operands.wdata.shape(), params.stream_words)
         streamer = Streamer(params)

@@ -50,6 +50,9 @@ class Accelerator(wiring.Component):
     params : hdl.params.Params
     watchdog : int
         Clocks that one instruction may take.
+    mapped : bool
+        Some adders are cells of the ECP5 (:mod:`hdl.chain`), as on a board, instead of their twins
+        that any simulator knows.
 
     Members
     -------
@@ -59,9 +62,10 @@ class Accelerator(wiring.Component):
     i: In(stream.Signature(8))
     o: Out(stream.Signature(8))
 
-    def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
+    def __init__(self, params, *, watchdog=WATCHDOG_CYCLES, mapped=False):
         self.params = params
         self.watchdog = watchdog
+        self.mapped = mapped
         super().__init__()
 
     def elaborate(self, platform):
@@ -79,7 +83,8 @@ class Accelerator(wiring.Component):
         # Instructions to units.
         units = {}
         for unit, control in zip(units_of(params), sequencer.control, strict=True):
-            units[unit] = _UNITS[unit](params)
+            options = {"mapped": self.mapped} if unit == Unit.GEMM else {}
+            units[unit] = _UNITS[unit](params, **options)
             m.submodules[unit.name.lower()] = ResetInserter(sequencer.units_reset)(units[unit])
             wiring.connect(m, control, units[unit].control)
 

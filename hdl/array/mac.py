@@ -1,8 +1,9 @@
 """Elements of the array: what one crossing of a row and a column computes.
 
-An element is a class ``pe(params, row)`` that :class:`hdl.array.mesh.Mesh` instantiates once per
-crossing. The mesh moves operands, marks and partial sums and knows nothing of their arithmetic;
-an element keeps weights, and has these attributes and members.
+An element is a class ``pe(params, row, *, mapped=False)`` that :class:`hdl.array.mesh.Mesh`
+instantiates once per crossing. The mesh moves operands, marks and partial sums and knows nothing of
+their arithmetic; an element keeps weights, and has these attributes and members. Where it is
+``mapped`` it may hold cells of the ECP5.
 
 Attributes
     operand_shape, weight_shape
@@ -38,6 +39,8 @@ from dataclasses import replace
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from hdl.chain import SelectAdd
 
 __all__ = ["Dot", "PlainMac", "ShiftMac"]
 
@@ -132,13 +135,16 @@ class PlainMac(wiring.Component):
     params : hdl.params.Params
     row : int
         Row of the array, 0 at the top.
+    mapped : bool
+        The adder of the partial sum as cells of the ECP5, :class:`hdl.chain.SelectAdd`.
     """
     STEP = 1
     has_mark = False
 
-    def __init__(self, params, row):
+    def __init__(self, params, row, *, mapped=False):
         self.params = params
         self.row = row
+        self.mapped = mapped
         self.operand_shape = self.weight_shape = signed(params.bits)
         self.sum_shape = signed(replace(params, rows=row + 1).psum_bits)
         self.sum_shape_above = signed(replace(params, rows=row).psum_bits) if row else None
@@ -169,23 +175,25 @@ class PlainMac(wiring.Component):
         # Products.
         m.d.comb += [self.w_o.eq(shadow), dot.a.eq(self.a), dot.w.eq(active)]
         # Sum.
-        m.d.sync += self.sum_o.eq(dot.o + self._above())
+        if self.row:
+            m.submodules.add = add = SelectAdd(
+                a=dot.o.shape(), b=signed(self.sum_i.shape().width + 1),
+                c=self.sum_shape_above, o=self.sum_shape, mapped=self.mapped)
+            m.d.comb += [add.a.eq(dot.o), add.b.eq(self.sum_i << 1), add.c.eq(self.sum_i),
+                         add.select.eq(self.mark if self.has_mark else 0)]
+            m.d.sync += self.sum_o.eq(add.o)
+        else:
+            m.d.sync += self.sum_o.eq(dot.o)
         return m
-
-    def _above(self):
-        """The partial sum that enters."""
-        return self.sum_i if self.row else 0
 
 
 class ShiftMac(PlainMac):
     """A ShiftQuant element: ``sum_o = (mark ? 2 * sum_i : sum_i) + sum_d a[d] * w[d]``.
 
     With channels sorted by group, largest scale first, a mark where each group begins gives
-    every product its power of two by Horner's rule. Row 0 has no mark: nothing enters it.
+    every product its power of two by Horner's rule. Row 0 has no mark: nothing enters it. The
+    choice costs nothing: it is in the same LUTs as the sum.
     """
-    def __init__(self, params, row):
+    def __init__(self, params, row, *, mapped=False):
         self.has_mark = row > 0 and params.max_groups > 1
-        super().__init__(params, row)
-
-    def _above(self):
-        return Mux(self.mark, self.sum_i << 1, self.sum_i) if self.has_mark else super()._above()
+        super().__init__(params, row, mapped=mapped)

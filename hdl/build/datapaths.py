@@ -43,6 +43,10 @@ class Datapath:
     comb: Callable = lambda bits, mapping: 2 * bits**2 + bits
 
 
+def _integers(name):
+    return lambda params, mapping: Mesh(params, partial(ELEMENTS[name], mapped=True))
+
+
 def _floating(name):
     """Packed numbers at the edges, where they are taken apart once per row and column."""
     def mesh(params, mapping):
@@ -54,9 +58,8 @@ def _floating(name):
 
 #: By the name of ``--arith``.
 DATAPATHS = {
-    "shift": Datapath(lambda params, mapping: Mesh(params, ELEMENTS["shift"]), range(2, 9),
-                      ("lut",), grouped=True),
-    "int": Datapath(lambda params, mapping: Mesh(params, ELEMENTS["int"]), range(2, 9), ("lut",)),
+    "shift": Datapath(_integers("shift"), range(2, 9), ("lut",), grouped=True),
+    "int": Datapath(_integers("int"), range(2, 9), ("lut",)),
     **{name: _floating(name) for name in ("fp16", "fp16n", "bf16")},
 }
 

@@ -90,12 +90,12 @@ def resolve_part(board, part):
 def elaborate(params, *, board, part=None, clock_mhz, accelerator=None):
     """Elaborate one design.
 
-    ``accelerator`` stands in for ``hdl.top.Accelerator(params)``.
+    ``accelerator`` stands in for ``hdl.top.Accelerator(params, mapped=True)``.
     """
     if accelerator is None:
         # Only here: what else this module does needs no gateware.
         from hdl.top import Accelerator
-        accelerator = Accelerator(params)
+        accelerator = Accelerator(params, mapped=True)
     platform, part = resolve_part(board, part)
     top = BoardTop(accelerator, clock_mhz)
     files = platform.prepare(top, "top", emit_src=False).files

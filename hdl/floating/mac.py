@@ -23,7 +23,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.floating.chain import SelectAdd
+from hdl.chain import SelectAdd
 from hdl.floating.formats import BF16, FP16, FP16_NARROW
 from hdl.floating.multiply import LutMultiplier
 from hdl.params import ParameterError

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.floating.chain import RowPair, SelectAdd
+from hdl.chain import RowPair, SelectAdd
 
 __all__ = ["BlockMultiplier", "LutMultiplier"]
 

@@ -50,7 +50,8 @@ class _Converter:
         common = {
             "bits": bits, "groups": o["groups"], "gradient_bits": o["gradient_bits"],
             "input_bits": o["first_bits"] if first else bits, "signed": signed,
-            "clip": o["first_clip"] if first else None,
+            "clip": o["first_clip"] if first and o["first_clip"] is not None else o["clip"],
+            "weight_clip": o["clip"],
             "accumulators": accumulators, "bias": module.bias is not None}
         if isinstance(module, nn.Linear):
             return modules.Linear(module.in_features, module.out_features, **common)
@@ -144,7 +145,7 @@ def _not_negative(node, modules_by_name, known):
 
 
 def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last_bits=8,
-            first_layer_bits=None, first_clip=None, signed_input=False, seed=0):
+            first_layer_bits=None, clip=None, first_clip=None, signed_input=False, seed=0):
     """A copy of a ``torch.nn`` model with the device's arithmetic.
 
     The model must be traceable by ``torch.fx``; where a value is used twice, a
@@ -163,8 +164,11 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
         neighbours behind the last weights belongs to the last layer.
     first_layer_bits : int or None
         Width of the first layer's weights and gradients; None: ``bits``.
+    clip : int or None
+        Largest range of activations and weights in quarters of their mean magnitude; 0 for the
+        maximum, as heavy-tailed data need at 6 bits and more; None: by width.
     first_clip : int or None
-        ``clip`` of the first layer; 0 for sparse inputs.
+        The same for the first layer's input alone; 0 for sparse inputs.
     signed_input : bool
         The model's input may be negative.
     seed : int
@@ -193,7 +197,7 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
     converter = _Converter({"bits": bits, "groups": groups, "gradient_bits": gradient_bits,
                             "first_bits": first_bits, "last_bits": last_bits,
                             "first_layer_bits": first_layer_bits or bits,
-                            "first_clip": first_clip})
+                            "clip": clip, "first_clip": first_clip})
     weighted = [n for n in graph.nodes if n.op == "call_module"
                 and isinstance(by_name[n.target], nn.Linear | nn.Conv2d)]
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, reference.L1BatchNorm1d, reference.L1BatchNorm2d)

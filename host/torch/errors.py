@@ -41,8 +41,9 @@ def check_format(form):
             continue
         if not isinstance(value, int) or not low <= value <= high:
             raise FormatError(f"{name} must be a whole number from {low} to {high}, got {value}")
-    if form.clip is not None and (not isinstance(form.clip, int) or not 0 <= form.clip <= 255):
-        raise FormatError(f"clip must be a whole number from 0 to 255, got {form.clip}")
+    for name, value in (("clip", form.clip), ("weight_clip", form.weight_clip)):
+        if value is not None and (not isinstance(value, int) or not 0 <= value <= 255):
+            raise FormatError(f"{name} must be a whole number from 0 to 255, got {value}")
     if len(form.groups) != 2 or any(g not in (*GROUP_CHOICES, 16, 32) for g in form.groups):
         raise FormatError("groups must be (samples, channels), each one of 1, 2, 4, 8 (16 and 32 "
                           f"for comparison), got {form.groups}")

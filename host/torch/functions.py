@@ -41,8 +41,8 @@ class Format:
 
     ``bits`` of weights, ``gradient_bits`` of gradients (None: gradients stay float),
     ``input_bits`` of activations, which are ``signed`` or not, and gradient ``groups``. ``clip``
-    is the largest range of an activation in quarters of the mean magnitude, 0 for the maximum;
-    None takes that of the model's tables.
+    is the largest range of an activation in quarters of the mean magnitude, ``weight_clip`` that
+    of a column of weights; 0 is the maximum, and None takes that of the model's tables.
     """
     bits: int = 4
     gradient_bits: int | None = 4
@@ -50,6 +50,12 @@ class Format:
     signed: bool = False
     groups: tuple = (4, 4)
     clip: int | None = None
+    weight_clip: int | None = None
+
+    @property
+    def column_clip(self):
+        """The clip of weights that is in force."""
+        return WEIGHT_CLIP[self.bits] if self.weight_clip is None else self.weight_clip
 
     @property
     def input_clip(self):
@@ -103,9 +109,9 @@ class Convolution(torch.autograd.Function):
         largest = 2**form.input_bits - 1
         u, e_u = quantise(x, bits=form.input_bits, signed=form.signed, clip=form.input_clip,
                           unit=-PARAMETER_FRACTION)
-        scaled, mantissa = normalise_columns(weight, bits)
-        q, e_w = quantise(scaled, bits=bits, signed=True, clip=WEIGHT_CLIP[bits], dims=(1, 2, 3),
-                          unit=-MASTER_FRACTION)
+        scaled, mantissa = normalise_columns(weight, bits, form.column_clip)
+        q, e_w = quantise(scaled, bits=bits, signed=True, clip=form.column_clip,
+                          dims=(1, 2, 3), unit=-MASTER_FRACTION)
         inner = weight[0].numel()
         shift = safe_shift(bits, inner, unsigned=not form.signed, limit=NORM_IN_BITS,
                            streamed=form.input_bits)

@@ -97,11 +97,11 @@ class _Weighted(Layer):
     function = functions.Convolution
 
     def __init__(self, shape, bias, bits, groups, input_bits, gradient_bits, signed,
-                 accumulators, clip):
+                 accumulators, clip, weight_clip):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
         self.form = check_format(Format(bits, gradient_bits, input_bits or bits, signed,
-                                        tuple(groups), clip))
+                                        tuple(groups), clip, weight_clip))
         self.accumulators = accumulators
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
@@ -152,13 +152,15 @@ class Conv2d(_Weighted):
     clip : int or None
         Largest range of the input in quarters of its mean magnitude, 0 for its maximum, as sparse
         inputs need; None: by width (:mod:`sim.model.quantise`).
+    weight_clip : int or None
+        The same of the weights of an output channel.
     """
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, *,
                  bits=4, groups=(4, 4), input_bits=None, gradient_bits="bits", signed=False,
-                 accumulators=False, clip=None):
+                 accumulators=False, clip=None, weight_clip=None):
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         super().__init__((out_channels, in_channels, *kernel), bias, bits, groups, input_bits,
-                         gradient_bits, signed, accumulators, clip)
+                         gradient_bits, signed, accumulators, clip, weight_clip)
         self.stride, self.padding = stride, padding
 
     def forward(self, x):
@@ -175,9 +177,9 @@ class Linear(_Weighted):
 
     def __init__(self, in_features, out_features, bias=True, *, bits=4, groups=(4, 4),
                  input_bits=None, gradient_bits="bits", signed=False, accumulators=False,
-                 clip=None):
+                 clip=None, weight_clip=None):
         super().__init__((out_features, in_features), bias, bits, groups, input_bits,
-                         gradient_bits, signed, accumulators, clip)
+                         gradient_bits, signed, accumulators, clip, weight_clip)
 
     def forward(self, x):
         """[..., in] -> [..., out]; every row is a sample to the groups."""

@@ -13,7 +13,7 @@ import torch
 
 from host.torch import kernels
 from sim.model.noise import ROUND_CONSTANT, ROUNDS
-from sim.model.quantise import _DEEPEST, INVERSE, WEIGHT_CLIP
+from sim.model.quantise import _DEEPEST, INVERSE
 from sim.model.update import MASTER_FRACTION
 
 __all__ = ["Quantised", "block_noise", "chunks", "divide_by_mantissa", "element_noise",
@@ -180,7 +180,7 @@ def _quarter_steps(top, need):
     return 4 * e + steps
 
 
-def normalise_columns(weight, bits):
+def normalise_columns(weight, bits, clip):
     """:func:`sim.model.quantise.normalise_columns` of masters [out, ...]: ``(scaled, mantissa)``,
     the mantissa int32 [out, 1, ...]."""
     dims = tuple(range(1, weight.dim()))
@@ -189,9 +189,9 @@ def normalise_columns(weight, bits):
     largest, total = a.amax(dims, keepdim=True), a.sum(dims, keepdim=True)
     empty = largest == 0
     largest, total = largest.masked_fill(empty, 1), total.masked_fill(empty, 1)
-    steps = torch.minimum(
-        _quarter_steps(top, largest),
-        _quarter_steps(4 * weight[0].numel() * top, WEIGHT_CLIP[bits] * total))
+    steps = _quarter_steps(top, largest)
+    if clip:
+        steps = torch.minimum(steps, _quarter_steps(4 * weight[0].numel() * top, clip * total))
     mantissa = (4 + steps % 4).masked_fill(empty, 4)
     inverse = _inverse(weight.device)[mantissa.long()]
     scaled = torch.floor(weight.double() * 2.0**MASTER_FRACTION * inverse * 2.0**-16)

@@ -73,7 +73,7 @@ def _no_noise(layout, _group):
     return torch.full_like(layout.decays, 0x7FFF)
 
 
-def _no_mantissa(weight, _bits):
+def _no_mantissa(weight, _bits, _clip):
     return weight, torch.full((len(weight), *[1] * (weight.dim() - 1)), 4, dtype=torch.int32,
                               device=weight.device)
 

@@ -204,10 +204,11 @@ def _quarter_steps(top, need):
     return 4 * e + steps
 
 
-def normalise_columns(x, bits):
+def normalise_columns(x, bits, clip=None):
     """``(scaled, mantissa [n])``: masters [k, n] whose columns a power-of-two scale suits.
 
-    With ``r = min(max|x|, clip / 4 * mean|x|)`` of a column, its scale would be the smallest
+    With ``r = min(max|x|, clip / 4 * mean|x|)`` of a column, by default of :data:`WEIGHT_CLIP`,
+    or ``max|x|`` for ``clip = 0``, its scale would be the smallest
     ``m / 4 * 2**e`` with ``B m / 4 * 2**e >= r``, ``m`` in 4..7. ``scaled = floor(x INVERSE[m] /
     2**16)``, about ``4 x / m``, which :func:`quantise` then gives the exponent e. A column of
     zeros has m = 4. Error: one unit of the masters and ``2**-15`` of x.
@@ -219,18 +220,20 @@ def normalise_columns(x, bits):
     x = np.asarray(x, np.int64)
     top, a = 2 ** (bits - 1) - 1, np.abs(x)
     largest, total = np.maximum(a.max(axis=0), 1), np.maximum(a.sum(axis=0), 1)
-    steps = np.minimum(_quarter_steps(top, largest),
-                       _quarter_steps(4 * len(x) * top, WEIGHT_CLIP[bits] * total))
+    steps = _quarter_steps(top, largest)
+    clip = WEIGHT_CLIP[bits] if clip is None else clip
+    if clip:
+        steps = np.minimum(steps, _quarter_steps(4 * len(x) * top, clip * total))
     mantissa = np.where(a.any(axis=0), 4 + steps % 4, 4)
     return x * INVERSE[mantissa] >> 16, mantissa
 
 
-def quantise_weights(x, bits):
+def quantise_weights(x, bits, clip=None):
     """``(Quantised, mantissa [n])`` of masters [k, n]: a column's value is
-    ``q * mantissa / 4 * 2**exponent``."""
-    scaled, mantissa = normalise_columns(x, bits)
-    return quantise(scaled, bits=bits, signed=True, per_column=True,
-                    clip=WEIGHT_CLIP[bits]), mantissa
+    ``q * mantissa / 4 * 2**exponent``. ``clip`` as in :func:`normalise_columns`."""
+    clip = WEIGHT_CLIP[bits] if clip is None else clip
+    scaled, mantissa = normalise_columns(x, bits, clip)
+    return quantise(scaled, bits=bits, signed=True, per_column=True, clip=clip), mantissa
 
 
 def divide_by_mantissa(x, mantissa):

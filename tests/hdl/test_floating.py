@@ -3,26 +3,23 @@
 import gc
 import random
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
 import pytest
-from amaranth.back import rtlil
-from amaranth.hdl import Module, Value, signed
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from hdl.array.elements import ELEMENTS as ALL
 from hdl.array.skew import Delay
-from hdl.floating.chain import RowPair, SelectAdd
 from hdl.floating.edges import Decode, Encode
 from hdl.floating.formats import BF16, FP16
 from hdl.floating.mesh import FloatMesh
 from hdl.floating.multiply import BlockMultiplier, LutMultiplier
 from hdl.params import ParameterError, Params
 from sim.model.floating import FORMATS, column, fused
-from tests.support.verilated import Stream, run_yosys
+from tests.support.verilated import Stream
 
 ELEMENTS = {name: ALL[name] for name in FORMATS}
 PARAMS = Params(rows=2, cols=1, depth=1)
@@ -321,35 +318,6 @@ def test_one_product_per_element(pe):
         pe(Params(depth=4), 0)
     # Amaranth warns of what was not used, which this cannot be, where it is dropped.
     gc.collect()
-
-
-def prove_equal(make, folder):
-    """Prove a mapped component equal to its twin, whatever the carry is that enters a chain."""
-    for name in ("twin", "mapped"):
-        dut = make(mapped=name == "mapped")
-        ports = {path[0]: (Value.cast(signal), None)
-                 for path, _, signal in dut.signature.flatten(dut)}
-        (folder / f"{name}.il").write_text(rtlil.convert(dut, name=name, ports=ports))
-    (folder / "prove.ys").write_text("""
-read_verilog -nooverwrite +/lattice/cells_sim_ecp5.v
-read_rtlil twin.il
-read_rtlil mapped.il
-miter -equiv -make_outputs twin mapped both
-hierarchy -top both
-proc
-flatten
-sat -verify -prove trigger 0 both
-""")
-    done = run_yosys(["-q", "-s", "prove.ys"], folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("make", [
-    partial(RowPair, 5), partial(RowPair, 11),
-    partial(SelectAdd, a=7, b=5, c=6, o=8), partial(SelectAdd, a=6, b=signed(4), c=signed(5), o=7),
-], ids=["rows5", "rows11", "add8", "add7"])
-def test_chains_are_their_twins(make, tmp_path):
-    prove_equal(make, tmp_path)
 
 
 @pytest.mark.parametrize("multiplier", [LutMultiplier, BlockMultiplier])

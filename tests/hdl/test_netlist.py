@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 from graphlib import TopologicalSorter
 
 import pytest
@@ -153,7 +154,7 @@ def vectors(params, mesh, tiles, rng):
 ], ids=lambda params: params.name)
 def test_the_netlist_adds_as_python_does(params, tmp_path):
     rng = random.Random(0)
-    mesh = Mesh(params, ShiftMac)
+    mesh = Mesh(params, partial(ShiftMac, mapped=True))
     tiles = [Tile(params, rng, count, extreme) for count, extreme in (
         (3, False), (1, False), (1, True), (40, False), (2, True), (40, False), (9, False))]
     netlist = Netlist(mesh, tmp_path)

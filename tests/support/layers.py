@@ -7,8 +7,6 @@ from sim.model import convolution as geometry
 from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.quantise import (
-    ACTIVATION_CLIP,
-    SIGNED_CLIP,
     divide_by_mantissa,
     fold,
     quantise,
@@ -27,10 +25,11 @@ def convolution(x, weight, bias, stride, padding, form):
     [out, c, kh, kw]; y [n * ho * wo, out]. With a bias, activations."""
     kernel = weight.shape[2:]
     flat = quantise(x.reshape(len(x), -1), bits=form.input_bits, signed=form.signed,
-                    clip=(SIGNED_CLIP if form.signed else ACTIVATION_CLIP)[form.input_bits])
+                    clip=form.input_clip)
     e_u = flat.exponent[0] - PARAMETER_FRACTION
     u = geometry.patches(flat.q.reshape(x.shape), kernel, stride, padding)
-    q, mantissa = quantise_weights(weight.reshape(len(weight), -1).T, form.bits)
+    q, mantissa = quantise_weights(weight.reshape(len(weight), -1).T, form.bits,
+                                   form.column_clip)
     e_w = q.exponent - MASTER_FRACTION
     shift = safe_shift(form.bits, len(q.q), unsigned=not form.signed, limit=NORM_IN_BITS,
                        streamed=form.input_bits)

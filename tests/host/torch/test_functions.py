@@ -21,6 +21,7 @@ from tests.support.layers import convolution, convolution_gradient
 
 BITS = st.integers(2, 8)
 GROUP = st.sampled_from([1, 2, 4, 8])
+CLIP = st.sampled_from([None, 0, 9])
 SEED = st.integers(0, 2**32)
 
 
@@ -37,14 +38,15 @@ def integers(rng, shape, largest):
 
 @settings(max_examples=150)
 @given(SEED, st.tuples(*[st.integers(1, 8)] * 3), st.integers(1, 8), st.integers(1, 3),
-       st.integers(1, 2), BITS, BITS, BITS, st.booleans(), st.tuples(GROUP, GROUP), st.booleans())
+       st.integers(1, 2), BITS, BITS, BITS, st.booleans(), st.tuples(GROUP, GROUP), st.booleans(),
+       st.tuples(CLIP, CLIP))
 def test_convolution(seed, sizes, size, kernel, stride, bits, gradient_bits, input_bits, signed,
-                     groups, biased):
+                     groups, biased, clips):
     rng = np.random.default_rng(seed)
     n, c, out = sizes
     kernel = min(kernel, size)
     padding = int(rng.integers(0, kernel))
-    form = Format(bits, gradient_bits, input_bits, signed, groups)
+    form = Format(bits, gradient_bits, input_bits, signed, groups, *clips)
     x = integers(rng, (n, c, size, size), 20)
     x = x if signed else np.abs(x)
     w = integers(rng, (out, c, kernel, kernel), 20) >> rng.integers(0, 6, (out, 1, 1, 1))

@@ -15,6 +15,7 @@ import host.torch as sg
 from host.torch import modules, reference
 from host.torch.optim import masters
 from sim.model.noise import element_noise, key
+from sim.model.quantise import ACTIVATION_CLIP
 from sim.model.update import sgd
 
 
@@ -244,11 +245,28 @@ def test_what_the_device_has_not_is_named(build, words):
         sg.convert(build())
 
 
+def test_a_graphs_last_sum_belongs_to_its_last_layer():
+    adjacency = torch.eye(3).to_sparse_coo()
+    float_model = nn.Sequential(nn.Linear(4, 5, bias=False), reference.GraphConv(adjacency),
+                                nn.ReLU(), nn.Linear(5, 2, bias=False),
+                                reference.GraphConv(adjacency))
+    model = sg.convert(float_model, bits=6, clip=0)
+    forms = [layer.form for layer in model.modules() if hasattr(layer, "form")]
+    assert [(form.bits, form.input_bits) for form in forms] == [(6, 8), (6, 6), (8, 8), (8, 8)]
+    assert all(form.input_clip == 0 for form in forms)
+    assert [form.column_clip for form in forms[::2]] == [0, 0]
+    forms = [layer.form for layer in sg.convert(float_model, bits=6, first_clip=0).modules()
+             if hasattr(layer, "form")]
+    assert [form.input_clip for form in forms[::2]] == [0, ACTIVATION_CLIP[8]]
+
+
 @pytest.mark.parametrize(("act", "words"), [
     (lambda: sg.Linear(3, 3, bits=9), "bits must be a whole number from 2 to 8, got 9"),
     (lambda: sg.Linear(3, 3, gradient_bits=1), "gradient_bits must be a whole number from 2"),
     (lambda: sg.Linear(3, 3, groups=(3, 4)), "got (3, 4)"),
     (lambda: sg.Linear(3, 3, clip=256), "clip must be a whole number from 0 to 255, got 256"),
+    (lambda: sg.convert(nn.Linear(2, 2), clip=-1), "clip must be a whole number from 0 to 255"),
+    (lambda: sg.Linear(3, 3, weight_clip=2.5), "weight_clip must be a whole number from 0 to 255"),
     (lambda: sg.convert(nn.Linear(2, 2), groups=5), "got (5, 5)"),
     (lambda: sg.convert(nn.Linear(2, 2), seed=-1), "seed must be a whole number"),
     (lambda: sg.Linear(3, 3)(torch.zeros(2, 4)), "takes [..., 3], got [2, 4]"),
