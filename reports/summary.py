@@ -23,7 +23,8 @@ def _differences(results):
     """Rows of differences between arrays of which both are measured."""
     found = {(point.subject.arith, point.subject.bits, point.subject.mapping): result
              for point, result in results.comparison().items() if result.report}
-    pairs = [(("shift", bits, "lut"), ("int", bits, "lut")) for bits in _WIDTHS]
+    pairs = [(("shift", bits, "lut"), (plain, bits, "lut"))
+             for bits in _WIDTHS for plain in ("int-wide", "int")]
     pairs += [(("shift", 6, "lut"), (arith, made.widths[0], mapping))
               for arith, made in DATAPATHS.items() if len(made.widths) == 1
               for mapping in made.mappings]

@@ -142,12 +142,11 @@ def _subject(given):
     """The machine, or the array without one."""
     made = datapath(given.arith)
     array = _array(given)
+    groups = given.groups or (Params().groups if made.grouped else "1x1")
     if given.arith not in _MACHINES:
         bits = made.widths[0] if given.bits is None else _whole("bits", given.bits)
-        return MeshAlone(arith=given.arith, bits=bits, groups=given.groups or "1x1",
-                         mapping=made.mappings[0],
+        return MeshAlone(arith=given.arith, bits=bits, groups=groups, mapping=made.mappings[0],
                          **{**array, **({} if given.depth else {"depth": 1})})
-    groups = given.groups or (Params().groups if made.grouped else "1x1")
     sample_groups, channel_groups = parse_groups(groups)
     bits = Params.bits if given.bits is None else _whole("bits", given.bits)
     return Params(bits=bits, sample_groups=sample_groups, channel_groups=channel_groups,

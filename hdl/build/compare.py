@@ -25,10 +25,11 @@ def plain_twin_params(params):
 
 
 def arrays_of(params):
-    """The arrays of a machine and of its plain twin, alone: shift, int."""
+    """The arrays of a machine and of its plain twins, alone: shift, int-wide, int."""
     shape = {"bits": params.bits, "rows": params.rows, "cols": params.cols, "depth": params.depth}
     groups = params.groups if params.arith == "shift" else "4x4"
     return [MeshAlone(arith="shift", groups=groups, **shape),
+            MeshAlone(arith="int-wide", groups=groups, **shape),
             MeshAlone(arith="int", groups="1x1", **shape)]
 
 

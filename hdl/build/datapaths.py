@@ -28,7 +28,7 @@ class Datapath:
     mappings : tuple of str
         ``lut`` (no multiplier block) and ``dsp`` where that is another array.
     grouped : bool
-        Whether there are groups along the inner dimension.
+        Whether there are groups along the inner dimension, or room for them.
     deepest : int
         Most products per element.
     comb : callable
@@ -60,6 +60,8 @@ def _floating(name):
 DATAPATHS = {
     "shift": Datapath(_integers("shift"), range(2, 9), ("lut",), grouped=True),
     "int": Datapath(_integers("int"), range(2, 9), ("lut",)),
+    # Plain elements whose sums are as wide as ShiftQuant's: what differs is the shift alone.
+    "int-wide": Datapath(_integers("int"), range(2, 9), ("lut",), grouped=True),
     **{name: _floating(name) for name in ("fp16", "fp16n", "bf16")},
 }
 

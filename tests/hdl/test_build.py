@@ -496,10 +496,10 @@ def test_compare_builds_the_twins_beside_the_design(run, tmp_path, monkeypatch):
     found = json.loads(out)
     assert list(found["machines"]) == ["shift", "int"]
     assert found["machines"]["int"]["design"]["groups"] == "1x1"
-    assert [report["scope"] for report in found["arrays"].values()] == ["mesh", "mesh"]
+    assert [report["scope"] for report in found["arrays"].values()] == ["mesh"] * 3
     assert all(report["mapping"] == "lut" for report in found["arrays"].values())
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
-        "out", "out-int", "out-array-shift", "out-array-int"}
+        "out", "out-int", "out-array-shift", "out-array-int-wide", "out-array-int"}
     # A component has an aim, and no bitstream.
     assert not (tmp_path / "out-array-int" / "top.bit").exists()
     assert (tmp_path / "out-int" / "top.bit").exists()

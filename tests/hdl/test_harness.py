@@ -139,7 +139,7 @@ def _report(arith, comb, macs=64):
 
 
 def _compared(params, part):
-    comb = {"shift": 2200, "int": 2000, "fp16": 40_000}
+    comb = {"shift": 2200, "int-wide": 2200, "int": 2000, "fp16": 40_000}
     built = []
 
     def machine(params, name):
@@ -155,17 +155,20 @@ def _compared(params, part):
 
 def test_a_design_is_compared_with_its_twins(floating):
     found, built = _compared(Params(), parse_part("LFE5U-85F-6BG381C"))
-    assert built == [None, "int", "array-shift", "array-int", "array-fp16-lut", "array-fp16-dsp"]
+    assert built == [None, "int", "array-shift", "array-int-wide", "array-int",
+                     "array-fp16-lut", "array-fp16-dsp"]
     assert list(found.json()["machines"]) == ["shift", "int"]
-    assert list(found.json()["arrays"]) == ["shift", "int", "fp16-lut", "fp16-dsp"]
+    assert list(found.json()["arrays"]) == ["shift", "int-wide", "int", "fp16-lut", "fp16-dsp"]
     rows = {row.split("  ")[0]: row.split() for row in found.table().splitlines() if row}
     assert rows["COMB per MAC"][3:] == [
-        "34.38", "31.25", "625.00", "625.00", "+10.0", "%", "-94.5", "%", "-94.5", "%"]
+        "34.38", "34.38", "31.25", "625.00", "625.00", "+0.0", "%", "+10.0", "%",
+        "-94.5", "%", "-94.5", "%"]
     assert rows["GOPS per 1,000 COMB"][-2:] == ["+1718.1", "%"]
     json.dumps(found.json())
 
 
 def test_plain_integers_are_compared_with_shift_alone():
     found, _ = _compared(compare.plain_twin_params(Params()), PART)
-    assert list(found.machines) == ["int"] and list(found.arrays)[:2] == ["shift", "int"]
+    assert list(found.machines) == ["int"]
+    assert list(found.arrays)[:3] == ["shift", "int-wide", "int"]
     assert "whole machine" in found.table()
