@@ -69,7 +69,7 @@ def train(recipe, variant, seed, progress=lambda done, total: None, device="cpu"
     for epoch in range(recipe.epochs):
         seen = torch.zeros((), dtype=torch.float64, device=device)
         for inputs, labels in task.batches(seed, epoch):
-            rate = recipe.rate * (total - step) / total
+            rate = recipe.rate_at(step, total)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             seen += step_once(*inputs, labels)

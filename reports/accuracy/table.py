@@ -102,7 +102,8 @@ def text(folder, warn=None):
         lines = [f"### {experiment.title}", "",
                  f"`python -m reports.accuracy {experiment.name}`: {recipe.epochs} epochs of "
                  f"{recipe.samples or 'all'} samples, batch {recipe.batch}, rate {recipe.rate:g} "
-                 f"falling to 0, weight decay {recipe.decay:g}; means with 95 % intervals.", "",
+                 + (f"after {recipe.warmup} rising steps, " if recipe.warmup else "")
+                 + f"falling to 0, weight decay {recipe.decay:g}; means with 95 % intervals.", "",
                  "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
         for row in table:
             seeds = str(row["seeds"]) + (f" of {row['wanted']}" if row["seeds"] < row["wanted"]

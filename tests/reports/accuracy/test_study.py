@@ -18,6 +18,7 @@ from reports.accuracy.experiments import (
     Recipe,
     Variant,
 )
+from reports.figures import Results
 
 SMALL = Recipe("images", "digits", "mlp", 1, 64, 0.1, 192)
 EXPERIMENT = Experiment("small", "Small", SMALL, ((FLOAT, 3), (KEY(4), 3)))
@@ -142,13 +143,11 @@ def test_committed_tables_are_those_of_the_committed_results():
     assert (drawing.FOLDER / "accuracy.md").read_text() == table.study(store.FOLDER, pictures)
 
 
-def test_the_summary_goes_between_its_marks(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("a\n<!-- study -->\nold\n<!-- end of study -->\nb\n")
-    drawing.write_summary(path)
-    assert path.read_text() == (
+def test_the_summary_goes_between_its_marks():
+    figures = "<!-- figures -->\n<!-- end of figures -->\n"
+    text = f"a\n<!-- study -->\nold\n<!-- end of study -->\nb\n{figures}"
+    written = drawing.project_readme(text, Results())
+    assert written.startswith(
         f"a\n<!-- study -->\n{table.summary(store.FOLDER)}<!-- end of study -->\nb\n")
-    path.write_text("no marks\n")
     with pytest.raises(SystemExit, match="has not the marks"):
-        drawing.write_summary(path)
-    assert path.read_text() == "no marks\n"
+        drawing.project_readme("no marks\n", Results())
