@@ -42,13 +42,17 @@ def _differences(results):
 
 def arrays(results):
     """Arrays alone, those of integers at a few widths, as Markdown."""
-    rows = []
+    rows, missing = [], []
     for point, result in results.comparison().items():
         if len(DATAPATHS[point.subject.arith].widths) > 1 and point.subject.bits not in _WIDTHS:
             continue
-        cells = _figures(result) if result.report else [
-            "failed" if result.failure else "not measured"] * (len(_HEADS) - 1)
-        rows.append([arithmetic(point), *cells])
+        if result.report:
+            rows.append([arithmetic(point), *_figures(result)])
+        elif result.failure:
+            rows.append([arithmetic(point), *["failed"] * (len(_HEADS) - 1)])
+        else:
+            missing.append(arithmetic(point))
     rows += _differences(results)
     lines = [_HEADS, ["---"] * len(_HEADS), *rows]
-    return "".join("| " + " | ".join(row) + " |\n" for row in lines)
+    table = "".join("| " + " | ".join(row) + " |\n" for row in lines)
+    return table + (f"\nNot measured yet: {'; '.join(missing)}.\n" if missing else "")

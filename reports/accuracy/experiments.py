@@ -96,8 +96,9 @@ _ABLATIONS = (
             optimiser={"master": (16, 12), "speed": (8, 6)}),
     Variant("4b-4x4-first-input-4b", 4, conversion={"first_bits": 4}),
     Variant("4b-4x4-last-4b", 4, conversion={"last_bits": 4}),
-    Variant("4b-4x4-first-layer-8b", 4, conversion={"first_layer_bits": 8}),
 )
+#: As the literature has it: the first layer at 8 bits, too.
+_FIRST_8B = Variant("4b-4x4-first-layer-8b", 4, conversion={"first_layer_bits": 8})
 
 _RESNET8 = Recipe("images", "fashion-mnist", "resnet8", 6, 128, 0.1, 8000)
 
@@ -115,7 +116,7 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (
         (KEY(3), 3), (KEY(6), 3), (KEY(8), 3),
         (Variant("4b-4x4-gradient-2b", 4, gradient_bits=2), 3),
         (Variant("4b-4x4-gradient-3b", 4, gradient_bits=3), 3),
-        *((variant, 3) for variant in _ABLATIONS))),
+        (_FIRST_8B, 10), *((variant, 3) for variant in _ABLATIONS))),
     Experiment("resnet8-fashion-whole", "Fashion-MNIST, all 60,000 images, ResNet-8",
                replace(_RESNET8, epochs=3, samples=None), ((FLOAT, 4), (KEY(4), 4))),
     Experiment("resnet20-fashion", "Fashion-MNIST, ResNet-20",
