@@ -27,12 +27,12 @@ from boards.parts import PartError, parse_part
 from boards.platforms import BoardError
 from hdl.build.__main__ import DEFAULT_CLOCK, ArgumentError, UsageError, read_arguments
 from hdl.build.alone import MeshAlone, elaborate_empty
-from hdl.build.datapaths import DATAPATHS, datapath
+from hdl.build.datapaths import datapath
 from hdl.build.fit import EstimateError, FitError
 from hdl.build.flow import build, place_and_route_options, synthesis_script
 from hdl.build.summary import DamagedError, read_point
 from hdl.build.tools import Progress, ToolError, Tools
-from hdl.params import ParameterError
+from hdl.params import ARITHMETICS, ParameterError
 from reports.points import MESH, SEEDS, Point, Store, UnitAlone, standing
 from reports.units import UNITS
 
@@ -216,7 +216,7 @@ def _alone(scope, argv):
 
 def _machines(argv):
     plain = [argv] if "--arith" in argv else [[*argv, "--arith", name]
-                                              for name in DATAPATHS if name in ("shift", "int")]
+                                              for name in ARITHMETICS]
     for words in plain:
         options = read_arguments(words)
         yield Point(options.params, options.part, board=options.board,

@@ -19,13 +19,11 @@ from amaranth.lib.wiring import In, Out
 from hdl.baseline.root import RootReciprocal
 from hdl.norm.arithmetic import Multiplier
 from hdl.norm.backward_lane import (
-    BACKWARD_CONTROL,
-    GRAD_GAMMA_BITS,
     GRADIENT,
     GRADIENT_BITS,
-    OFFSET_BITS,
 )
 from hdl.norm.forward_lane import CENTRED_BITS, FORWARD_CONTROL, SCALED_BITS
+from hdl.norm.l1 import correction_members
 from hdl.norm.reciprocal import COUNT_BITS, Operation
 from hdl.params import XHAT_FRACTION
 
@@ -207,17 +205,7 @@ class XhatCorrection(wiring.Component):
     MULTIPLIES = True
 
     def __init__(self):
-        super().__init__({
-            "control": In(BACKWARD_CONTROL),
-            "gradient": In(signed(GRADIENT_BITS)),
-            "negative": In(1),
-            "nonzero": In(1),
-            "offset": In(signed(OFFSET_BITS)),
-            "grad_gamma": In(signed(GRAD_GAMMA_BITS)),
-            "product": In(signed(self.T_BITS + Multiplier.B_BITS)),
-            "a": Out(signed(self.T_BITS)),
-            "signs": Out(signed(COUNT_BITS + 1)),
-        })
+        super().__init__(correction_members(self.T_BITS))
 
     def elaborate(self, platform):
         m = Module()

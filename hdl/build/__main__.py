@@ -18,15 +18,13 @@ from hdl.build.fit import EstimateError, FitError, check_alone, check_fit
 from hdl.build.flow import OutputError, build, check_folder
 from hdl.build.summary import summary
 from hdl.build.tools import Progress, ToolError, Tools
-from hdl.params import ParameterError, Params, default_depth, parse_groups
+from hdl.params import ARITHMETICS, ParameterError, Params, default_depth, parse_groups
 
 __all__ = ["Options", "main", "read_arguments"]
 
 #: MHz. Seeds 1 to 5 of the default design reach 47.5 to 55.3 MHz, see reports/data.
 DEFAULT_CLOCK = 40
 _MAX_SEEDS = 100
-#: Datapaths that a whole machine can be built with; of the others there is the array alone.
-_MACHINES = ("shift", "int")
 
 
 class ArgumentError(ValueError):
@@ -143,7 +141,8 @@ def _subject(given):
     made = datapath(given.arith)
     array = _array(given)
     groups = given.groups or (Params().groups if made.grouped else "1x1")
-    if given.arith not in _MACHINES:
+    if given.arith not in ARITHMETICS:
+        # There is no machine of it.
         bits = made.widths[0] if given.bits is None else _whole("bits", given.bits)
         return MeshAlone(arith=given.arith, bits=bits, groups=groups, mapping=made.mappings[0],
                          **{**array, **({} if given.depth else {"depth": 1})})
@@ -165,7 +164,7 @@ def read_arguments(argv):
     out = given.out or Path("build") / name
     check_folder(out)
     if given.compare and isinstance(params, MeshAlone):
-        raise ArgumentError(f"compare is for machines: arith must be {' or '.join(_MACHINES)}, "
+        raise ArgumentError(f"compare is for machines: arith must be {' or '.join(ARITHMETICS)}, "
                             f"got {given.arith}")
     return Options(params=params, board=board, part=part, clock_mhz=clock, seeds=seeds, out=out,
                    synth_only=given.synth_only, timing_driven=given.timing_driven,

@@ -15,7 +15,7 @@ from hdl.norm.backward_lane import (
 from hdl.norm.forward_lane import CENTRED_BITS, FORWARD_CONTROL, SCALED_BITS
 from hdl.norm.reciprocal import COUNT_BITS, Operation, Reciprocal
 
-__all__ = ["MeanMagnitude", "SignCorrection"]
+__all__ = ["MeanMagnitude", "SignCorrection", "correction_members"]
 
 
 class MeanMagnitude(wiring.Component):
@@ -77,6 +77,21 @@ class MeanMagnitude(wiring.Component):
         return m
 
 
+def correction_members(t_bits):
+    """Members of :class:`SignCorrection` and of what can take its place, for t of ``t_bits``."""
+    return {
+        "control": In(BACKWARD_CONTROL),
+        "gradient": In(signed(GRADIENT_BITS)),
+        "negative": In(1),
+        "nonzero": In(1),
+        "offset": In(signed(OFFSET_BITS)),
+        "grad_gamma": In(signed(GRAD_GAMMA_BITS)),
+        "product": In(signed(t_bits + Multiplier.B_BITS)),
+        "a": Out(signed(t_bits)),
+        "signs": Out(signed(COUNT_BITS + 1)),
+    }
+
+
 class SignCorrection(wiring.Component):
     """``t = g + offset - sign grad_gamma`` of a backward lane.
 
@@ -110,17 +125,7 @@ class SignCorrection(wiring.Component):
     MULTIPLIES = False
 
     def __init__(self):
-        super().__init__({
-            "control": In(BACKWARD_CONTROL),
-            "gradient": In(signed(GRADIENT_BITS)),
-            "negative": In(1),
-            "nonzero": In(1),
-            "offset": In(signed(OFFSET_BITS)),
-            "grad_gamma": In(signed(GRAD_GAMMA_BITS)),
-            "product": In(signed(self.T_BITS + Multiplier.B_BITS)),
-            "a": Out(signed(self.T_BITS)),
-            "signs": Out(signed(COUNT_BITS + 1)),
-        })
+        super().__init__(correction_members(self.T_BITS))
 
     def elaborate(self, platform):
         m = Module()

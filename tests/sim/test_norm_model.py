@@ -5,7 +5,7 @@ import pytest
 
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, XHAT_FRACTION
 from sim.model.norm import GRADIENT_BITS, gradient_exponent, l1_backward, l1_forward
-from tests.support.norms import relative_error, slopes, tensors
+from tests.support.norms import check_slopes, relative_error, tensors
 
 
 def float_forward(x, gamma, beta):
@@ -27,16 +27,7 @@ def float_backward(x, dy, gamma, beta):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_float_gradient_is_that_of_the_float_norm(seed):
-    x, dy, gamma, beta = tensors(seed, m=9, n=2)
-    gamma, beta = gamma / 2**PARAMETER_FRACTION, beta / 2**PARAMETER_FRACTION
-    x = x.astype(float)
-
-    def loss(x, gamma, beta):
-        return (dy * float_forward(x, gamma, beta)).sum()
-
-    for found, expected in zip(slopes(loss, x, gamma, beta),
-                               float_backward(x, dy, gamma, beta), strict=True):
-        assert relative_error(found, expected) < 1e-5
+    check_slopes(float_forward, float_backward, seed)
 
 
 @pytest.mark.parametrize("scale", [100, 3000, 2**20])

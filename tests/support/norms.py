@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from hdl.params import PARAMETER_FRACTION
 from hdl.protocol import STATE_ROWS, BackwardFlag, NormFlag, Opcode, StateRow
 from sim.model.relu import unclipped
 from tests.support.memories import UnitBench
 
-__all__ = ["WIDE", "column", "norm_backward", "norm_forward", "random_backward", "random_forward",
-           "relative_error", "slopes", "tensors"]
+__all__ = ["WIDE", "check_slopes", "column", "norm_backward", "norm_forward", "random_backward",
+           "random_forward", "relative_error", "tensors"]
 
 #: Limits of a wide element.
 WIDE = (-2**31, 2**31 - 1)
@@ -162,3 +163,17 @@ def slopes(loss, x, gamma, beta):
     return tuple(np.array([slope(array, index, step) for index in np.ndindex(array.shape)]
                           ).reshape(array.shape)
                  for array, step in ((x, 1e-3), (gamma, 1e-6), (beta, 1e-6)))
+
+
+def check_slopes(forward, backward, seed):
+    """``backward`` gives the slopes of ``forward``, both in real numbers."""
+    x, dy, gamma, beta = tensors(seed, m=9, n=2)
+    gamma, beta = gamma / 2**PARAMETER_FRACTION, beta / 2**PARAMETER_FRACTION
+    x = x.astype(float)
+
+    def loss(x, gamma, beta):
+        return (dy * forward(x, gamma, beta)).sum()
+
+    for found, expected in zip(slopes(loss, x, gamma, beta), backward(x, dy, gamma, beta),
+                               strict=True):
+        assert relative_error(found, expected) < 1e-5
