@@ -121,7 +121,7 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (
                replace(_RESNET8, epochs=3, samples=None), ((FLOAT, 4), (KEY(4), 4))),
     Experiment("resnet20-fashion", "Fashion-MNIST, ResNet-20",
                # Its first gradients are several times smaller than their rounding errors in
-               # the first layers; at the full rate these would enlarge the weights for good.
+               # the first layers: a rate that rises gives these less weight.
                replace(_RESNET8, network="resnet20", warmup=62), ((FLOAT, 3), (KEY(4), 3))),
     Experiment("transformer-shakespeare", "tinyshakespeare, 4-layer Transformer",
                Recipe("text", "tinyshakespeare", "transformer", 1, 8, 0.15, 15680), (
