@@ -13,20 +13,23 @@ from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["RowPair", "SelectAdd"]
+__all__ = ["Add", "Rows", "SelectAdd"]
 
-#: With C high nothing propagates, and the carry out is A, whatever comes in.
-_BEGIN = 0x000A
+#: With C and D high nothing propagates, and the carry out is: A, A and B, A or not B.
+_CARRY, _CARRY_ADD, _CARRY_SUBTRACT = 0x000A, 0x0008, 0x000B
+#: ``A + B``, ``A - B - 1``, with C and D high.
+_ADD, _SUBTRACT = 0x600A, 0x900A
 #: ``A + (D ? B : C)``.
 _SELECT = 0x665A
-#: ``(A & B) + (C & D)``.
-_ROWS = 0x7888
+#: ``(C & D) + (A & B)``, ``(C & D) - (A & B) - 1``.
+_ROWS, _ROWS_SUBTRACT = 0x7888, 0x8777
 
 
-def _chain(m, positions, carry):
-    """Sums of ``positions``, each ``(init, a, b, c, d)``, with a carry in; the carry out is not
-    available, a last position of zeros reads it."""
-    positions = [(_BEGIN, carry, 0, 1, 1), *positions]
+def _chain(m, begin, positions):
+    """Sums of ``positions``, each ``(init, a, b, c, d)``; the carry out is not available, a last
+    position of zeros reads it. ``begin`` is ``(init, a, b)`` of what makes the first carry."""
+    init, a, b = begin
+    positions = [(init, a, b, 1, 1), *positions]
     if len(positions) % 2:
         positions.append((0, 0, 0, 0, 0))
     sums, carries = [], None
@@ -56,34 +59,85 @@ def _bits(value, count):
     return [value[i] if i < len(value) else fill for i in range(count)]
 
 
-class RowPair(wiring.Component):
-    """``o = (x ? a : 0) + 2 * (y ? a : 0)``: two rows of a product, one chain.
+class Add(wiring.Component):
+    """``o = a + b`` or ``o = a - b``, modulo its width; signed operands are extended.
+
+    Where the width is even, the lowest place is outside the chain and its carry begins it: with
+    the position that begins a chain, and two positions to a cell, that is a LUT4 less.
 
     Parameters
     ----------
-    width : int
+    a, b, o : shape-like
+    subtract : bool
     mapped : bool
 
     Members
     -------
-    a : In(width)
-    x, y : In(1)
-    o : Out(width + 2)
+    a, b : In
+    o : Out
     """
-    def __init__(self, width, *, mapped=False):
-        self.width = width
+    def __init__(self, *, a, b, o, subtract=False, mapped=False):
+        self.subtract = subtract
         self.mapped = mapped
-        super().__init__({"a": In(width), "x": In(1), "y": In(1), "o": Out(width + 2)})
+        super().__init__({"a": In(a), "b": In(b), "o": Out(o)})
 
     def elaborate(self, platform):
         m = Module()
-        if self.mapped:
-            low, high = [*self.a, 0, 0], [0, *self.a, 0]
-            sums = _chain(m, [(_ROWS, a, self.x, b, self.y)
-                              for a, b in zip(low, high, strict=True)], 0)
-            m.d.comb += self.o.eq(Cat(sums))
-        else:
-            m.d.comb += self.o.eq(Mux(self.x, self.a, 0) + (Mux(self.y, self.a, 0) << 1))
+        o = Value.cast(self.o)
+        if not self.mapped:
+            m.d.comb += self.o.eq(self.a - self.b if self.subtract else self.a + self.b)
+            return m
+        pairs = list(zip(_bits(self.a, len(o)), _bits(self.b, len(o)), strict=True))
+        begin, low = (_CARRY, int(self.subtract), 0), []
+        if len(pairs) % 2 == 0:
+            a, b = pairs.pop(0)
+            begin, low = (_CARRY_SUBTRACT if self.subtract else _CARRY_ADD, a, b), [a ^ b]
+        sums = _chain(m, begin, [(_SUBTRACT if self.subtract else _ADD, a, b, 1, 1)
+                                 for a, b in pairs])
+        m.d.comb += o.eq(Cat(*low, *sums))
+        return m
+
+
+class Rows(wiring.Component):
+    """Two rows of products in one chain: ``o = (x ? a : 0) + (y ? b : 0) * 2**shift``, modulo
+    its width; signed operands are extended.
+
+    Parameters
+    ----------
+    a, b, o : shape-like
+    shift : int
+    subtract : bool
+        ``o = (x ? a : 0) - (y ? b : 0) * 2**shift``.
+    mapped : bool
+
+    Members
+    -------
+    a, b : In
+    x, y : In(1)
+    o : Out
+    """
+    def __init__(self, *, a, b, o, shift=0, subtract=False, mapped=False):
+        self.shift = shift
+        self.subtract = subtract
+        self.mapped = mapped
+        super().__init__({"a": In(a), "x": In(1), "b": In(b), "y": In(1), "o": Out(o)})
+
+    def elaborate(self, platform):
+        m = Module()
+        o = Value.cast(self.o)
+        if not self.mapped:
+            first, second = Mux(self.x, self.a, 0), Mux(self.y, self.b, 0) << self.shift
+            m.d.comb += self.o.eq(first - second if self.subtract else first + second)
+            return m
+        # Bits that nothing is added to need no chain; one is a place of a cell less, if it is
+        # not half of one.
+        kept = self.shift if (len(o) - self.shift) % 2 else 0
+        a = _bits(self.a, len(o))
+        b = [Const(0, 1)] * self.shift + _bits(self.b, len(o) - self.shift)
+        init = _ROWS_SUBTRACT if self.subtract else _ROWS
+        sums = _chain(m, (_CARRY, int(self.subtract), 0),
+                      [(init, b[i], self.y, a[i], self.x) for i in range(kept, len(o))])
+        m.d.comb += o.eq(Cat(*(bit & self.x for bit in a[:kept]), *sums))
         return m
 
 
@@ -111,8 +165,8 @@ class SelectAdd(wiring.Component):
         if self.mapped:
             width = len(Value.cast(self.o))
             bits = [_bits(value, width) for value in (self.a, self.b, self.c)]
-            sums = _chain(m, [(_SELECT, a, b, c, self.select)
-                              for a, b, c in zip(*bits, strict=True)], self.carry)
+            sums = _chain(m, (_CARRY, self.carry, 0), [(_SELECT, a, b, c, self.select)
+                                                       for a, b, c in zip(*bits, strict=True)])
             m.d.comb += Value.cast(self.o).eq(Cat(sums))
         else:
             m.d.comb += self.o.eq(self.a + Mux(self.select, self.b, self.c) + self.carry)

@@ -34,35 +34,48 @@ Members
     sum_o : Out(sum_shape)
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.chain import SelectAdd
+from hdl.chain import Add, Rows, SelectAdd
 
 __all__ = ["Dot", "PlainMac", "ShiftMac"]
+
+
+@dataclass(frozen=True)
+class _Term:
+    """``value * 2**place`` of a sum, or its negative; ``low`` and ``high`` bound the value."""
+    value: Value
+    place: int
+    negative: bool
+    low: int
+    high: int
 
 
 class Dot(wiring.Component):
     """``o = sum_d a[d] * w[d]``, of partial products, without a multiplier.
 
     ``a`` lies in ``-2**(bits-1) .. 2**(bits-1) - 1`` and ``w`` in ``-B .. B``. Bit i of every
-    weight selects its operand; those of the same i are added first, while they are narrow. The
-    adders form a tree with a register after every second level and one at the end. One
-    result per clock, lock step.
+    weight selects its operand, a *row*. A first level adds rows in pairs, of two products for the
+    same i; a product left over pairs its own. The others add what there is in pairs, that of the
+    same place first, while it is narrow. Each level is one carry chain and a register. One result
+    per clock, lock step.
 
     Parameters
     ----------
     bits : int
     depth : int
         Products.
+    mapped : bool
+        Adders as cells of the ECP5, :mod:`hdl.chain`.
 
     Attributes
     ----------
     latency : int
-        Cycles from the operands to ``o``, 1 for ``bits <= 4`` at depth 1.
+        Cycles from the operands to ``o``.
 
     Members
     -------
@@ -70,14 +83,12 @@ class Dot(wiring.Component):
     o : Out(signed(exact))
         Wide enough for ``depth * 2**(bits-1) * B``.
     """
-    #: Adders that one clock passes.
-    LEVELS = 2
-
-    def __init__(self, bits, depth):
+    def __init__(self, bits, depth, *, mapped=False):
         self.bits = bits
         self.depth = depth
-        self._tree_levels = (depth - 1).bit_length() + (bits - 1).bit_length()
-        self.latency = max(1, -(-self._tree_levels // self.LEVELS))
+        self.mapped = mapped
+        pairs = bits * (depth // 2) + (depth % 2) * -(-bits // 2)
+        self.latency = 1 + (pairs - 1).bit_length()
         operands = data.ArrayLayout(signed(bits), depth)
         largest = depth * 2 ** (bits - 1) * (2 ** (bits - 1) - 1)
         super().__init__({"a": In(operands), "w": In(operands),
@@ -85,43 +96,87 @@ class Dot(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        level = 0
-
-        def next_level(values):
-            """Register between groups of ``LEVELS`` levels; the last register is ``o``."""
-            nonlocal level
+        terms = self._registered(m, 0, self._rows(m))
+        level = 1
+        while len(terms) > 1:
+            # Positive ones first: what is subtracted is then never the lower one.
+            terms.sort(key=lambda term: (term.place, term.negative))
+            added = [self._add(m, f"level{level}_{index}", low, high) for index, (low, high)
+                     in enumerate(zip(terms[::2], terms[1::2], strict=False))]
+            terms = self._registered(m, level, added + terms[len(added) * 2:])
             level += 1
-            if level % self.LEVELS or level == self._tree_levels:
-                return values
-            registers = [Signal.like(value, reset_less=True) for value in values]
-            m.d.sync += [register.eq(value)
-                         for register, value in zip(registers, values, strict=True)]
-            return registers
-
-        # Partial products of one weight bit, added over the products.
-        planes = [[Mux(self.w[lane][bit], self.a[lane], 0) for lane in range(self.depth)]
-                  for bit in range(self.bits)]
-        while len(planes[0]) > 1:
-            planes = [_pairs(plane, lambda low, high: low + high) for plane in planes]
-            flat = next_level([value for plane in planes for value in plane])
-            count = len(planes[0])
-            planes = [flat[start:start + count] for start in range(0, len(flat), count)]
-
-        # Planes added over the weight bits; the sign bit's plane counts negative.
-        sums = [plane[0] for plane in planes]
-        sums[-1] = -sums[-1]
-        distance = 1
-        while len(sums) > 1:
-            sums = next_level(_pairs(sums, lambda low, high, by=distance: low + (high << by)))
-            distance *= 2
-        m.d.sync += self.o.eq(sums[0])
+        (total,) = terms
+        assert level == self.latency and not total.negative and total.place == 0
+        m.d.comb += self.o.eq(total.value)
         return m
 
+    def _rows(self, m):
+        """Sums of two rows each; the rows of a weight's sign count negative."""
+        top, half = self.bits - 1, 1 << self.bits - 1
+        terms = []
 
-def _pairs(values, add):
-    """Neighbours added; an odd last one is kept."""
-    added = [add(low, high) for low, high in zip(values[::2], values[1::2], strict=False)]
-    return added + values[len(added) * 2:]
+        def add(name, place, first, second, shift=0):
+            (a, x), (b, y) = ((self.a[lane], self.w[lane][bit]) for lane, bit in (first, second))
+            subtract = second[1] == top != first[1]
+            low, high = _sum_bounds((-half, half - 1), (-half, half - 1), shift, subtract)
+            rows = Rows(a=a.shape(), b=b.shape(), o=signed(_width(low, high)), shift=shift,
+                        subtract=subtract, mapped=self.mapped)
+            m.submodules[name] = rows
+            m.d.comb += [rows.a.eq(a), rows.x.eq(x), rows.b.eq(b), rows.y.eq(y)]
+            terms.append(_Term(rows.o, place, first[1] == top, low, high))
+
+        for lane in range(0, self.depth - 1, 2):
+            for bit in range(self.bits):
+                add(f"rows{lane}_{bit}", bit, (lane, bit), (lane + 1, bit))
+        if self.depth % 2:
+            lane = self.depth - 1
+            for bit in range(0, self.bits - 1, 2):
+                add(f"rows{lane}_{bit}", bit, (lane, bit), (lane, bit + 1), shift=1)
+            if self.bits % 2:
+                value = Mux(self.w[lane][top], self.a[lane], 0)
+                terms.append(_Term(value, top, True, -half, half - 1))
+        return terms
+
+    def _add(self, m, name, first, second):
+        """Two terms added; the lowest bits of the first stay as they are."""
+        kept = second.place - first.place
+        subtract = second.negative != first.negative
+        assert not (first.negative and subtract)
+        low, high = _sum_bounds((first.low, first.high), (second.low, second.high), kept, subtract)
+        # Bits above those of the result are not needed: sums are exact modulo its width.
+        width = min(_width(low, high), len(self.o) - first.place)
+        upper = first.value[kept:].as_signed()
+        adder = Add(a=upper.shape(), b=second.value.shape(), o=signed(width - kept),
+                    subtract=subtract, mapped=self.mapped)
+        m.submodules[name] = adder
+        m.d.comb += [adder.a.eq(upper), adder.b.eq(second.value)]
+        value = Cat(first.value[:kept], adder.o).as_signed()
+        return _Term(value, first.place, first.negative, low, high)
+
+    @staticmethod
+    def _registered(m, level, terms):
+        registered = []
+        for index, term in enumerate(terms):
+            register = Signal(term.value.shape(), name=f"register{level}_{index}", reset_less=True)
+            m.d.sync += register.eq(term.value)
+            registered.append(replace(term, value=register))
+        return registered
+
+
+def _sum_bounds(first, second, shift, subtract):
+    """Bounds of ``first + second * 2**shift``, or of the difference."""
+    low, high = (bound << shift for bound in second)
+    return ((first[0] - high, first[1] - low) if subtract
+            else (first[0] + low, first[1] + high))
+
+
+def _width(low, high):
+    """Bits of a signed number between two bounds.
+
+    >>> _width(-8, 7), _width(-16, 14), _width(0, 8)
+    (4, 5, 5)
+    """
+    return max((~low).bit_length(), high.bit_length()) + 1
 
 
 class PlainMac(wiring.Component):
@@ -136,7 +191,7 @@ class PlainMac(wiring.Component):
     row : int
         Row of the array, 0 at the top.
     mapped : bool
-        The adder of the partial sum as cells of the ECP5, :class:`hdl.chain.SelectAdd`.
+        Adders as cells of the ECP5, :mod:`hdl.chain`.
     """
     STEP = 1
     has_mark = False
@@ -148,7 +203,7 @@ class PlainMac(wiring.Component):
         self.operand_shape = self.weight_shape = signed(params.bits)
         self.sum_shape = signed(replace(params, rows=row + 1).psum_bits)
         self.sum_shape_above = signed(replace(params, rows=row).psum_bits) if row else None
-        self._dot = Dot(params.bits, params.depth)
+        self._dot = Dot(params.bits, params.depth, mapped=mapped)
         self.latency = self._dot.latency + self.STEP
         operands = data.ArrayLayout(self.operand_shape, params.depth)
         weights = data.ArrayLayout(self.weight_shape, params.depth)

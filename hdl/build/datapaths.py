@@ -6,6 +6,7 @@ from functools import partial
 
 from hdl.array.elements import ELEMENTS
 from hdl.array.mesh import Mesh
+from hdl.build.fit import product_comb
 from hdl.floating.mesh import FloatMesh
 from hdl.floating.multiply import BlockMultiplier, LutMultiplier
 from hdl.params import ParameterError
@@ -40,7 +41,7 @@ class Datapath:
     mappings: tuple
     grouped: bool = False
     deepest: int = 16
-    comb: Callable = lambda bits, mapping: 2 * bits**2 + bits
+    comb: Callable = lambda bits, mapping: product_comb(bits)
 
 
 def _integers(name):

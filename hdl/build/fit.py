@@ -8,7 +8,7 @@ from hdl.protocol import MAX_BODY, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
 
 __all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_alone", "check_fit", "ebr_blocks",
-           "estimate", "memories", "over"]
+           "estimate", "memories", "over", "product_comb"]
 
 #: Widths and depths that a block RAM can have.
 EBR_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
@@ -52,6 +52,15 @@ def memories(params):
     ]
 
 
+def product_comb(bits):
+    """LUT4 of an integer product in the array, from below: no array has been placed smaller.
+
+    >>> product_comb(4), product_comb(8)
+    (20, 80)
+    """
+    return 5 * bits**2 // 4
+
+
 def estimate(params):
     """Resources of the accelerator: block RAMs exactly, the rest from below.
 
@@ -59,7 +68,7 @@ def estimate(params):
     and backward) and two more; logic is about 60 % of the default design's.
     """
     ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
-    comb = 3000 + 2000 * params.cols + params.macs * (2 * params.bits**2 + params.bits)
+    comb = 3200 + 2000 * params.cols + params.macs * product_comb(params.bits)
     return {"comb": comb, "ff": comb // 2, "ebr": ebr, "dsp": 4 * params.cols + 2}
 
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.chain import RowPair, SelectAdd
+from hdl.chain import Add, Rows
 
 __all__ = ["BlockMultiplier", "LutMultiplier"]
 
@@ -49,9 +49,9 @@ class LutMultiplier(_Multiplier):
             if place == self.bits:
                 terms.append((w, place))
                 continue
-            pair = RowPair(self.bits + 1, mapped=self.mapped)
+            pair = Rows(a=len(w), b=len(w), o=len(w) + 2, shift=1, mapped=self.mapped)
             m.submodules[f"rows{place}"] = pair
-            m.d.comb += [pair.a.eq(w), pair.x.eq(a[place]), pair.y.eq(a[place + 1])]
+            m.d.comb += [pair.a.eq(w), pair.b.eq(w), pair.x.eq(a[place]), pair.y.eq(a[place + 1])]
             terms.append((pair.o, place))
         terms = self._register(m, "rows", terms)
         level = 0
@@ -68,9 +68,9 @@ class LutMultiplier(_Multiplier):
         """Two terms added; the lowest bits of the first stay as they are."""
         kept = above - place
         width = min(max(len(low) - kept, len(high)) + 1, 2 * self.bits + 2 - above)
-        adder = SelectAdd(a=len(low) - kept, b=len(high), c=1, o=width, mapped=self.mapped)
+        adder = Add(a=len(low) - kept, b=len(high), o=width, mapped=self.mapped)
         m.submodules[name] = adder
-        m.d.comb += [adder.a.eq(low[kept:]), adder.b.eq(high), adder.select.eq(1)]
+        m.d.comb += [adder.a.eq(low[kept:]), adder.b.eq(high)]
         return Cat(low[:kept], adder.o), place
 
     @staticmethod

@@ -122,7 +122,11 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (
     Experiment("resnet20-fashion", "Fashion-MNIST, ResNet-20",
                # Its first gradients are several times smaller than their rounding errors in
                # the first layers: a rate that rises gives these less weight.
-               replace(_RESNET8, network="resnet20", warmup=62), ((FLOAT, 3), (KEY(4), 3))),
+               replace(_RESNET8, network="resnet20", warmup=62),
+               ((FLOAT, 3), (KEY(4), 3), (_FIRST_8B, 3))),
+    Experiment("resnet20-fashion-long", "Fashion-MNIST, ResNet-20, 12 epochs",
+               replace(_RESNET8, network="resnet20", epochs=12, warmup=62),
+               ((FLOAT, 3), (_FIRST_8B, 3))),
     Experiment("transformer-shakespeare", "tinyshakespeare, 4-layer Transformer",
                Recipe("text", "tinyshakespeare", "transformer", 1, 8, 0.15, 15680), (
                    (FLOAT, 3), (KEY(6), 3), (KEY(4), 3))),

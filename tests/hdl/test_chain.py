@@ -6,7 +6,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Value, signed
 
-from hdl.chain import RowPair, SelectAdd
+from hdl.chain import Add, Rows, SelectAdd
 from tests.support.verilated import run_yosys
 
 
@@ -31,11 +31,21 @@ sat -verify -prove trigger 0 both
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def rows(a, b, o, shift=0, subtract=False):
+    return partial(Rows, a=a, b=b, o=o, shift=shift, subtract=subtract)
+
+
 @pytest.mark.parametrize("make", [
-    partial(RowPair, 5), partial(RowPair, 11),
+    # Of odd and even widths, whose lowest places are made in two ways.
+    rows(5, 5, 7, 1), rows(8, 8, 10, 1), rows(11, 11, 13, 1),
+    rows(signed(4), signed(4), signed(5)), rows(signed(3), signed(3), signed(4)),
+    rows(signed(4), signed(4), signed(6), 1, True), rows(signed(3), signed(3), signed(5), 1, True),
+    *(partial(Add, a=signed(5), b=signed(4), o=signed(width), subtract=subtract)
+      for width in (5, 6) for subtract in (False, True)),
+    partial(Add, a=6, b=4, o=7), partial(Add, a=signed(7), b=signed(8), o=1),
     partial(SelectAdd, a=7, b=5, c=6, o=8), partial(SelectAdd, a=6, b=signed(4), c=signed(5), o=7),
     # A partial sum of the array.
     partial(SelectAdd, a=signed(9), b=signed(12), c=signed(11), o=signed(13)),
-], ids=["rows5", "rows11", "add8", "add7", "add13"])
+], ids=str)
 def test_chains_are_their_twins(make, tmp_path):
     prove_equal(make, tmp_path)

@@ -67,8 +67,7 @@ class Case:
         load = rows * depth * (cols if self.b_transposed else 1)
         fetch = 11 if grouped else 9
         p = max(r, load + max(fetch + 1, rows + cols - depth))
-        levels = (self.params.bits - 1).bit_length() + (depth - 1).bit_length()
-        mesh = rows + cols + -(-levels // Dot.LEVELS)
+        mesh = rows + cols + Dot(self.params.bits, depth).latency
         groups = cols + 2 if self.groups["cols"] else 0
         d, e = r + mesh + 5 + groups, r + 11 + groups
         header = self.params.max_groups + 2 if self.groups["inner"] else 0
