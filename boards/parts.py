@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-__all__ = ["DIES", "DSP_MHZ", "DUTY_CYCLE", "EBR_LOW_PULSE_NS", "Die", "Part", "PartError",
-           "parse_part"]
+__all__ = ["CLOCK_PINS", "DIES", "DSP_MHZ", "DUTY_CYCLE", "EBR_LOW_PULSE_NS", "Die", "Part",
+           "PartError", "parse_part"]
 
 
 class PartError(ValueError):
@@ -53,6 +53,9 @@ DIES = {
     "45F": Die(43_848, 108, 72, 91, 72, ("BG256", "MG285", "BG381", "BG554", "TG144")),
     "85F": Die(83_640, 208, 156, 127, 96, ("MG285", "BG381", "BG554", "BG756")),
 }
+
+#: A ball that leads to the clock network, by package: the one of the ULX3S, on each of its dies.
+CLOCK_PINS = {"BG381": "G2"}
 
 #: Shortest clock pulse of a block RAM in ns by speed grade (Project Trellis' timing database);
 #: it holds for both phases of the clock. nextpnr does not check it.

@@ -1,4 +1,4 @@
-"""Memory that one unit keeps to itself."""
+"""Block RAM between registers."""
 
 from amaranth.hdl import Module, Shape, Signal, Value, unsigned
 from amaranth.lib import wiring
@@ -11,11 +11,12 @@ __all__ = ["Buffer"]
 class Buffer(wiring.Component):
     """Block RAM with one read and one write per clock.
 
-    ``data`` is the word at ``raddr`` ``READ_LATENCY`` cycles earlier. A read in the same cycle as
-    a write to the same address returns an undefined word: the user spaces them out. The read is
-    written as an unclocked one and a register, and the memory is marked ``no_rw_check``: from
-    this Yosys makes a bare block RAM, where a clocked read port would get about 1.5 LUTs and 2
-    flip-flops per bit that rule collisions out.
+    ``data`` is the word at ``raddr`` ``READ_LATENCY`` cycles earlier; a register keeps the user's
+    logic apart from the way to the blocks, which lie far from each other. A read in the same
+    cycle as a write to the same address returns an undefined word: the user spaces them out. The
+    read is written as an unclocked one and a register, and the memory is marked ``no_rw_check``:
+    from this Yosys makes a bare block RAM, where a clocked read port would get about 1.5 LUTs and
+    2 flip-flops per bit that rule collisions out.
 
     Parameters
     ----------
@@ -46,13 +47,13 @@ class Buffer(wiring.Component):
         m.submodules.memory = memory = Memory(
             shape=unsigned(width), depth=self.depth, init=[], attrs={"no_rw_check": 1})
         read, write = memory.read_port(domain="comb"), memory.write_port()
+        # The request, without a reset but for what would destroy something.
+        for port, value in ((read.addr, self.raddr), (write.addr, self.waddr),
+                            (write.data, self.wdata), (write.en, self.wen)):
+            request = Signal(len(port), reset_less=port is not write.en)
+            m.d.sync += request.eq(value)
+            m.d.comb += port.eq(request)
         word, output = Signal(width, reset_less=True), Signal(width, reset_less=True)
-        m.d.comb += [
-            write.en.eq(self.wen),
-            write.addr.eq(self.waddr),
-            write.data.eq(self.wdata),
-            read.addr.eq(self.raddr),
-            Value.cast(self.data).eq(output),
-        ]
+        m.d.comb += Value.cast(self.data).eq(output)
         m.d.sync += [word.eq(read.data), output.eq(word)]
         return m

@@ -98,15 +98,15 @@ class Gemm(wiring.Component):
     finished column tile is read out while the next one begins.
 
     From ``start`` to ``done`` an instruction takes exactly
-    ``T R rows depth + L + F + (C - 1) max((T - 1) P + max(P, D), E) + (T - 1) P + D + R + 12``
-    cycles, and with ``INNER_GROUPS`` ``max_groups + 2`` more, where
+    ``T R rows depth + L + F + (C - 1) max((T - 1) P + max(P, D), E) + (T - 1) P + D + R + 13``
+    cycles, and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
 
     * R = m, one more with ``UNSIGNED``; T = tiles; C = ceil(n / cols);
     * L = rows * depth, times cols with ``B_TRANSPOSED``: requests for a tile of weights;
-      F = latency of a request, 11, or 9 on a machine without groups;
-    * P = max(R, L + max(F + 1, rows + cols - depth)): from one tile to the next;
-    * D = R + latency of the mesh + 5: from the last tile of a column tile to its readout;
-      E = R + 11: a readout; both ``cols + 2`` more with ``COL_GROUPS``.
+      F = latency of a request, 13, or 10 on a machine without groups;
+    * P = max(R, L + max(F + 1, rows + cols + 1 - depth)): from one tile to the next;
+    * D = R + latency of the mesh + 6: from the last tile of a column tile to its readout;
+      E = R + 12: a readout; both ``cols + 3`` more with ``COL_GROUPS``.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k``, or whose streamed operand does not fit the buffer, the result is

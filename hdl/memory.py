@@ -2,15 +2,17 @@
 
 from amaranth.hdl import Cat, Module, Shape, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+from hdl.buffer import Buffer
 
 __all__ = ["ADDRESS_BITS", "READ_LATENCY", "Ram", "ReadPort", "WritePort"]
 
 #: Width of every word address.
 ADDRESS_BITS = 16
-#: Clock cycles from ``en`` and ``addr`` to ``data``: the block RAM and its output register.
-READ_LATENCY = 2
+#: Clock cycles from ``en`` and ``addr`` to ``data``: a register for the request, the block RAM and
+#: its output register.
+READ_LATENCY = 3
 
 
 class ReadPort(wiring.Signature):
@@ -79,12 +81,7 @@ class Ram(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = Shape.cast(self.shape).width
-        # An unclocked read and a register, without a rule for collisions: from this Yosys makes a
-        # bare block RAM. A clocked read port would get logic that rules collisions out.
-        m.submodules.memory = memory = Memory(
-            shape=width, depth=self.depth, init=[], attrs={"no_rw_check": 1})
-        read = memory.read_port(domain="comb")
-        write = memory.write_port()
+        m.submodules.memory = memory = Buffer(width, self.depth)
 
         def merge(ports, field, bits):
             merged = 0
@@ -101,22 +98,19 @@ class Ram(wiring.Component):
             wen.eq(Cat(port.en for port in self.w).any()),
         ]
         beyond_r, beyond_w = Signal(), Signal()
+        inside = len(memory.raddr)
         m.d.comb += [
-            beyond_r.eq(raddr[read.addr.shape().width:].any()),
-            beyond_w.eq(waddr[write.addr.shape().width:].any()),
-            read.addr.eq(raddr),
-            write.addr.eq(waddr),
-            write.en.eq(wen & ~beyond_w),
-            write.data.eq(merge([_Flat(port) for port in self.w], "data", width)),
+            beyond_r.eq(raddr[inside:].any()),
+            beyond_w.eq(waddr[inside:].any()),
+            memory.raddr.eq(raddr),
+            memory.waddr.eq(waddr),
+            memory.wen.eq(wen & ~beyond_w),
+            memory.wdata.eq(merge([_Flat(port) for port in self.w], "data", width)),
         ]
         m.d.sync += self.fault.eq(ren & beyond_r | wen & beyond_w)
-
-        # The read, and a register behind the block RAM.
-        latched, word = Signal(width, reset_less=True), Signal(width, reset_less=True)
-        m.d.sync += [latched.eq(read.data), word.eq(latched)]
         for port in self.r:
             m.d.comb += (port.data.as_value() if isinstance(port.data, data.View)
-                         else port.data).eq(word)
+                         else port.data).eq(memory.data)
         return m
 
 

@@ -15,13 +15,16 @@ from hdl.build.summary import DATA, DamagedError, read_point
 from hdl.params import ParameterError, Params
 from reports.units import UNITS
 
-__all__ = ["MESH", "SEEDS", "Point", "Store", "UnitAlone", "alone", "machine", "standing"]
+__all__ = ["MESH", "SEEDS", "SMALL_MESH", "Point", "Store", "UnitAlone", "alone", "machine",
+           "standing"]
 
 #: Place-and-route runs of a point: a median needs some.
 SEEDS = 5
 #: Shape of the meshes that are compared over widths and arithmetic: small enough for floating
 #: point on the smallest die.
 MESH = {"rows": 4, "cols": 4, "depth": 1}
+#: One in which every format of floating point is placed in minutes.
+SMALL_MESH = {"rows": 2, "cols": 2, "depth": 1}
 #: Part numbers by die and speed grade.
 _PART = "LFE5U-{}-{}BG381C"
 
@@ -169,11 +172,11 @@ def _standing(large):
     integers = [name for name, made in DATAPATHS.items() if 4 in made.widths]
     floats = [name for name in DATAPATHS if name not in integers]
     # Every arithmetic and width on the smallest die; floating point takes long to place, and one
-    # format with multiplier blocks is enough at first.
+    # format of it without multiplier blocks is enough at first.
     for name, made in DATAPATHS.items():
         for bits in made.widths:
             for mapping in made.mappings:
-                if large or mapping == "lut" or name in floats[:1]:
+                if large or name in integers or (name, mapping) == (floats[0], "lut"):
                     yield alone(_mesh(name, bits, mapping))
     # The fastest grade, and other dies.
     for name in integers:
@@ -182,11 +185,12 @@ def _standing(large):
             yield alone(_mesh(name), die)
     # Other sizes, and as many products in deeper elements.
     for name in integers:
-        for shape in ({"rows": 2, "cols": 2}, {"rows": 8, "cols": 8},
-                      {"rows": 2, "cols": 2, "depth": 4}, {"rows": 8, "cols": 1, "depth": 8}):
+        for shape in (SMALL_MESH, {"rows": 2, "cols": 2, "depth": 4},
+                      {"rows": 4, "cols": 4, "depth": 4}, {"rows": 8, "cols": 1, "depth": 8}):
             yield alone(_mesh(name, **shape))
-    for name in floats[:1]:
-        yield alone(_mesh(name, rows=2, cols=2))
+    for name in floats:
+        for mapping in DATAPATHS[name].mappings:
+            yield alone(_mesh(name, mapping=mapping, **SMALL_MESH))
     for name in UNITS:
         yield alone(UnitAlone(scope=name))
     # The machine, and its plain twin.
@@ -195,6 +199,7 @@ def _standing(large):
     if not large:
         return
     for name in integers:
+        yield alone(_mesh(name, rows=8, cols=8))
         for bits in (2, 8):
             yield alone(_mesh(name, bits, rows=8, cols=8), "85F")
         yield alone(_mesh(name, rows=8, cols=8), "85F")

@@ -5,6 +5,7 @@ from amaranth.hdl import Cat, ClockDomain, ClockSignal, Instance, Module, ResetS
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from boards.parts import CLOCK_PINS
 from boards.platforms import part_platform
 
 __all__ = ["TARGET_MHZ", "Harness", "Hole", "harness_rtlil", "port_widths"]
@@ -98,8 +99,15 @@ class Harness(wiring.Component):
 
 
 def harness_rtlil(component, part):
-    """``(rtlil, lpf)`` of a component in its harness, the top module ``top``."""
+    """``(rtlil, lpf)`` of a component in its harness, the top module ``top``.
+
+    The clock comes in at a pin that leads to the die's clock network: from one of nextpnr's choice
+    about one seed in seven is not routed.
+    """
     harness = Harness(component)
     text = rtlil.convert(harness, name="top", platform=part_platform(part), emit_src=False,
                          ports=[harness.clk, harness.i, harness.o])
-    return text, f'FREQUENCY PORT "clk" {TARGET_MHZ} MHZ;\n'
+    lpf = f'FREQUENCY PORT "clk" {TARGET_MHZ} MHZ;\n'
+    if pin := CLOCK_PINS.get(part.package):
+        lpf += f'LOCATE COMP "clk" SITE "{pin}";\n'
+    return text, lpf

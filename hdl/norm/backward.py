@@ -65,7 +65,7 @@ class NormBackward(wiring.Component):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, the L1 norm takes ``6 m + 1024`` for each tile, and 138.
+        With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138.
         """
         drain = READ_LATENCY + _Writer.stages(self.correction)
         divide, invert, length = (

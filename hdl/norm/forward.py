@@ -66,7 +66,7 @@ class NormForward(wiring.Component):
     def cycles(self, m, n, *, inference=False):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, the L1 norm takes ``4 m + 694`` for each tile, or ``2 m + 330``
+        With four columns or more, the L1 norm takes ``4 m + 698`` for each tile, or ``2 m + 332``
         in inference, and one.
         """
         drain = READ_LATENCY + _Writer.STAGES

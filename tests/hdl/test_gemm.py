@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from hdl.array.mac import Dot
 from hdl.gemm import Gemm
 from hdl.params import Params
 from hdl.protocol import GemmFlag, Opcode
@@ -65,14 +64,17 @@ class Case:
         r = self.m + self.unsigned
         t, c = self.fields()["key0"], -(-self.n // cols)
         load = rows * depth * (cols if self.b_transposed else 1)
-        fetch = 11 if grouped else 9
-        p = max(r, load + max(fetch + 1, rows + cols - depth))
-        mesh = rows + cols + Dot(self.params.bits, depth).latency
-        groups = cols + 2 if self.groups["cols"] else 0
-        d, e = r + mesh + 5 + groups, r + 11 + groups
-        header = self.params.max_groups + 2 if self.groups["inner"] else 0
+        fetch = 13 if grouped else 10
+        p = max(r, load + max(fetch + 1, rows + cols + 1 - depth))
+        # Pairs of rows of the products, then a tree.
+        pairs = self.params.bits * depth // 2 if depth % 2 == 0 else (
+            self.params.bits * (depth - 1) // 2 + -(-self.params.bits // 2))
+        mesh = rows + cols + 1 + (pairs - 1).bit_length()
+        groups = cols + 3 if self.groups["cols"] else 0
+        d, e = r + mesh + 6 + groups, r + 12 + groups
+        header = self.params.max_groups + 3 if self.groups["inner"] else 0
         return (t * r * rows * depth + load + fetch + (c - 1) * max((t - 1) * p + max(p, d), e)
-                + (t - 1) * p + d + r + 12 + header)
+                + (t - 1) * p + d + r + 13 + header)
 
     def load(self, bench, ctx):
         bench.load(ctx, "quant", A, self.a.T if self.a_transposed else self.a)

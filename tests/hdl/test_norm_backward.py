@@ -111,4 +111,4 @@ def test_longest_columns_at_the_limits():
     u = (dy >> 12) - grad_beta + context.sign.sum(axis=0) * grad_gamma // m
     assert u.max() >= 1 << OFFSET_BITS - 2
     unit = norm(Params(cols=4, memory=4), [{"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
-    assert unit.cycles(511, 5) == 2 * (6 * 511 + 1024) + 138
+    assert unit.cycles(511, 5) == 2 * (6 * 511 + 1029) + 138

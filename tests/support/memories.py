@@ -230,21 +230,23 @@ class _Memory(Elaboratable):
             for port in ports:
                 with m.If(port.en):
                     m.d.comb += address.eq(port.addr)
+        written = Signal(self.width)
         for port in self.writers:
             with m.If(port.en):
-                m.d.comb += write.data.eq(Value.cast(port.data))
+                m.d.comb += written.eq(Value.cast(port.data))
         ren = Cat(port.en for port in self.readers)
         wen = Cat(port.en for port in self.writers)
-        m.d.comb += [
+        m.d.sync += [
             read.addr.eq(raddr),
             read.en.eq(ren.any()),
             write.addr.eq(waddr),
+            write.data.eq(written),
             write.en.eq(wen.any() & (waddr < self.depth)),
         ]
         valid = Signal()
         word = Signal(self.width)
         m.d.sync += [
-            valid.eq(ren.any()),
+            valid.eq(read.en),
             # Without a request the word is junk, so that no unit reads it later than it may.
             word.eq(read.data ^ (~valid).replicate(self.width)),
         ]

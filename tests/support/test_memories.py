@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hdl.memory import ReadPort, WritePort
+from hdl.memory import READ_LATENCY, ReadPort, WritePort
 from hdl.params import Params
 from hdl.protocol import Opcode
 from hdl.unit import UnitPort, wide_word
@@ -26,23 +26,25 @@ class Copy(wiring.Component):
         m = Module()
         fields = self.control.instruction
         count = Signal(16)
-        reading, first, second = Signal(), Signal(), Signal()
+        reading = Signal()
+        #: Cycles since a row was asked for.
+        way = Signal(READ_LATENCY)
         with m.If(self.control.start):
             m.d.sync += [count.eq(0), reading.eq(fields.m != 0)]
         with m.Else():
             m.d.sync += count.eq(count + 1)
             with m.If(count + 1 == fields.m):
                 m.d.sync += reading.eq(0)
-        m.d.sync += [first.eq(reading), second.eq(first)]
-        late = 1 if self.mistake == "late" else 2
+        m.d.sync += way.eq(Cat(reading, way))
+        late = READ_LATENCY - (self.mistake == "late")
         m.d.comb += [
             self.wide_r.en.eq(reading),
             self.wide_r.addr.eq(fields.src0 + count),
-            self.wide_w.en.eq(first if late == 1 else second),
+            self.wide_w.en.eq(way[late - 1]),
             self.wide_w.addr.eq(fields.dst0 + count - late),
             Cat(self.wide_w.data).eq(Cat(self.wide_r.data)),
-            self.control.done.eq((second if self.mistake != "early" else first) & ~reading
-                                 & ((~first) if self.mistake != "early" else 1)),
+            self.control.done.eq(way[0] & ~reading if self.mistake == "early"
+                                 else way[-1] & ~way[:-1].any() & ~reading),
         ]
         return m
 
@@ -65,7 +67,7 @@ def test_a_tensor_is_stored_and_read_back():
 
 
 @pytest.mark.parametrize(("fields", "mistake", "message"), [
-    ({"m": 8, "src0": 8, "dst0": 10}, None, "a read of a word being written in wide"),
+    ({"m": 8, "src0": 8, "dst0": 8 + READ_LATENCY}, None, "a read of a word being written in wide"),
     ({"m": 8, "src0": 0xFFFF, "dst0": 32}, None, "a read beyond the end in wide"),
     ({"m": 8, "src0": 8, "dst0": 0xFFFF}, None, "a write beyond the end in wide"),
     ({"m": 8, "src0": 8, "dst0": 32}, "early", "an access while idle in wide"),
