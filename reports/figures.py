@@ -69,6 +69,7 @@ class Results:
                 path.stem, found["command"], f"data/{path.relative_to(folder)}", found["report"],
                 found["failure"])
         self.standing = standing(large)
+        self.usual = {point.name for point in standing()}
         for point in self.standing:
             known = self.every.get(point.name)
             if known is None:
@@ -87,9 +88,12 @@ class Results:
         return {point: self.every[point.name] for point in self.standing
                 if getattr(point.subject, "scope", None) == "mesh" and _matches(point, wanted)}
 
-    def comparison(self):
-        """The meshes that differ in arithmetic, width and mapping alone."""
-        return self.meshes(die="25F", speed=6, **MESH)
+    def comparison(self, shape=MESH):
+        """The meshes of a shape that differ in arithmetic, width and mapping alone, without those
+        of the long list that nobody has measured."""
+        return {point: result for point, result
+                in self.meshes(die="25F", speed=6, **shape).items()
+                if point.name in self.usual or result.state != "not measured"}
 
     @cached_property
     def machines(self):

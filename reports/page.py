@@ -18,7 +18,7 @@ from reports.figures import (
     per_mac,
     rate,
 )
-from reports.points import MESH
+from reports.points import MESH, SMALL_MESH
 from reports.units import UNITS
 
 __all__ = ["page"]
@@ -29,7 +29,7 @@ _COLOURS = {name: place + 1 for place, name in enumerate(DATAPATHS)}
 _CATEGORY_COLOURS = {"array": 1, "quantiser": 2, "norm": 3, "sorter": 4, "memory": 5,
                      "sequencer": 6, "link": 7, "operands and sums": 8}
 _NOT_MEASURED = '<span class="missing">not measured</span>'
-_MESH = "{rows}x{cols}x{depth}".format(**MESH)
+_MESH, _SMALL_MESH = ("{rows}x{cols}x{depth}".format(**shape) for shape in (MESH, SMALL_MESH))
 
 
 # Pieces.
@@ -167,7 +167,10 @@ def _arrays(results):
                   y_label="GOPS per 1,000 COMB")
     figures = (_cells("comb"), _cells("ff"), _cells("dsp"), _each("comb"), _each("ff"), _fmax,
                _rate)
-    rows = [_row(arithmetic(point), result, figures) for point, result in points.items()]
+    rows, small = ([_row(arithmetic(point), result, figures) for point, result in some.items()]
+                   for some in (points, results.comparison(SMALL_MESH)))
+    heads = ["array", "COMB", "FF", "DSP", "COMB per MAC", "FF per MAC", "Fmax, MHz",
+             "GOPS per 1,000 COMB"]
     return (
         f"<p>Arrays of {_MESH} products alone, each in the same harness, with the same options "
         "and the same aim of the clock, on an LFE5U-25F at -6. The harness is subtracted. "
@@ -177,8 +180,9 @@ def _arrays(results):
                                        _names(points), comb)
         + _figure("Peak rate per thousand COMB; more is better.", _names(points), speed)
         + "</div>" + _table(
-            ["array", "COMB", "FF", "DSP", "COMB per MAC", "FF per MAC", "Fmax, MHz",
-             "GOPS per 1,000 COMB"], rows))
+            heads, rows)
+        + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH}, in which half the elements have "
+        "nothing above them to add to, otherwise as before.</p>" + _table(heads, small))
 
 
 def _clock(results):

@@ -3,11 +3,12 @@
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.tables import change
 from reports.figures import arithmetic, per_mac, rate
+from reports.points import MESH, SMALL_MESH
 
 __all__ = ["arrays"]
 
 _WIDTHS = (4, 8)
-_HEADS = ("array", "COMB per MAC", "FF per MAC", "DSP per MAC", "Fmax, MHz: median (range)",
+_HEADS = ("COMB per MAC", "FF per MAC", "DSP per MAC", "Fmax, MHz: median (range)",
           "GOPS per 1,000 COMB")
 
 
@@ -19,13 +20,13 @@ def _figures(result):
             f"{fmax['median']:.1f} ({seeds})", f"{rate(result):.2f}"]
 
 
-def _differences(results):
+def _differences(points):
     """Rows of differences between arrays of which both are measured."""
     found = {(point.subject.arith, point.subject.bits, point.subject.mapping): result
-             for point, result in results.comparison().items() if result.report}
+             for point, result in points.items() if result.report}
     pairs = [(("shift", bits, "lut"), (plain, bits, "lut"))
              for bits in _WIDTHS for plain in ("int-wide", "int")]
-    pairs += [(("shift", 6, "lut"), (arith, made.widths[0], mapping))
+    pairs += [(("shift", 4, "lut"), (arith, made.widths[0], mapping))
               for arith, made in DATAPATHS.items() if len(made.widths) == 1
               for mapping in made.mappings]
     for mine, other in pairs:
@@ -41,18 +42,21 @@ def _differences(results):
 
 
 def arrays(results):
-    """Arrays alone, those of integers at a few widths, as Markdown."""
-    rows, missing = [], []
-    for point, result in results.comparison().items():
-        if len(DATAPATHS[point.subject.arith].widths) > 1 and point.subject.bits not in _WIDTHS:
-            continue
-        if result.report:
-            rows.append([arithmetic(point), *_figures(result)])
-        elif result.failure:
-            rows.append([arithmetic(point), *["failed"] * (len(_HEADS) - 1)])
-        else:
-            missing.append(arithmetic(point))
-    rows += _differences(results)
-    lines = [_HEADS, ["---"] * len(_HEADS), *rows]
-    table = "".join("| " + " | ".join(row) + " |\n" for row in lines)
-    return table + (f"\nNot measured yet: {'; '.join(missing)}.\n" if missing else "")
+    """Arrays alone, those of integers at a few widths, as Markdown: a table for each shape."""
+    tables, missing = [], []
+    for shape in (MESH, SMALL_MESH):
+        rows, points = [], results.comparison(shape)
+        size = "{rows}x{cols}".format(**shape)
+        for point, result in points.items():
+            if len(DATAPATHS[point.subject.arith].widths) > 1 and point.subject.bits not in _WIDTHS:
+                continue
+            if result.report:
+                rows.append([arithmetic(point), *_figures(result)])
+            elif result.failure:
+                rows.append([arithmetic(point), *["failed"] * len(_HEADS)])
+            else:
+                missing.append(f"{arithmetic(point)} ({size})")
+        rows += _differences(points)
+        lines = [(f"array, {size}", *_HEADS), ["---"] * (1 + len(_HEADS)), *rows]
+        tables.append("".join("| " + " | ".join(row) + " |\n" for row in lines))
+    return "\n".join(tables) + (f"\nNot measured yet: {'; '.join(missing)}.\n" if missing else "")

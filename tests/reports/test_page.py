@@ -98,7 +98,7 @@ def test_where_nothing_is_measured_that_is_said(tmp_path):
     for point in standing(large=True):
         assert f"<code>{point.command}</code>" in text
     table = arrays(Results(tmp_path))
-    assert "Not measured yet: shift 4x4, 4 bits; " in table and "%" not in table
+    assert "Not measured yet: shift 4x4, 4 bits (4x4); " in table and "%" not in table
 
 
 def test_every_figure_of_a_full_folder_is_shown_and_linked(full):
