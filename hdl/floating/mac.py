@@ -28,82 +28,46 @@ from hdl.floating.formats import BF16, FP16, FP16_NARROW
 from hdl.floating.multiply import LutMultiplier
 from hdl.params import ParameterError
 
-__all__ = ["Bf16Mac", "Fp16Mac", "Fp16NarrowMac"]
+__all__ = ["Bf16Mac", "FloatSum", "Fp16Mac", "Fp16NarrowMac"]
 
 
-class _FloatMac(wiring.Component):
-    """``sum_o = round(sum_i + a * w)``: an exact product, one rounding to nearest, ties to even.
-
-    Subnormal numbers, infinities and NaN are IEEE 754's; there is one NaN. The model is
-    :func:`sim.model.floating.fused`. What enters at ``sum_i`` must be a sum of products: where
-    those cannot reach the ends of their format, see
-    :attr:`hdl.floating.formats.Arithmetic.limited`, an element does not look for them.
-    Operands and sums have the form of :mod:`hdl.floating.formats`. Attributes and members: see
-    :mod:`hdl.array.mac`; marks do nothing.
+class FloatSum(wiring.Component):
+    """The stages that elements are made of: an exact product, and its sum with what enters, rounded
+    once, to nearest, ties to even. See :class:`_FloatMac`.
 
     Parameters
     ----------
-    params : hdl.params.Params
-        Of one product per element.
-    row : int
-        Row of the array, 0 at the top; what enters there is -0, to which any product can be
-        added unchanged.
+    members : dict
+        Of the component, with ``sum_o``.
     multiplier : class
         See :mod:`hdl.floating.multiply`.
+    above : bool
+        Whether anything enters.
     mapped : bool
         Whether adders and multiplier are made of the ECP5's cells or are their generic twins.
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from the operands to ``sum_o``.
+    STEP : int
+        Cycles from what enters to ``sum_o``.
     """
     STEP = 10
-    has_mark = False
 
-    def __init__(self, params, row, *, multiplier=LutMultiplier, mapped=False):
-        if params.depth != 1:
-            raise ParameterError("depth must be 1 where elements are floating-point, "
-                                 f"got {params.depth}")
-        self.params = params
-        self.row = row
+    def __init__(self, members, *, multiplier, above, mapped):
+        self.above = above
         self.mapped = mapped
-        form = self.arithmetic
-        self._multiplier = multiplier(form.operand.fraction_bits, mapped=mapped)
+        self._multiplier = multiplier(self.arithmetic.operand.fraction_bits, mapped=mapped)
         # The significand of the product is due one cycle after its exponent.
         self.latency = self._multiplier.latency - 1 + self.STEP
-        self.operand_shape = form.operand_layout(form.offset)
-        self.weight_shape = form.operand_layout()
-        self.sum_shape = form.total_layout
-        self.sum_shape_above = self.sum_shape if row else None
-        members = {
-            "load": In(1), "w_i": In(data.ArrayLayout(self.weight_shape, 1)),
-            "w_o": Out(data.ArrayLayout(self.weight_shape, 1)), "swap": In(1),
-            "a": In(data.ArrayLayout(self.operand_shape, 1)), "sum_o": Out(self.sum_shape),
-        }
-        if row:
-            members["sum_i"] = In(self.sum_shape)
         super().__init__(members)
 
-    def elaborate(self, platform):
-        m = Module()
-        # Weights.
-        shadow = Signal(self.w_i.shape(), reset_less=True)
-        active = Signal(self.w_i.shape(), reset_less=True)
-        with m.If(self.load):
-            m.d.sync += shadow.eq(self.w_i)
-        with m.If(self.swap):
-            m.d.sync += active.eq(shadow)
-        m.d.comb += self.w_o.eq(shadow)
-        # The product, then its sum with what comes from above.
-        product = self._product(m, self.a[0], active[0])
-        aligned = self._align(m, product, self._above())
+    def _sum(self, m, product, total):
+        """``sum_o = round(total + product)``."""
+        aligned = self._align(m, product, total)
         normal = self._normalise(m, aligned)
         self._round(m, normal)
-        return m
-
-    def _above(self):
-        """The partial sum that enters."""
-        if self.row:
-            return self.sum_i
-        lowest = -1 if self.arithmetic.limited else 0
-        zero = self.sum_shape.const({"sign": 1, "exponent": lowest})
-        return data.View(self.sum_shape, zero.as_value())
 
     def _select_add(self, m, name, shape, a, b, c=0, *, select=1, carry=0):
         adder = SelectAdd(a=Value.cast(a).shape(), b=Value.cast(b).shape(),
@@ -114,10 +78,11 @@ class _FloatMac(wiring.Component):
         return adder.o
 
     def _product(self, m, a, w):
+        form = self.arithmetic
         multiplier = m.submodules.multiplier = self._multiplier
         m.d.comb += [multiplier.a.eq(a.fraction), multiplier.w.eq(w.fraction)]
         v = SimpleNamespace(
-            exponent=self._select_add(m, "product_exponent", self.arithmetic.product_exponent,
+            exponent=self._select_add(m, "product_exponent", form.product_exponent,
                                       a.exponent, w.exponent),
             sign=a.sign ^ w.sign, zero=~(a.one & w.one), special=a.special | w.special,
             # NaN, or infinity times zero.
@@ -125,15 +90,15 @@ class _FloatMac(wiring.Component):
                 | ((a.special | w.special) & ~(a.one & w.one)))
         for cycle in range(self._multiplier.latency - 1):
             v = _register(m, f"product{cycle}", **vars(v))
-        v.significand = multiplier.o
+        # What it has before and after the point.
+        v.point = multiplier.o << form.window - 6 - 2 * form.operand.fraction_bits
         return v
 
     def _align(self, m, product, total):
         form = self.arithmetic
         fraction = form.window - 6
-        # What each has before and after the point of the larger one.
+        # What the sum has before and after the point, as the product.
         total_point = total.significand << fraction - form.total.fraction_bits
-        product_point = product.significand << fraction - 2 * form.operand.fraction_bits
 
         # Stage 1: the difference of the exponents, less one, and what is no number.
         low, high = form.product_exponent, form.total_exponent
@@ -172,10 +137,10 @@ class _FloatMac(wiring.Component):
         m.d.comb += swap.eq(v.product_zero | (~above & v.total_keep))
         places = v.difference[:-1] ^ above.replicate(width - 1)
         far = places[5:].any() | v.product_zero
-        larger = Mux(swap, v.total, product_point)
-        small = Mux(swap, product_point, v.total << 1)[:fraction + 2]
+        larger = Mux(swap, v.total, product.point)
+        small = Mux(swap, product.point, v.total << 1)[:fraction + 2]
         lost = far & Mux(swap, ~v.product_zero, v.total_some)
-        if not self.row and not form.limited:
+        if not self.above and not form.limited:
             # A product alone is never the smaller.
             small, lost = Const(0, fraction + 2), Const(0, 1)
         v = _register(
@@ -308,6 +273,73 @@ class _FloatMac(wiring.Component):
             self.sum_o.special.eq(v.special), self.sum_o.nan.eq(v.nan),
             self.sum_o.sign.eq(v.sign),
         ]
+
+
+class _FloatMac(FloatSum):
+    """``sum_o = round(sum_i + a * w)``: an exact product, one rounding to nearest, ties to even.
+
+    Subnormal numbers, infinities and NaN are IEEE 754's; there is one NaN. The model is
+    :func:`sim.model.floating.fused`. What enters at ``sum_i`` must be a sum of products: where
+    those cannot reach the ends of their format, see
+    :attr:`hdl.floating.formats.Arithmetic.limited`, an element does not look for them.
+    Operands and sums have the form of :mod:`hdl.floating.formats`. Attributes and members: see
+    :mod:`hdl.array.mac`; marks do nothing.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+        Of one product per element.
+    row : int
+        Row of the array, 0 at the top; what enters there is -0, to which any product can be
+        added unchanged.
+    multiplier : class
+        See :mod:`hdl.floating.multiply`.
+    mapped : bool
+        Whether adders and multiplier are made of the ECP5's cells or are their generic twins.
+    """
+    has_mark = False
+
+    def __init__(self, params, row, *, multiplier=LutMultiplier, mapped=False):
+        if params.depth != 1:
+            raise ParameterError("depth must be 1 where elements are floating-point, "
+                                 f"got {params.depth}")
+        self.params = params
+        self.row = row
+        form = self.arithmetic
+        self.operand_shape = form.operand_layout(form.offset)
+        self.weight_shape = form.operand_layout()
+        self.sum_shape = form.total_layout
+        self.sum_shape_above = self.sum_shape if row else None
+        members = {
+            "load": In(1), "w_i": In(data.ArrayLayout(self.weight_shape, 1)),
+            "w_o": Out(data.ArrayLayout(self.weight_shape, 1)), "swap": In(1),
+            "a": In(data.ArrayLayout(self.operand_shape, 1)), "sum_o": Out(self.sum_shape),
+        }
+        if row:
+            members["sum_i"] = In(self.sum_shape)
+        super().__init__(members, multiplier=multiplier, above=row > 0, mapped=mapped)
+
+    def elaborate(self, platform):
+        m = Module()
+        # Weights.
+        shadow = Signal(self.w_i.shape(), reset_less=True)
+        active = Signal(self.w_i.shape(), reset_less=True)
+        with m.If(self.load):
+            m.d.sync += shadow.eq(self.w_i)
+        with m.If(self.swap):
+            m.d.sync += active.eq(shadow)
+        m.d.comb += self.w_o.eq(shadow)
+        # The product, then its sum with what comes from above.
+        self._sum(m, self._product(m, self.a[0], active[0]), self._above())
+        return m
+
+    def _above(self):
+        """The partial sum that enters."""
+        if self.row:
+            return self.sum_i
+        lowest = -1 if self.arithmetic.limited else 0
+        zero = self.sum_shape.const({"sign": 1, "exponent": lowest})
+        return data.View(self.sum_shape, zero.as_value())
 
 
 def _register(m, stage, **values):

@@ -7,7 +7,7 @@ from row 0 down, beginning with -0, to which any product can be added unchanged.
 
 import numpy as np
 
-__all__ = ["FORMATS", "column", "fused"]
+__all__ = ["FORMATS", "column", "fused", "fused_values"]
 
 #: Formats of operands and sums by the name of the arithmetic.
 FORMATS = {
@@ -49,8 +49,20 @@ def fused(a, w, total, arith):
     """
     operand, result = FORMATS[arith]
     with np.errstate(invalid="ignore"):
-        product = np.atleast_1d(_values(a, operand) * _values(w, operand))
-        total = np.atleast_1d(_values(total, result))
+        a, w, total = _values(a, operand), _values(w, operand), _values(total, result)
+    return fused_values(a, w, total, result)
+
+
+def fused_values(a, w, total, result):
+    """:func:`fused` of numbers in float64 whose product is exact there: bit patterns of the format
+    ``result``.
+
+    >>> hex(int(fused_values(3.0, 2.0**-30, 1.0, "binary32")[0]))
+    '0x3f800000'
+    """
+    with np.errstate(invalid="ignore"):
+        product = np.atleast_1d(a * w)
+        total = np.atleast_1d(total)
         near = product + total
         # What the sum in float64 lost: Knuth's sum of two.
         other = near - product
