@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from amaranth.lib import wiring
 
 from hdl.baseline.l2 import FoldedRootMeanSquare, RootMeanSquare, XhatCorrection
+from hdl.baseline.norm_fp16 import Fp16NormForward
 from hdl.baseline.quantise import Fixed, GivenScale
 from hdl.noise import Noise
 from hdl.norm import NormBackward, NormForward
@@ -65,6 +66,9 @@ UNITS = {
     "norm-l2-forward-folded": Unit(
         "norm forward", "the same, for builds without DSPs: half the rows of a product in a square",
         lambda lanes: NormForward(_params(lanes), FoldedRootMeanSquare)),
+    "norm-fp16-forward": Unit(
+        "norm forward", "in binary16, sums in binary32: one fused multiply-add a lane",
+        lambda lanes: Fp16NormForward(_params(lanes), mapped=True)),
     "norm-l1-backward": Unit(
         "norm backward", "the accelerator's: the correction is grad_gamma or its negative",
         lambda lanes: NormBackward(_params(lanes))),

@@ -1,0 +1,282 @@
+"""The forward norm in binary16."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.baseline.norm_fp16.divide import QUOTIENT, ChannelDivider
+from hdl.baseline.norm_fp16.lane import (
+    LANE_CONTROL,
+    NARROWED,
+    OPERAND,
+    PARTIAL_SUMS,
+    SUM_IN,
+    Addend,
+    Factor,
+    Lane,
+)
+from hdl.baseline.norm_fp16.program import (
+    CENTRE_CYCLES,
+    CENTRE_HIGH,
+    CENTRE_LOW,
+    centre,
+    operation,
+)
+from hdl.baseline.norm_fp16.reduction import Reduction
+from hdl.baseline.norm_fp16.state import STATE_ROWS, StateRow
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.norm.reciprocal import LaneDivider, Operation
+from hdl.norm.rows import ColumnTiles, RowReader
+from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
+
+__all__ = ["Fp16NormForward"]
+
+
+class Fp16NormForward(wiring.Component):
+    """L2 batch normalisation in binary16 with sums in binary32; ``sim.model.norm_fp16.forward``.
+
+    Works on one tile of ``cols`` columns after the other: reads all rows for the mean, one per
+    cycle; reads them again for the deviation, one every two cycles; writes mean and 1 / s; reads
+    all rows a third time, one every two cycles, and writes xhat and y of each. A row is read before
+    it is written, so the source may be the destination.
+
+    The instruction is ``NORM_FORWARD``'s: x at ``src0``, the state
+    (:class:`~hdl.baseline.norm_fp16.state.StateRow`) at ``src1``, y to ``dst0``, xhat to ``dst1``,
+    all as binary16 in the lower half of a wide element; the upper half is written as 0. There is
+    neither a rectifier nor inference.
+
+    The time does not depend on the data: :meth:`cycles`. Nothing can stall the unit.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    mapped : bool
+        See :class:`~hdl.baseline.norm_fp16.lane.Lane`.
+
+    Members
+    -------
+    control : Out(UnitPort)
+    wide_r : Out(ReadPort(wide_word(params)))
+    wide_w : Out(WritePort(wide_word(params)))
+    """
+    def __init__(self, params, *, mapped=False):
+        self.params = params
+        self.mapped = mapped
+        self.divider = LaneDivider(params.cols, 1, QUOTIENT.size, unit=ChannelDivider)
+        super().__init__({
+            "control": Out(UnitPort()),
+            "wide_r": Out(ReadPort(wide_word(params))),
+            "wide_w": Out(WritePort(wide_word(params))),
+        })
+
+    def cycles(self, m, n):
+        """Cycles from ``start`` to ``done``.
+
+        A tile of four columns or more takes ``5 m`` and about 570.
+        """
+        drain = READ_LATENCY + 2 * NARROWED - 1
+        divide, root = (self.divider.latency(operation)
+                        for operation in (Operation.DIVIDE, Operation.ROOT))
+        # Reductions wait for slot 0.
+        wait = -(m + drain - SUM_IN + 1) % PARTIAL_SUMS
+        wait_squares = -(2 * m + drain) % PARTIAL_SUMS
+        tile = (5 * m + 3 * drain + PARTIAL_SUMS + divide + root + CENTRE_CYCLES + 8
+                + Reduction.cycles(False) + wait + Reduction.cycles(True) + wait_squares)
+        return -(-n // self.params.cols) * tile + 1
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.control = control = _Control(self.params)
+        m.submodules.divider = divider = self.divider
+        m.d.comb += [
+            control.start.eq(self.control.start),
+            control.instruction.eq(self.control.instruction),
+            self.control.done.eq(control.done),
+            self.wide_r.en.eq(control.read),
+            self.wide_r.addr.eq(control.read_addr),
+            self.wide_w.en.eq(control.write),
+            self.wide_w.addr.eq(control.write_addr),
+            divider.start.eq(control.divide),
+            divider.operation.eq(control.operation),
+            divider.denominator.eq(self.control.instruction.m),
+            control.divided.eq(divider.done),
+        ]
+        for j in range(self.params.cols):
+            m.submodules[f"lane_{j}"] = lane = Lane(mapped=self.mapped)
+            m.d.comb += [
+                lane.control.eq(control.lanes),
+                lane.i.eq(self.wide_r.data[j]),
+                divider.value[j].eq(lane.value),
+                lane.take.eq(divider.take[j]),
+                lane.quotient.eq(divider.quotient[j // divider.SPAN]),
+                self.wide_w.data[j].eq(lane.o),
+            ]
+        return m
+
+
+class _Control(wiring.Component):
+    """The sequence of the unit: which rows are read, and what the lanes do with them.
+
+    What the lanes are told and what is written passes a register; cycles are those before it.
+    """
+    def __init__(self, params):
+        self.params = params
+        super().__init__({
+            "start": In(1),
+            "instruction": In(INSTRUCTION_LAYOUT),
+            "done": Out(1),
+            "read": Out(1),
+            "read_addr": Out(ADDRESS_BITS),
+            "write": Out(1),
+            "write_addr": Out(ADDRESS_BITS),
+            "divide": Out(1),
+            "operation": Out(Operation),
+            "divided": In(1),
+            "lanes": Out(LANE_CONTROL),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.tiles = tiles = ColumnTiles(self.params.cols)
+        m.submodules.reader = reader = RowReader(paired=False)
+        m.submodules.reduction = reduction = Reduction()
+        fields = self.instruction
+        x, state, xhat, y = (Signal(ADDRESS_BITS, name=name)
+                             for name in ("x", "state", "xhat", "y"))
+        lanes = Signal(LANE_CONTROL)
+        m.d.sync += self.lanes.eq(lanes)
+        m.d.comb += [
+            tiles.n.eq(fields.n),
+            reader.rows.eq(fields.m),
+            reader.base.eq(x),
+            self.read.eq(reader.en),
+            self.read_addr.eq(reader.addr),
+            lanes.hold.eq(reduction.hold),
+            lanes.join.eq(reduction.join),
+        ]
+
+        # rows[c]: a row of which the first operation is in cycle c.
+        way = Signal(READ_LATENCY - 1 + 2 * NARROWED)
+        rows = way[READ_LATENCY - 2:]
+        row = Signal()
+        drained = Signal()
+        m.d.sync += way.eq(Cat(row, way))
+        m.d.comb += [
+            row.eq(reader.row),
+            drained.eq(~reader.busy & ~way.any()),
+            lanes.memory.eq(rows[0]),
+        ]
+        # The operation of epsilon.
+        epsilon = Signal(READ_LATENCY + OPERAND - 1)
+        reads_epsilon = Signal()
+        m.d.sync += epsilon.eq(Cat(reads_epsilon, epsilon))
+
+        count = Signal(range(CENTRE_CYCLES + 1))
+        m.d.sync += count.eq(count + 1)
+
+        def read(following):
+            m.d.comb += reader.start.eq(1)
+            m.d.sync += count.eq(0)
+            m.next = following
+
+        def first_slot(slot, cycle):
+            """Let the slot be ``slot`` in ``cycle`` of a row whose read begins."""
+            m.d.comb += [reduction.set.eq(1),
+                         reduction.slot.eq((slot - cycle - READ_LATENCY + 1) % PARTIAL_SUMS)]
+
+        def save(row):
+            m.d.sync += [self.write.eq(1), self.write_addr.eq(state + row)]
+
+        m.d.sync += [self.write.eq(0), self.done.eq(0)]
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [x.eq(fields.src0), state.eq(fields.src1), xhat.eq(fields.dst1),
+                             y.eq(fields.dst0)]
+                m.d.comb += [tiles.first.eq(self.start), reduction.set.eq(1)]
+                with m.If(self.start):
+                    m.next = "TILE"
+            with m.State("TILE"):
+                m.d.comb += lanes.addend.eq(Addend.ZERO)
+                with m.If(reduction.last_slot):
+                    first_slot(0, SUM_IN)
+                    read("MEAN")
+            with m.State("MEAN"):
+                m.d.comb += lanes.issue.eq(rows[OPERAND])
+                with m.If(drained):
+                    m.d.comb += reduction.start.eq(1)
+                    m.next = "ADD_MEAN"
+            with m.State("ADD_MEAN"):
+                m.d.comb += [self.operation.eq(Operation.DIVIDE), self.divide.eq(reduction.done)]
+                with m.If(reduction.done):
+                    m.next = "DIVIDE_MEAN"
+            with m.State("DIVIDE_MEAN"):
+                m.d.comb += [lanes.divided.eq(1), lanes.addend.eq(Addend.ZERO),
+                             reader.base.eq(state + StateRow.ROOT_EPSILON), reader.rows.eq(1)]
+                with m.If(self.divided):
+                    # One cycle before the first row. That row's second operation is in slot 1.
+                    first_slot(1, NARROWED + SUM_IN + 1)
+                    read("EPSILON")
+            with m.State("EPSILON"):
+                m.d.comb += [row.eq(0), reads_epsilon.eq(1), reader.spaced.eq(1)]
+                read("DEVIATION")
+            with m.State("DEVIATION"):
+                m.d.comb += [
+                    lanes.memory.eq(rows[0] | epsilon[READ_LATENCY - 2]),
+                    lanes.issue.eq(rows[OPERAND] | rows[NARROWED + OPERAND] | epsilon[-1]),
+                    lanes.factor.eq(Factor.ITSELF),
+                ]
+                with m.If(rows[OPERAND]):
+                    m.d.comb += [lanes.factor.eq(Factor.ONE), lanes.negate.eq(1)]
+                with m.If(rows[SUM_IN]):
+                    m.d.comb += lanes.addend.eq(Addend.KEPT)
+                with m.If(drained):
+                    m.d.comb += [reduction.start.eq(1), reduction.halved.eq(1)]
+                    m.next = "ADD_SQUARES"
+            with m.State("ADD_SQUARES"):
+                m.d.comb += [self.operation.eq(Operation.ROOT), self.divide.eq(reduction.done)]
+                with m.If(reduction.done):
+                    m.next = "ROOT"
+            with m.State("ROOT"):
+                m.d.comb += [lanes.rooted.eq(1), reader.base.eq(state + StateRow.GAMMA),
+                             reader.rows.eq(2)]
+                with m.If(self.divided):
+                    read("CENTRE")
+            with m.State("CENTRE"):
+                m.d.comb += lanes.addend.eq(Addend.ZERO)
+                centre(m, lanes, count)
+                gamma, beta, inverse = (READ_LATENCY - 1 + each for each in range(3))
+                operation(m, lanes, count, gamma, issue=False, second=True)
+                operation(m, lanes, count, beta, hold=True)
+                operation(m, lanes, count, inverse, one=True, factor=Factor.FIRST)
+                for cycle, saved in ((CENTRE_HIGH, StateRow.MEAN),
+                                     (CENTRE_LOW, StateRow.MEAN_REST),
+                                     (inverse + NARROWED, StateRow.INVERSE)):
+                    with m.If(count == cycle):
+                        save(saved)
+                m.d.comb += reader.spaced.eq(1)
+                with m.If(count == CENTRE_CYCLES):
+                    read("OUTPUT")
+            with m.State("OUTPUT"):
+                m.d.comb += [
+                    lanes.issue.eq(rows[OPERAND] | rows[NARROWED + OPERAND]),
+                    lanes.factor.eq(Factor.SECOND),
+                    lanes.addend.eq(Addend.HELD),
+                ]
+                with m.If(rows[OPERAND]):
+                    m.d.comb += lanes.factor.eq(Factor.FIRST)
+                with m.If(rows[SUM_IN]):
+                    m.d.comb += lanes.addend.eq(Addend.KEPT)
+                with m.If(rows[NARROWED]):
+                    m.d.sync += [self.write.eq(1), self.write_addr.eq(xhat), xhat.eq(xhat + 1)]
+                with m.If(rows[2 * NARROWED]):
+                    m.d.sync += [self.write.eq(1), self.write_addr.eq(y), y.eq(y + 1)]
+                with m.If(drained):
+                    m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.comb += [tiles.step.eq(1), reduction.set.eq(1)]
+                m.d.sync += [x.eq(x + fields.m), state.eq(state + STATE_ROWS)]
+                m.next = "TILE"
+                with m.If(tiles.last):
+                    m.d.sync += self.done.eq(1)
+                    m.next = "IDLE"
+        return m
