@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from amaranth.lib import wiring
 
 from hdl.baseline.l2 import FoldedRootMeanSquare, RootMeanSquare, XhatCorrection
-from hdl.baseline.norm_fp16 import Fp16NormForward
+from hdl.baseline.norm_fp16 import Fp16NormBackward, Fp16NormForward
 from hdl.baseline.quantise import Fixed, GivenScale
 from hdl.noise import Noise
 from hdl.norm import NormBackward, NormForward
@@ -75,6 +75,9 @@ UNITS = {
     "norm-l2-backward": Unit(
         "norm backward", "the correction is a product of every element",
         lambda lanes: NormBackward(_params(lanes), XhatCorrection)),
+    "norm-fp16-backward": Unit(
+        "norm backward", "in binary16, sums in binary32: one fused multiply-add a lane",
+        lambda lanes: Fp16NormBackward(_params(lanes), mapped=True)),
     "quantise-given-nearest": Unit(
         "quantiser", "a scale that is known before, to the nearest code; one read of each row",
         lambda lanes: Fixed(GivenScale(_params(lanes, (1, 1))), flags=0)),

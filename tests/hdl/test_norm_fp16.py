@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hdl.baseline.norm_fp16 import Fp16NormForward
+from hdl.baseline.norm_fp16 import Fp16NormBackward, Fp16NormForward
 from hdl.baseline.norm_fp16.state import STATE_ROWS, StateRow
 from hdl.params import Params
 from hdl.protocol import Opcode
-from sim.model.norm_fp16 import forward, root_epsilon
+from sim.model.norm_fp16 import backward, forward, root_epsilon
 from tests.support.memories import UnitBench
 
 RNG = np.random.default_rng(0)
@@ -79,3 +79,42 @@ def test_forward_equals_the_model(cols, n, scales, seed):
     check_forward(cols, [
         (numbers(rng, m, n, scale), rng.normal(size=n).astype(np.float16),
          rng.normal(size=n).astype(np.float16), 1e-5) for scale in scales for m in (9, 24)])
+
+
+def check_backward(cols, cases):
+    params = Params(cols=cols, memory=4)
+    unit = Fp16NormBackward(params)
+    bench = UnitBench(unit, params, words={"wide": 4096})
+
+    async def process(ctx):
+        for dy, xhat, gamma, inverse in cases:
+            m, n = dy.shape
+            in_place = bool(m % 2)
+            state = RNG.normal(size=(STATE_ROWS, n)).astype(np.float16)
+            state[StateRow.GAMMA], state[StateRow.INVERSE] = gamma, inverse
+            src0, src1, dst0, dst1 = 0, 2048, 2560, 3072
+            dst0 = src0 if in_place else dst0
+            load(ctx, bench, src0, dy)
+            load(ctx, bench, src1, state)
+            load(ctx, bench, dst1, xhat)
+            cycles, _ = await bench.run(ctx, Opcode.NORM_BACKWARD, m=m, n=n, src0=src0, src1=src1,
+                                        dst0=dst0, dst1=dst1)
+            dx, grad_beta, grad_gamma = backward(dy, xhat, gamma, inverse)
+            found = bench.dump(ctx, "wide", src1, STATE_ROWS, n)
+            same(found[StateRow.GRAD_GAMMA], grad_gamma)
+            same(found[StateRow.GRAD_BETA], grad_beta)
+            same(found[StateRow.INVERSE] & 0xFFFF, inverse)
+            same(bench.dump(ctx, "wide", dst0, m, n), dx)
+            assert cycles == unit.cycles(m, n)
+
+    bench.simulate(process)
+    return unit
+
+
+@pytest.mark.parametrize(("cols", "n", "scales", "seed"), [
+    (1, 2, [1, 1000], 0), (3, 5, [1e-4, 20], 1), (5, 3, [2e-6, 1e4], 2)])
+def test_backward_equals_the_model(cols, n, scales, seed):
+    rng = np.random.default_rng(seed)
+    check_backward(cols, [
+        (numbers(rng, m, n, scale), numbers(rng, m, n, 1), rng.normal(size=n).astype(np.float16),
+         np.exp(rng.normal(size=n)).astype(np.float16)) for scale in scales for m in (9, 24)])

@@ -10,6 +10,7 @@ every product and every sum of a channel is made by it. Its ten partial sums are
 (:mod:`.reduction`), and lanes share a serial divider (:mod:`.divide`).
 """
 
+from hdl.baseline.norm_fp16.backward import Fp16NormBackward
 from hdl.baseline.norm_fp16.forward import Fp16NormForward
 
-__all__ = ["Fp16NormForward"]
+__all__ = ["Fp16NormBackward", "Fp16NormForward"]

@@ -4,7 +4,6 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.baseline.norm_fp16.divide import QUOTIENT, ChannelDivider
 from hdl.baseline.norm_fp16.lane import (
     LANE_CONTROL,
     NARROWED,
@@ -13,8 +12,8 @@ from hdl.baseline.norm_fp16.lane import (
     SUM_IN,
     Addend,
     Factor,
-    Lane,
 )
+from hdl.baseline.norm_fp16.lanes import Lanes
 from hdl.baseline.norm_fp16.program import (
     CENTRE_CYCLES,
     CENTRE_HIGH,
@@ -25,7 +24,7 @@ from hdl.baseline.norm_fp16.program import (
 from hdl.baseline.norm_fp16.reduction import Reduction
 from hdl.baseline.norm_fp16.state import STATE_ROWS, StateRow
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
-from hdl.norm.reciprocal import LaneDivider, Operation
+from hdl.norm.reciprocal import Operation
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
 
@@ -61,8 +60,7 @@ class Fp16NormForward(wiring.Component):
     """
     def __init__(self, params, *, mapped=False):
         self.params = params
-        self.mapped = mapped
-        self.divider = LaneDivider(params.cols, 1, QUOTIENT.size, unit=ChannelDivider)
+        self.lanes = Lanes(params, mapped=mapped)
         super().__init__({
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -75,7 +73,7 @@ class Fp16NormForward(wiring.Component):
         A tile of four columns or more takes ``5 m`` and about 570.
         """
         drain = READ_LATENCY + 2 * NARROWED - 1
-        divide, root = (self.divider.latency(operation)
+        divide, root = (self.lanes.divider.latency(operation)
                         for operation in (Operation.DIVIDE, Operation.ROOT))
         # Reductions wait for slot 0.
         wait = -(m + drain - SUM_IN + 1) % PARTIAL_SUMS
@@ -87,7 +85,7 @@ class Fp16NormForward(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.control = control = _Control(self.params)
-        m.submodules.divider = divider = self.divider
+        m.submodules.lanes = lanes = self.lanes
         m.d.comb += [
             control.start.eq(self.control.start),
             control.instruction.eq(self.control.instruction),
@@ -96,21 +94,14 @@ class Fp16NormForward(wiring.Component):
             self.wide_r.addr.eq(control.read_addr),
             self.wide_w.en.eq(control.write),
             self.wide_w.addr.eq(control.write_addr),
-            divider.start.eq(control.divide),
-            divider.operation.eq(control.operation),
-            divider.denominator.eq(self.control.instruction.m),
-            control.divided.eq(divider.done),
+            lanes.control.eq(control.lanes),
+            lanes.i.eq(self.wide_r.data),
+            lanes.m.eq(self.control.instruction.m),
+            lanes.divide.eq(control.divide),
+            lanes.operation.eq(control.operation),
+            control.divided.eq(lanes.divided),
+            self.wide_w.data.eq(lanes.o),
         ]
-        for j in range(self.params.cols):
-            m.submodules[f"lane_{j}"] = lane = Lane(mapped=self.mapped)
-            m.d.comb += [
-                lane.control.eq(control.lanes),
-                lane.i.eq(self.wide_r.data[j]),
-                divider.value[j].eq(lane.value),
-                lane.take.eq(divider.take[j]),
-                lane.quotient.eq(divider.quotient[j // divider.SPAN]),
-                self.wide_w.data[j].eq(lane.o),
-            ]
         return m
 
 
