@@ -17,7 +17,7 @@ from hdl.baseline.norm_fp16.lane import (
 from hdl.baseline.norm_fp16.lanes import Lanes
 from hdl.baseline.norm_fp16.program import CENTRE_CYCLES, CENTRE_HIGH, centre, operation
 from hdl.baseline.norm_fp16.reduction import Reduction
-from hdl.baseline.norm_fp16.state import STATE_ROWS, StateRow
+from hdl.baseline.norm_fp16.state import StateRow
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.norm.reciprocal import Operation
 from hdl.norm.rows import ColumnTiles, RowReader
@@ -104,9 +104,9 @@ class Fp16NormBackward(wiring.Component):
 
 
 #: gamma / s, and its product with the rounded mean of dy * xhat: cycles of their operations.
-_INVERSE = READ_LATENCY - 1
-_GAMMA = _INVERSE + 1
-_MEAN = _GAMMA + 1
+_GAMMA = READ_LATENCY - 1
+_INVERSE = _GAMMA + 1
+_MEAN = _INVERSE + 1
 _FACTORS = _MEAN + 2 * NARROWED + OPERAND
 
 
@@ -138,8 +138,10 @@ class _Control(wiring.Component):
         m.submodules.second = second = RowReader(paired=False)
         m.submodules.reduction = reduction = Reduction()
         fields = self.instruction
+        # ``state`` goes through the rows of the state.
         dy, xhat, state, dx = (Signal(ADDRESS_BITS, name=name)
                                for name in ("dy", "xhat", "state", "dx"))
+        advance = Signal()
         lanes = Signal(LANE_CONTROL)
         m.d.sync += self.lanes.eq(lanes)
 
@@ -153,6 +155,8 @@ class _Control(wiring.Component):
                      other_way.eq(Cat(second.row, other_way))]
         with m.If(~count.all()):
             m.d.sync += count.eq(count + 1)
+        with m.If(advance):
+            m.d.sync += state.eq(state + 1)
         m.d.comb += [
             tiles.n.eq(fields.n),
             reader.rows.eq(fields.m),
@@ -186,8 +190,10 @@ class _Control(wiring.Component):
             m.d.sync += count.eq(0)
             m.next = following
 
-        def save(row):
-            m.d.sync += [self.write.eq(1), self.write_addr.eq(state + row)]
+        def save(when):
+            with m.If(when):
+                m.d.sync += [self.write.eq(1), self.write_addr.eq(state)]
+                m.d.comb += advance.eq(1)
 
         m.d.sync += [self.write.eq(0), self.done.eq(0)]
         with m.FSM():
@@ -215,6 +221,7 @@ class _Control(wiring.Component):
                 ]
                 with m.If(rows[OPERAND]):
                     m.d.comb += lanes.factor.eq(Factor.ONE)
+                m.d.comb += advance.eq(count < StateRow.GAMMA)
                 with m.If(drained):
                     reduce("ADD_GAMMA")
             with m.State("ADD_GAMMA"), m.If(reduction.done):
@@ -226,20 +233,19 @@ class _Control(wiring.Component):
                 with m.If(self.divided):
                     reduce("ADD_BETA")
             with m.State("ADD_BETA"):
-                m.d.comb += [reader.base.eq(state + StateRow.INVERSE), reader.rows.eq(2),
-                             reader.spaced.eq(0)]
+                m.d.comb += [reader.base.eq(state), reader.rows.eq(2), reader.spaced.eq(0)]
                 with m.If(reduction.done):
                     read("FACTORS")
             with m.State("FACTORS"):
                 m.d.comb += lanes.addend.eq(Addend.ZERO)
-                operation(m, lanes, count, _INVERSE, issue=False, second=True)
-                operation(m, lanes, count, _GAMMA, factor=Factor.SECOND)
-                operation(m, lanes, count, _GAMMA + NARROWED, issue=False, first=True)
+                operation(m, lanes, count, _GAMMA, issue=False, second=True)
+                operation(m, lanes, count, _INVERSE, factor=Factor.SECOND)
+                operation(m, lanes, count, _INVERSE + NARROWED, issue=False, first=True)
                 operation(m, lanes, count, _MEAN, issue=False, addend=Addend.KEPT)
                 operation(m, lanes, count, _MEAN + NARROWED, factor=Factor.FIRST, negate=True)
                 operation(m, lanes, count, _MEAN + 2 * NARROWED, issue=False, second=True)
-                with m.If(count == _MEAN + NARROWED):
-                    save(StateRow.GRAD_GAMMA)
+                m.d.comb += advance.eq(count < StateRow.GRAD_GAMMA - StateRow.GAMMA)
+                save(count == _MEAN + NARROWED)
                 with m.If(count == _FACTORS):
                     divide("DIVIDE_BETA")
             with m.State("DIVIDE_BETA"):
@@ -250,8 +256,7 @@ class _Control(wiring.Component):
             with m.State("CENTRE"):
                 m.d.comb += lanes.addend.eq(Addend.ZERO)
                 centre(m, lanes, count)
-                with m.If(count == CENTRE_HIGH):
-                    save(StateRow.GRAD_BETA)
+                save(count == CENTRE_HIGH)
                 with m.If(count == CENTRE_CYCLES):
                     read("OUTPUT")
             with m.State("OUTPUT"):
@@ -272,8 +277,7 @@ class _Control(wiring.Component):
                     m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.comb += [tiles.step.eq(1), reduction.set.eq(1)]
-                m.d.sync += [dy.eq(dy + fields.m), xhat.eq(xhat + fields.m),
-                             state.eq(state + STATE_ROWS)]
+                m.d.sync += [dy.eq(reader.addr), xhat.eq(second.addr)]
                 m.next = "TILE"
                 with m.If(tiles.last):
                     m.d.sync += self.done.eq(1)

@@ -104,13 +104,13 @@ class ChannelDivider(wiring.Component):
             root_difference.eq(taken - Cat(C(1, 2), root)),
         ]
         root_fits = ~root_difference[-1]
-        # Steps in which the numerator's bits are used up, and a pair of bits is there.
-        fraction, pair = Signal(), Signal()
-        m.d.comb += [fraction.eq(left <= self.STEPS - BINARY32.precision),
-                     pair.eq(rooting & ~left[0] & (left != self.STEPS))]
+        # The numerator's bits are used up; there is a pair of bits.
+        fraction, pair, last = Signal(), Signal(), Signal()
         # The last bit of the root takes a cycle more.
-        last = Signal()
         m.d.sync += [last.eq(left == 1), self.done.eq(last)]
+        # The quotient, or the root, has all its bits. A quotient of 0 never has: it stays.
+        complete = Signal()
+        m.d.comb += complete.eq(Mux(rooting, root[-1], fraction & work[-1]))
         with m.If(self.start):
             root_of = self.operation == Operation.ROOT
             # v = significand * 2**(exponent_i - place). m / v shall have an even power of two.
@@ -124,21 +124,22 @@ class ChannelDivider(wiring.Component):
                 remainder.eq(Mux(root_of, count << 2 * self._PAIRS, 0)),
                 denominator.eq(Mux(root_of, significand[-width:], self.denominator)),
                 exponent.eq(Mux(root_of, root_exponent, exponent_i)),
-                root.eq(0), rest.eq(0),
+                root.eq(0), rest.eq(0), fraction.eq(0), pair.eq(0),
             ]
         with m.Else():
-            with m.If(left != 0):
-                m.d.sync += left.eq(left - 1)
-            with m.If((left != 0) & (rooting | ~fraction | ~work[-1])):
+            m.d.sync += [left.eq(left - left.any()), pair.eq(rooting & left[0])]
+            with m.If(left == self.STEPS - BINARY32.precision + 1):
+                m.d.sync += fraction.eq(1)
+            with m.If(rooting | ~complete):
                 m.d.sync += [remainder.eq(Mux(fits, difference, shifted)),
                              work.eq(Cat(fits, work))]
-                with m.If(fraction & ~rooting):
-                    m.d.sync += exponent.eq(exponent - 1)
-                    with m.If(exponent == 0):
-                        m.d.sync += [work.eq(0), remainder.eq(0)]
-            with m.If(pair & ~root[-1]):
+            with m.If(pair & ~complete):
                 m.d.sync += [rest.eq(Mux(root_fits, root_difference, taken)),
-                             root.eq(Cat(root_fits, root)), exponent.eq(exponent - 1)]
+                             root.eq(Cat(root_fits, root))]
+            with m.If(Mux(rooting, pair, fraction) & ~complete):
+                m.d.sync += exponent.eq(exponent - 1)
+                with m.If(~rooting & (exponent == 0)):
+                    m.d.sync += [work.eq(0), remainder.eq(0)]
         rounded = Signal(BINARY16.precision + 1)
         m.d.comb += rounded.eq((root + 1) >> 1)
         quotient = data.View(QUOTIENT, self.quotient)

@@ -78,7 +78,7 @@ class Fp16NormForward(wiring.Component):
         # Reductions wait for slot 0.
         wait = -(m + drain - SUM_IN + 1) % PARTIAL_SUMS
         wait_squares = -(2 * m + drain) % PARTIAL_SUMS
-        tile = (5 * m + 3 * drain + PARTIAL_SUMS + divide + root + CENTRE_CYCLES + 8
+        tile = (5 * m + 3 * drain + PARTIAL_SUMS + divide + root + _CENTRE + CENTRE_CYCLES + 8
                 + Reduction.cycles(False) + wait + Reduction.cycles(True) + wait_squares)
         return -(-n // self.params.cols) * tile + 1
 
@@ -103,6 +103,13 @@ class Fp16NormForward(wiring.Component):
             self.wide_w.data.eq(lanes.o),
         ]
         return m
+
+
+#: When a channel's rows of the state are operands, and when its mean is centred.
+_INVERSE = 0
+_BETA = READ_LATENCY - 1
+_GAMMA = _BETA + 1
+_CENTRE = _GAMMA + 1
 
 
 class _Control(wiring.Component):
@@ -132,8 +139,10 @@ class _Control(wiring.Component):
         m.submodules.reader = reader = RowReader(paired=False)
         m.submodules.reduction = reduction = Reduction()
         fields = self.instruction
+        # ``state`` goes through the rows of the state.
         x, state, xhat, y = (Signal(ADDRESS_BITS, name=name)
                              for name in ("x", "state", "xhat", "y"))
+        advance = Signal()
         lanes = Signal(LANE_CONTROL)
         m.d.sync += self.lanes.eq(lanes)
         m.d.comb += [
@@ -162,8 +171,11 @@ class _Control(wiring.Component):
         reads_epsilon = Signal()
         m.d.sync += epsilon.eq(Cat(reads_epsilon, epsilon))
 
-        count = Signal(range(CENTRE_CYCLES + 1))
-        m.d.sync += count.eq(count + 1)
+        count = Signal(range(_CENTRE + CENTRE_CYCLES + 1))
+        with m.If(~count.all()):
+            m.d.sync += count.eq(count + 1)
+        with m.If(advance):
+            m.d.sync += state.eq(state + 1)
 
         def read(following):
             m.d.comb += reader.start.eq(1)
@@ -174,9 +186,6 @@ class _Control(wiring.Component):
             """Let the slot be ``slot`` in ``cycle`` of a row whose read begins."""
             m.d.comb += [reduction.set.eq(1),
                          reduction.slot.eq((slot - cycle - READ_LATENCY + 1) % PARTIAL_SUMS)]
-
-        def save(row):
-            m.d.sync += [self.write.eq(1), self.write_addr.eq(state + row)]
 
         m.d.sync += [self.write.eq(0), self.done.eq(0)]
         with m.FSM():
@@ -202,7 +211,8 @@ class _Control(wiring.Component):
                     m.next = "DIVIDE_MEAN"
             with m.State("DIVIDE_MEAN"):
                 m.d.comb += [lanes.divided.eq(1), lanes.addend.eq(Addend.ZERO),
-                             reader.base.eq(state + StateRow.ROOT_EPSILON), reader.rows.eq(1)]
+                             reader.base.eq(state), reader.rows.eq(1),
+                             advance.eq(self.divided)]
                 with m.If(self.divided):
                     # One cycle before the first row. That row's second operation is in slot 1.
                     first_slot(1, NARROWED + SUM_IN + 1)
@@ -228,24 +238,26 @@ class _Control(wiring.Component):
                 with m.If(reduction.done):
                     m.next = "ROOT"
             with m.State("ROOT"):
-                m.d.comb += [lanes.rooted.eq(1), reader.base.eq(state + StateRow.GAMMA),
-                             reader.rows.eq(2)]
+                m.d.comb += [lanes.rooted.eq(1), reader.base.eq(state), reader.rows.eq(2)]
                 with m.If(self.divided):
                     read("CENTRE")
             with m.State("CENTRE"):
                 m.d.comb += lanes.addend.eq(Addend.ZERO)
-                centre(m, lanes, count)
-                gamma, beta, inverse = (READ_LATENCY - 1 + each for each in range(3))
-                operation(m, lanes, count, gamma, issue=False, second=True)
-                operation(m, lanes, count, beta, hold=True)
-                operation(m, lanes, count, inverse, one=True, factor=Factor.FIRST)
-                for cycle, saved in ((CENTRE_HIGH, StateRow.MEAN),
-                                     (CENTRE_LOW, StateRow.MEAN_REST),
-                                     (inverse + NARROWED, StateRow.INVERSE)):
-                    with m.If(count == cycle):
-                        save(saved)
+                operation(m, lanes, count, _INVERSE, one=True, factor=Factor.FIRST)
+                operation(m, lanes, count, _BETA, hold=True)
+                operation(m, lanes, count, _GAMMA, issue=False, second=True)
+                centre(m, lanes, count, _CENTRE)
+                # Past beta and gamma; then 1 / s and the mean.
+                saves = Signal()
+                m.d.comb += [
+                    saves.eq(Cat(count == cycle for cycle in (
+                        _INVERSE + NARROWED, _CENTRE + CENTRE_HIGH, _CENTRE + CENTRE_LOW)).any()),
+                    advance.eq((count < 2) | saves),
+                ]
+                with m.If(saves):
+                    m.d.sync += [self.write.eq(1), self.write_addr.eq(state)]
                 m.d.comb += reader.spaced.eq(1)
-                with m.If(count == CENTRE_CYCLES):
+                with m.If(count == _CENTRE + CENTRE_CYCLES):
                     read("OUTPUT")
             with m.State("OUTPUT"):
                 m.d.comb += [
@@ -261,11 +273,13 @@ class _Control(wiring.Component):
                     m.d.sync += [self.write.eq(1), self.write_addr.eq(xhat), xhat.eq(xhat + 1)]
                 with m.If(rows[2 * NARROWED]):
                     m.d.sync += [self.write.eq(1), self.write_addr.eq(y), y.eq(y + 1)]
+                # Past the gradients.
+                m.d.comb += advance.eq(count < STATE_ROWS - StateRow.GRAD_GAMMA)
                 with m.If(drained):
                     m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.comb += [tiles.step.eq(1), reduction.set.eq(1)]
-                m.d.sync += [x.eq(x + fields.m), state.eq(state + STATE_ROWS)]
+                m.d.sync += x.eq(reader.addr)
                 m.next = "TILE"
                 with m.If(tiles.last):
                     m.d.sync += self.done.eq(1)

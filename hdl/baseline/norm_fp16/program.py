@@ -32,18 +32,19 @@ _REST = NARROWED
 _LOW = _REST + NARROWED
 _HIGH = _LOW + SUM_OUT - SUM_IN
 _AGAIN = _HIGH - NARROWED
-#: Cycles in which the kept sum rounded to binary16, and what that lacks, can be written.
+#: Cycles from the start in which the kept sum rounded to binary16, and what that lacks, can be
+#: written.
 CENTRE_HIGH, CENTRE_LOW = NARROWED, _LOW
-#: Cycle in which the product is kept.
+#: Cycles from the start to that in which the product is kept.
 CENTRE_CYCLES = _HIGH + SUM_OUT
 
 
-def centre(m, lanes, count):
+def centre(m, lanes, count, start=0):
     """The kept sum becomes its product with the first factor, negated;
     ``sim.model.norm_fp16.centre``. ``lanes.addend`` is ``ZERO`` unless told otherwise."""
-    for start in (0, _AGAIN):
-        operation(m, lanes, count, start, issue=False, addend=Addend.KEPT)
-    operation(m, lanes, count, _REST, negate=True, addend=Addend.KEPT)
-    operation(m, lanes, count, _LOW, factor=Factor.FIRST, negate=True)
-    operation(m, lanes, count, _HIGH, factor=Factor.FIRST, negate=True, addend=Addend.FEEDBACK,
-              keep=True)
+    for begin in (start, start + _AGAIN):
+        operation(m, lanes, count, begin, issue=False, addend=Addend.KEPT)
+    operation(m, lanes, count, start + _REST, negate=True, addend=Addend.KEPT)
+    operation(m, lanes, count, start + _LOW, factor=Factor.FIRST, negate=True)
+    operation(m, lanes, count, start + _HIGH, factor=Factor.FIRST, negate=True,
+              addend=Addend.FEEDBACK, keep=True)
