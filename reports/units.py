@@ -2,8 +2,8 @@
 
 Every unit is a component of its own that works on ``lanes`` columns, with the ports that it has in
 the accelerator: memories and the instruction lie outside. Units of a category do the same work, in
-the same formats; units of the norm also with the same accesses to memory. Numbers are of 4 bits,
-the default machine's.
+the same formats but for the norms in floating point; the integer norms also with the same accesses
+to memory. Numbers are of 4 bits, the default machine's.
 """
 
 from collections.abc import Callable

@@ -316,6 +316,6 @@ def test_edges_backward():
 def test_long_columns():
     rng = np.random.default_rng(7)
     unit = check_forward(6, [(normal(rng, 511, 6, scale=9), normal(rng, 6), normal(rng, 6))])
-    assert unit.cycles(511, 7) == 2 * (5 * 511 + 583) + 1
+    assert unit.cycles(511, 7) == 2 * (5 * 511 + 586) + 1
     unit = check_backward(6, [(normal(rng, 511, 6), normal(rng, 511, 6), normal(rng, 6), 2)])
-    assert unit.cycles(511, 7) == 2 * (4 * 511 + 552) + 1
+    assert unit.cycles(511, 7) == 2 * (4 * 511 + 554) + 1

@@ -6,7 +6,9 @@ from amaranth.back import rtlil
 from reports.units import UNITS
 
 
-@pytest.mark.parametrize("name", ["norm-l2-backward", "quantise-given", "quantise-1x1", "sort-4"])
+@pytest.mark.parametrize("name", [
+    "norm-l2-backward", "norm-fp16-forward", "norm-fp16-backward", "quantise-given", "quantise-1x1",
+    "sort-4"])
 def test_a_unit_is_a_top_level_of_its_own(name):
     assert "module \\top" in rtlil.convert(UNITS[name].make(1), name="top", emit_src=False)
 

@@ -69,12 +69,12 @@ class Fp16NormBackward(wiring.Component):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        A tile of four columns or more takes ``4 m`` and about 580.
+        A tile of four columns or more takes ``4 m`` and about 560.
         """
         drain = READ_LATENCY - 1 + NARROWED + 1
         divide = self.lanes.divider.latency(Operation.DIVIDE)
         # Reductions wait for slot 0.
-        wait = -(2 * m + drain - SUM_IN) % PARTIAL_SUMS
+        wait = -(2 * m + drain + 2 - READ_LATENCY - SUM_IN) % PARTIAL_SUMS
         wait_second = -(divide + 3) % PARTIAL_SUMS
         tile = (4 * m + 2 * drain + _LAG + PARTIAL_SUMS + 2 * divide + _FACTORS + CENTRE_CYCLES
                 + 2 * Reduction.cycles(True) + wait + wait_second + 6)

@@ -74,6 +74,10 @@ class Lane(wiring.Component):
     What a channel has is in four registers: two factors in binary16 (decoded), and two sums, the
     *kept* and the *held* one, in binary32. The held sum is the divider's operand.
 
+    The adder looks neither for subnormal sums nor for overflow. Sums of products are multiples of
+    ``2**-48``, the divider's results are not; but what one of them is added to differs from it by
+    0 or by ``2**-48`` and more. Largest is a sum of squares, below ``2**42``.
+
     Parameters
     ----------
     mapped : bool
