@@ -133,17 +133,33 @@ def is_key(name):
     return name.endswith("b-4x4")
 
 
+#: End of a name of a variant whose first layer has 8 bits, as the last one always has.
+_FIRST_LAYER = "-first-layer-8b"
+
+
+def _width(name):
+    """A variant's width in words, None where it is not one of README's.
+
+    >>> _width("4b-4x4"), _width("4b-4x4-first-layer-8b"), _width("4b-4x4-nearest")
+    ('4', '4, first layer 8', None)
+    """
+    if is_key(name):
+        return name[0]
+    first = name.removesuffix(_FIRST_LAYER)
+    return f"{name[0]}, first layer 8" if first != name and is_key(first) else None
+
+
 def summary(folder):
-    """README's table: the networks, whole at one width with 4 x 4 groups, against float."""
+    """README's table: the networks at one width with 4 x 4 groups, against float."""
     lines = ["| network | bits | seeds | float, % | 4x4 groups, % | difference, paired |",
              "|---|---|---|---|---|---|"]
     for experiment in EXPERIMENTS.values():
         table = {row["variant"]: row for row in rows(experiment, load_all(experiment, folder))}
         for name, row in sorted(table.items()):
-            if is_key(name) and row.get("pairs"):
+            if _width(name) and row.get("pairs"):
                 base = table["float-l1"]
                 lines.append(
-                    f"| {experiment.title} | {name[0]} | {row['pairs']} | "
+                    f"| {experiment.title} | {_width(name)} | {row['pairs']} | "
                     f"{_number(base['accuracy'], base['accuracy_interval'])} | "
                     f"{_number(row['accuracy'], row['accuracy_interval'])} | "
                     f"{_number(row['difference'], row['difference_interval'])} |")
