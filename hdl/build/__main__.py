@@ -4,8 +4,9 @@ import argparse
 import json
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import rmtree
 
 from boards.parts import Part, PartError, parse_part
 from boards.platforms import BOARDS, DEFAULT_BOARD, BoardError
@@ -16,6 +17,7 @@ from hdl.build.datapaths import DATAPATHS, datapath
 from hdl.build.design import elaborate, resolve_part
 from hdl.build.fit import EstimateError, FitError, check_alone, check_fit
 from hdl.build.flow import OutputError, build, check_folder
+from hdl.build.largest import largest, sizes
 from hdl.build.summary import summary
 from hdl.build.tools import Progress, ToolError, Tools
 from hdl.params import ARITHMETICS, ParameterError, Params, default_depth, parse_groups
@@ -47,6 +49,8 @@ class Options:
     timing_driven: bool
     compare: bool
     json: bool
+    #: With ``--max`` the machines to choose from.
+    sizes: list | None = None
 
 
 class UsageError(ValueError):
@@ -78,7 +82,7 @@ def _parser():
                         help="datapath of the array: shift, or another for comparison; floating "
                              "point is the array alone, in a harness "
                              f"(default {default.arith})")
-    parser.add_argument("--memory", default=default.memory, metavar="4..256",
+    parser.add_argument("--memory", metavar="4..256",
                         help="wide memory in units of 1,024 elements; the quantised memory "
                              f"holds twice as many (default {default.memory})")
     target = parser.add_mutually_exclusive_group()
@@ -100,6 +104,10 @@ def _parser():
     parser.add_argument("--compare", action="store_true",
                         help="build the plain-integer twin too, and the arrays of both and of "
                              "floating point alone; print them side by side")
+    parser.add_argument("--max", action="store_true",
+                        help="build the largest that routes: rows, then depth, and less memory "
+                             "where a die has less, unless they are given; takes hours on a "
+                             "large die")
     parser.add_argument("--json", action="store_true", help="print report.json, and only that")
     return parser
 
@@ -149,7 +157,22 @@ def _subject(given):
     sample_groups, channel_groups = parse_groups(groups)
     bits = Params.bits if given.bits is None else _whole("bits", given.bits)
     return Params(bits=bits, sample_groups=sample_groups, channel_groups=channel_groups,
-                  arith=given.arith, **array, memory=_whole("memory", given.memory))
+                  arith=given.arith, **array,
+                  memory=Params.memory if given.memory is None else _whole("memory", given.memory))
+
+
+def _sizes(given, params, part):
+    """What ``--max`` may build."""
+    if given.compare:
+        raise ArgumentError("max cannot be combined with --compare: compare what it finds")
+    if isinstance(params, MeshAlone):
+        raise ArgumentError(f"max is for machines: arith must be {' or '.join(ARITHMETICS)}, "
+                            f"got {given.arith}")
+    if given.rows is not None:
+        raise ArgumentError(f"max chooses the rows itself, got --rows {given.rows}")
+    return sizes(params if given.depth else replace(params, depth=Params.depth), part,
+                 depth=params.depth if given.depth else None,
+                 memory=params.memory if given.memory else None)
 
 
 def read_arguments(argv):
@@ -160,7 +183,9 @@ def read_arguments(argv):
     seeds = _whole("seeds", given.seeds, 1, _MAX_SEEDS)
     board = None if given.part else (given.board or DEFAULT_BOARD).lower()
     _, part = resolve_part(board, parse_part(given.part) if given.part else None)
-    name = params.name if board == DEFAULT_BOARD else f"{params.name}-{board or part.name}"
+    found = _sizes(given, params, part) if given.max else None
+    name = f"max-{found[0].name.rpartition('-')[0]}" if found else params.name
+    name = name if board == DEFAULT_BOARD else f"{name}-{board or part.name}"
     out = given.out or Path("build") / name
     check_folder(out)
     if given.compare and isinstance(params, MeshAlone):
@@ -168,7 +193,7 @@ def read_arguments(argv):
                             f"got {given.arith}")
     return Options(params=params, board=board, part=part, clock_mhz=clock, seeds=seeds, out=out,
                    synth_only=given.synth_only, timing_driven=given.timing_driven,
-                   compare=given.compare, json=given.json)
+                   compare=given.compare, json=given.json, sizes=found)
 
 
 class _Builds:
@@ -178,6 +203,20 @@ class _Builds:
         self._tools = Tools()
         #: Sentences about clocks that were missed.
         self.missed = []
+
+    def largest(self):
+        """Build the largest of the machines to choose from; its report."""
+        options = self._options
+
+        def synthesise(params):
+            out = options.out.with_name(f"{options.out.name}-trial")
+            try:
+                return _Builds(replace(options, synth_only=True, out=out)).machine(params)
+            finally:
+                rmtree(out, ignore_errors=True)
+
+        return largest(options.sizes, options.part, synthesise=synthesise,
+                       route=self.machine, say=Progress().line)
 
     def machine(self, params, name=None):
         """Build a machine; its report."""
@@ -220,7 +259,7 @@ def _build(options):
             report = builds.alone(params)
             table = array_table({params.name: report})
         else:
-            report = builds.machine(params)
+            report = builds.largest() if options.sizes else builds.machine(params)
             table = summary(report, options.out)
         print(json.dumps(report, indent=1) if options.json else table)
     for message in builds.missed:

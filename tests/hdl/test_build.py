@@ -505,6 +505,25 @@ def test_compare_builds_the_twins_beside_the_design(run, tmp_path, monkeypatch):
     assert (tmp_path / "out-int" / "top.bit").exists()
 
 
+def test_max_builds_the_largest(run, tmp_path):
+    status, out, err = run("--max", "--json", "--cols", "1")
+    assert status == 0 and "looking for the largest of" in err
+    assert "trying shift-4b-4x4-64x1x16" in err
+    assert json.loads(out)["macs_per_clock"] == 1024
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
+    assert (tmp_path / "out" / "top.bit").exists()
+
+
+@pytest.mark.parametrize(("argv", "sentence"), [
+    (["--rows", "4"], "--max chooses the rows itself, got --rows 4"),
+    (["--compare"], "--max cannot be combined with --compare: compare what it finds"),
+    (["--arith", "bf16"], "--max is for machines: arith must be shift or int, got bf16"),
+])
+def test_what_max_cannot_do_is_refused(run, argv, sentence):
+    status, _, err = run("--max", *argv)
+    assert status == 2 and err == f"error: {sentence}\n"
+
+
 def test_a_seed_that_fails_is_reported_beside_those_that_do_not(run):
     status, out, err = run("--json", "--seeds", "2", speeds=(50.0,))
     report = json.loads(out)

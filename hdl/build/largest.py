@@ -1,0 +1,99 @@
+"""``--max``: the largest machine that can be placed and routed."""
+
+from bisect import bisect_left
+from dataclasses import replace
+
+from hdl.build.fit import EstimateError, FitError, check_fit
+from hdl.build.tools import ToolError
+
+__all__ = ["FILL", "largest", "sizes"]
+
+#: Share of a die's LUT4 and flip-flops that a synthesised design may take: packing adds some.
+FILL = 0.97
+#: From one size to the next.
+_STEP = 1.05
+_MEMORIES = (256, 128, 64, 32, 16, 8, 4)
+
+
+def sizes(params, part, *, depth=None, memory=None):
+    """Machines like ``params`` that an estimate does not rule out, in order of products per clock.
+
+    Rows grow from 1 to 64 in steps of about 5 %; then the depth grows to 16, unless it is given.
+    Without ``memory`` each has as much as there is block RAM for, at most ``params.memory``.
+
+    >>> from boards.parts import parse_part
+    >>> from hdl.params import Params
+    >>> found = sizes(Params(), parse_part("LFE5U-25F-6BG381C"))
+    >>> [(one.rows, one.memory) for one in (found[0], found[6], found[-1])]
+    [(1, 16), (7, 8), (39, 4)]
+    """
+    shapes = [(rows, depth or params.depth) for rows in range(1, 65)]
+    if depth is None:
+        shapes += [(64, deeper) for deeper in range(params.depth + 1, 17)]
+    found = []
+    for rows, deep in shapes:
+        if found and rows < 64 and rows * deep < found[-1].slots * _STEP:
+            continue
+        shaped = _with_memory(replace(params, rows=rows, depth=deep), part, memory)
+        if shaped is None:
+            break
+        found.append(shaped)
+    if not found:
+        # The sentence that says why.
+        check_fit(replace(params, rows=1, **({"memory": memory} if memory else {})), part)
+    return found
+
+
+def _with_memory(params, part, memory):
+    for size in (memory,) if memory else _MEMORIES:
+        if size > params.memory and not memory:
+            continue
+        sized = replace(params, memory=size)
+        try:
+            check_fit(sized, part)
+        except EstimateError:
+            continue
+        return sized
+    return None
+
+
+def largest(found, part, *, synthesise, route, say):
+    """The report of the largest of ``found`` that can be placed and routed.
+
+    Parameters
+    ----------
+    found : list of Params
+        In order of size.
+    part : boards.parts.Part
+    synthesise, route : callable
+        Build one, without and with place and route; both return a report or raise
+        :class:`hdl.build.fit.FitError` or :class:`hdl.build.tools.ToolError`.
+    say : callable
+        Takes a line of progress.
+
+    The largest that is synthesised within :data:`FILL` is looked for by bisection; from there on
+    every smaller one is tried until one is routed.
+    """
+    available = part.die.has()
+
+    def is_too_large(params):
+        try:
+            total = synthesise(params)["total"]
+        except FitError:
+            return True
+        return any(total[name] > FILL * available[name] for name in ("comb", "ff"))
+
+    say(f"looking for the largest of {len(found)} sizes, {found[0].macs} to {found[-1].macs} "
+        "products per clock")
+    count = bisect_left(found, True, key=is_too_large)
+    if not count:
+        raise FitError(f"not even {found[0].name} fits {part.name} once it is synthesised")
+    for params in reversed(found[:count]):
+        say(f"trying {params.name}, {params.macs} products per clock")
+        try:
+            return route(params)
+        except (ToolError, FitError) as error:
+            if isinstance(error, ToolError) and not error.told:
+                raise
+            say(f"{params.name} is too large: {error}")
+    raise FitError(f"no size fits {part.name}: not even {found[0].name} could be routed")
