@@ -8,6 +8,7 @@ from reports.points import MESH, SMALL_MESH
 __all__ = ["arrays"]
 
 _WIDTHS = (4, 8)
+_MAPPINGS = {"lut": "no DSP", "dsp": "DSP"}
 _HEADS = ("COMB per MAC", "FF per MAC", "DSP per MAC", "Fmax, MHz: median (range)",
           "GOPS per 1,000 COMB")
 
@@ -32,8 +33,9 @@ def _differences(points):
     for mine, other in pairs:
         if mine in found and other in found:
             a, b = found[mine], found[other]
-            mapping = {"lut": "no DSP", "dsp": "DSP"}[other[2]]
-            name = f"{other[0]}, {other[1]} bits, {mapping}"
+            made = DATAPATHS[other[0]]
+            name = (f"{other[0]}, {other[1]} bits" if len(made.widths) > 1 else
+                    f"{other[0]}, {_MAPPINGS[other[2]]}")
             yield [f"{mine[0]}, {mine[1]} bits, against {name}",
                    change(per_mac(a, "comb"), per_mac(b, "comb")),
                    change(per_mac(a, "ff"), per_mac(b, "ff")), "",

@@ -111,7 +111,7 @@ def test_every_figure_of_a_full_folder_is_shown_and_linked(full):
     assert "shift 4x4, 4 bits" in text and ">80.00</a>" in text
     table = arrays(Results(full.folder))
     assert "| shift 4x4, 4 bits | [80.0](reports/data/alone/mesh-shift-4b-" in table
-    assert "| shift, 4 bits, against int, 4 bits, no DSP | +0.0 % |" in table
+    assert "| shift, 4 bits, against int, 4 bits | +0.0 % |" in table
 
 
 def test_a_failure_is_shown_with_its_reason(full):
