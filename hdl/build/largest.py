@@ -45,9 +45,8 @@ def sizes(params, part, *, depth=None, memory=None):
 
 
 def _with_memory(params, part, memory):
-    for size in (memory,) if memory else _MEMORIES:
-        if size > params.memory and not memory:
-            continue
+    choices = (memory,) if memory else [size for size in _MEMORIES if size <= params.memory]
+    for size in choices:
         sized = replace(params, memory=size)
         try:
             check_fit(sized, part)

@@ -8,7 +8,7 @@ from hdl.divide import Divider
 from hdl.params import MAX_M
 
 __all__ = ["COUNT_BITS", "LENGTH_BITS", "RECIPROCAL_BITS", "VALUE_BITS", "LaneDivider",
-           "Operation", "Reciprocal"]
+           "Operation", "Reciprocal", "divider_members"]
 
 #: Width of a count of rows.
 COUNT_BITS = MAX_M.bit_length()
@@ -30,6 +30,20 @@ class Operation(enum.Enum, shape=2):
     LENGTH = 2
     #: quotient = floor(sqrt(numerator / denominator)); of :mod:`hdl.baseline.l2` alone
     ROOT = 3
+
+
+def divider_members(numerator_bits, quotient_bits):
+    """Members of :class:`Reciprocal` and of what can take its place in a :class:`LaneDivider`."""
+    return {
+        "start": In(1),
+        "operation": In(Operation),
+        "numerator": In(signed(numerator_bits)),
+        "denominator": In(COUNT_BITS),
+        "value": In(VALUE_BITS),
+        "done": Out(1),
+        "quotient": Out(signed(quotient_bits)),
+        "length": Out(LENGTH_BITS),
+    }
 
 
 class Reciprocal(wiring.Component):
@@ -65,16 +79,7 @@ class Reciprocal(wiring.Component):
     def __init__(self, numerator_bits, quotient_bits, short_bits=None):
         self.divider = Divider(numerator_bits, RECIPROCAL_BITS, quotient_bits, short_bits)
         assert self.divider.short_bits >= VALUE_BITS + 2 and quotient_bits > RECIPROCAL_BITS
-        super().__init__({
-            "start": In(1),
-            "operation": In(Operation),
-            "numerator": In(signed(numerator_bits)),
-            "denominator": In(COUNT_BITS),
-            "value": In(VALUE_BITS),
-            "done": Out(1),
-            "quotient": Out(signed(quotient_bits)),
-            "length": Out(LENGTH_BITS),
-        })
+        super().__init__(divider_members(numerator_bits, quotient_bits))
 
     def latency(self, operation):
         """Cycles from ``start`` to ``done``."""

@@ -14,14 +14,14 @@ from hdl.baseline.norm_fp16.lane import (
     Addend,
     Factor,
 )
-from hdl.baseline.norm_fp16.lanes import Lanes
 from hdl.baseline.norm_fp16.program import CENTRE_CYCLES, CENTRE_HIGH, centre, operation
 from hdl.baseline.norm_fp16.reduction import Reduction
 from hdl.baseline.norm_fp16.state import StateRow
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.baseline.norm_fp16.unit import NormUnit
+from hdl.memory import ADDRESS_BITS, READ_LATENCY
 from hdl.norm.reciprocal import Operation
 from hdl.norm.rows import ColumnTiles, RowReader
-from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
+from hdl.unit import INSTRUCTION_LAYOUT
 
 __all__ = ["Fp16NormBackward"]
 
@@ -31,7 +31,7 @@ _LAG = SUM_OUT + 1 - SUM_IN
 assert _LAG % 2 == 1
 
 
-class Fp16NormBackward(wiring.Component):
+class Fp16NormBackward(NormUnit):
     """The gradient of an L2 batch normalisation in binary16; ``sim.model.norm_fp16.backward``.
 
     Works on one tile of ``cols`` columns after the other: reads all rows of dy and xhat for the
@@ -57,15 +57,6 @@ class Fp16NormBackward(wiring.Component):
     wide_r : Out(ReadPort(wide_word(params)))
     wide_w : Out(WritePort(wide_word(params)))
     """
-    def __init__(self, params, *, mapped=False):
-        self.params = params
-        self.lanes = Lanes(params, mapped=mapped)
-        super().__init__({
-            "control": Out(UnitPort()),
-            "wide_r": Out(ReadPort(wide_word(params))),
-            "wide_w": Out(WritePort(wide_word(params))),
-        })
-
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
@@ -80,27 +71,11 @@ class Fp16NormBackward(wiring.Component):
                 + 2 * Reduction.cycles(True) + wait + wait_second + 6)
         return -(-n // self.params.cols) * tile + 1
 
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.control = control = _Control(self.params)
-        m.submodules.lanes = lanes = self.lanes
-        m.d.comb += [
-            control.start.eq(self.control.start),
-            control.instruction.eq(self.control.instruction),
-            self.control.done.eq(control.done),
-            self.wide_r.en.eq(control.read),
-            self.wide_r.addr.eq(control.read_addr),
-            self.wide_w.en.eq(control.write),
-            self.wide_w.addr.eq(control.write_addr),
-            lanes.control.eq(control.lanes),
-            lanes.i.eq(self.wide_r.data),
-            lanes.m.eq(self.control.instruction.m),
-            lanes.divide.eq(control.divide),
-            lanes.operation.eq(Operation.DIVIDE),
-            control.divided.eq(lanes.divided),
-            self.wide_w.data.eq(lanes.o),
-        ]
-        return m
+    def sequence(self, params):
+        return _Control(params)
+
+    def divider_operation(self, control):
+        return Operation.DIVIDE
 
 
 #: gamma / s, and its product with the rounded mean of dy * xhat: cycles of their operations.

@@ -1,11 +1,10 @@
 """What a channel has once: a mean, or the reciprocal of a root, digit by digit."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
 
 from hdl.floating.formats import BINARY16, BINARY32, FP16
-from hdl.norm.reciprocal import COUNT_BITS, LENGTH_BITS, VALUE_BITS, Operation
+from hdl.norm.reciprocal import COUNT_BITS, VALUE_BITS, Operation, divider_members
 
 __all__ = ["QUOTIENT", "ChannelDivider"]
 
@@ -61,16 +60,7 @@ class ChannelDivider(wiring.Component):
         assert BINARY32.precision + FP16.total_exponent.width == VALUE_BITS
         assert COUNT_BITS + 1 + 2 * self._PAIRS < self.SIGNIFICAND_BITS
         assert BINARY32.precision + COUNT_BITS <= self.STEPS
-        super().__init__({
-            "start": In(1),
-            "operation": In(Operation),
-            "numerator": In(signed(numerator_bits)),
-            "denominator": In(COUNT_BITS),
-            "value": In(VALUE_BITS),
-            "done": Out(1),
-            "quotient": Out(signed(quotient_bits)),
-            "length": Out(LENGTH_BITS),
-        })
+        super().__init__(divider_members(numerator_bits, quotient_bits))
 
     def latency(self, operation):
         """Cycles from ``start`` to ``done``."""

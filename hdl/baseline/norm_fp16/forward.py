@@ -13,7 +13,6 @@ from hdl.baseline.norm_fp16.lane import (
     Addend,
     Factor,
 )
-from hdl.baseline.norm_fp16.lanes import Lanes
 from hdl.baseline.norm_fp16.program import (
     CENTRE_CYCLES,
     CENTRE_HIGH,
@@ -23,15 +22,16 @@ from hdl.baseline.norm_fp16.program import (
 )
 from hdl.baseline.norm_fp16.reduction import Reduction
 from hdl.baseline.norm_fp16.state import STATE_ROWS, StateRow
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.baseline.norm_fp16.unit import NormUnit
+from hdl.memory import ADDRESS_BITS, READ_LATENCY
 from hdl.norm.reciprocal import Operation
 from hdl.norm.rows import ColumnTiles, RowReader
-from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
+from hdl.unit import INSTRUCTION_LAYOUT
 
 __all__ = ["Fp16NormForward"]
 
 
-class Fp16NormForward(wiring.Component):
+class Fp16NormForward(NormUnit):
     """L2 batch normalisation in binary16 with sums in binary32; ``sim.model.norm_fp16.forward``.
 
     Works on one tile of ``cols`` columns after the other: reads all rows for the mean, one per
@@ -58,15 +58,6 @@ class Fp16NormForward(wiring.Component):
     wide_r : Out(ReadPort(wide_word(params)))
     wide_w : Out(WritePort(wide_word(params)))
     """
-    def __init__(self, params, *, mapped=False):
-        self.params = params
-        self.lanes = Lanes(params, mapped=mapped)
-        super().__init__({
-            "control": Out(UnitPort()),
-            "wide_r": Out(ReadPort(wide_word(params))),
-            "wide_w": Out(WritePort(wide_word(params))),
-        })
-
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
@@ -82,27 +73,11 @@ class Fp16NormForward(wiring.Component):
                 + Reduction.cycles(False) + wait + Reduction.cycles(True) + wait_squares)
         return -(-n // self.params.cols) * tile + 1
 
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.control = control = _Control(self.params)
-        m.submodules.lanes = lanes = self.lanes
-        m.d.comb += [
-            control.start.eq(self.control.start),
-            control.instruction.eq(self.control.instruction),
-            self.control.done.eq(control.done),
-            self.wide_r.en.eq(control.read),
-            self.wide_r.addr.eq(control.read_addr),
-            self.wide_w.en.eq(control.write),
-            self.wide_w.addr.eq(control.write_addr),
-            lanes.control.eq(control.lanes),
-            lanes.i.eq(self.wide_r.data),
-            lanes.m.eq(self.control.instruction.m),
-            lanes.divide.eq(control.divide),
-            lanes.operation.eq(control.operation),
-            control.divided.eq(lanes.divided),
-            self.wide_w.data.eq(lanes.o),
-        ]
-        return m
+    def sequence(self, params):
+        return _Control(params)
+
+    def divider_operation(self, control):
+        return control.operation
 
 
 #: When a channel's rows of the state are operands, and when its mean is centred.
