@@ -99,6 +99,8 @@ _ABLATIONS = (
 )
 #: As the literature has it: the first layer at 8 bits, too.
 _FIRST_8B = Variant("4b-4x4-first-layer-8b", 4, conversion={"first_layer_bits": 8})
+#: Gradients in two digits, half as many products a second.
+_GRADIENT_6B = Variant("4b-4x4-gradient-6b", 4, gradient_bits=6)
 
 _RESNET8 = Recipe("images", "fashion-mnist", "resnet8", 6, 128, 0.1, 8000)
 
@@ -116,9 +118,10 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (
         (KEY(3), 3), (KEY(6), 3), (KEY(8), 3),
         (Variant("4b-4x4-gradient-2b", 4, gradient_bits=2), 3),
         (Variant("4b-4x4-gradient-3b", 4, gradient_bits=3), 3),
-        (_FIRST_8B, 10), *((variant, 3) for variant in _ABLATIONS))),
+        (_GRADIENT_6B, 3), (_FIRST_8B, 10), *((variant, 3) for variant in _ABLATIONS))),
     Experiment("resnet8-fashion-whole", "Fashion-MNIST, all 60,000 images, ResNet-8",
-               replace(_RESNET8, epochs=3, samples=None), ((FLOAT, 4), (KEY(4), 4))),
+               replace(_RESNET8, epochs=3, samples=None),
+               ((FLOAT, 4), (KEY(4), 4), (_FIRST_8B, 4))),
     Experiment("resnet20-fashion", "Fashion-MNIST, ResNet-20",
                # Its first gradients are several times smaller than their rounding errors in
                # the first layers: a rate that rises gives these less weight.
@@ -126,10 +129,13 @@ EXPERIMENTS = {experiment.name: experiment for experiment in (
                ((FLOAT, 3), (KEY(4), 3), (_FIRST_8B, 3))),
     Experiment("resnet20-fashion-long", "Fashion-MNIST, ResNet-20, 12 epochs",
                replace(_RESNET8, network="resnet20", epochs=12, warmup=62),
-               ((FLOAT, 3), (_FIRST_8B, 3))),
+               ((FLOAT, 6), (_FIRST_8B, 6), (KEY(4), 3), (_GRADIENT_6B, 3))),
+    Experiment("resnet20-fashion-whole", "Fashion-MNIST, all 60,000 images, ResNet-20",
+               replace(_RESNET8, network="resnet20", epochs=6, samples=None, warmup=468),
+               ((FLOAT, 3), (_FIRST_8B, 3), (KEY(4), 3))),
     Experiment("transformer-shakespeare", "tinyshakespeare, 4-layer Transformer",
                Recipe("text", "tinyshakespeare", "transformer", 1, 8, 0.15, 15680), (
-                   (FLOAT, 3), (KEY(6), 3), (KEY(4), 3))),
+                   (FLOAT, 8), (KEY(6), 8), (KEY(4), 3))),
     Experiment("gcn-cora", "Cora, two-layer GCN",
                Recipe("graph", "cora", "gcn", 200, 1, 0.1, decay=5e-4), (
                    (FLOAT, 25),
