@@ -1,14 +1,16 @@
 """Between packed numbers and those inside the array: one at each edge, for a row or a column."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from hdl.floating.stage import register
 
 __all__ = ["Decode", "Encode"]
 
 
 class Decode(wiring.Component):
-    """An operand, unpacked: a subnormal number's leading one moves to the front. Two cycles.
+    """An operand, unpacked: a subnormal number's leading one moves to the front. Three cycles.
 
     Parameters
     ----------
@@ -25,7 +27,7 @@ class Decode(wiring.Component):
     i : In(arithmetic.operand.layout)
     o : Out(arithmetic.operand_layout(offset))
     """
-    latency = 2
+    latency = 3
 
     def __init__(self, arithmetic, offset=0):
         self.arithmetic = arithmetic
@@ -36,32 +38,34 @@ class Decode(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         form = self.arithmetic.operand
-        # Stage 1: what kind of number, and where its leading one is.
+        # Stage 1: where the leading one is.
         places = Signal(range(form.fraction_bits + 1))
         for bit in range(form.fraction_bits):
             with m.If(self.i.fraction[bit]):
                 m.d.comb += places.eq(form.fraction_bits - bit)
         with m.If(self.i.exponent.any()):
             m.d.comb += places.eq(0)
-        number = Signal.like(self.i, reset_less=True)
-        shift = Signal.like(places, reset_less=True)
-        m.d.sync += [number.eq(self.i), shift.eq(places)]
-        # Stage 2: the move.
-        normal, some = number.exponent.any(), number.fraction.any()
-        special = number.exponent.all()
+        v = register(m, "found", fraction=self.i.fraction, exponent=self.i.exponent,
+                     sign=self.i.sign, places=places)
+        # Stage 2: what kind of number, and the long moves.
+        low = len(places) // 2
+        normal, some = v.exponent.any(), v.fraction.any()
+        special = v.exponent.all()
+        v = register(m, "long", fraction=(v.fraction << (v.places[low:] << low)
+                                          )[:form.fraction_bits],
+                     places=v.places, exponent=Cat(v.exponent[0] | ~normal, v.exponent[1:]),
+                     special=special, one=Mux(special, ~some, normal | some), sign=v.sign)
+        # Stage 3: the short ones.
         m.d.sync += [
-            self.o.fraction.eq((number.fraction << shift)[:form.fraction_bits]),
-            self.o.exponent.eq(
-                Mux(normal, number.exponent, 1) - shift + (self.offset - form.bias)),
-            self.o.special.eq(special),
-            self.o.one.eq(Mux(special, ~some, normal | some)),
-            self.o.sign.eq(number.sign),
+            self.o.fraction.eq((v.fraction << v.places[:low])[:form.fraction_bits]),
+            self.o.exponent.eq(v.exponent - v.places + (self.offset - form.bias)),
+            self.o.special.eq(v.special), self.o.one.eq(v.one), self.o.sign.eq(v.sign),
         ]
         return m
 
 
 class Encode(wiring.Component):
-    """A partial sum, packed. Every NaN is the positive quiet one without a payload. One cycle.
+    """A partial sum, packed. Every NaN is the positive quiet one without a payload.
 
     Parameters
     ----------
@@ -70,33 +74,36 @@ class Encode(wiring.Component):
     Attributes
     ----------
     latency : int
+        Two cycles, three where sums are limited.
 
     Members
     -------
     i : In(arithmetic.total_layout)
     o : Out(arithmetic.total.layout)
     """
-    latency = 1
-
     def __init__(self, arithmetic):
         self.arithmetic = arithmetic
+        self.latency = 2 + arithmetic.limited
         super().__init__({"i": In(arithmetic.total_layout), "o": Out(arithmetic.total.layout)})
 
     def elaborate(self, platform):
         m = Module()
         form = self.arithmetic.total
-        one = self.i.significand[-1]
-        biased = Mux(one, self.i.exponent + (form.bias - self.arithmetic.offset), 0)
-        infinite = self.i.special
+        # Stage 1: the exponent.
+        v = register(m, "biased", fraction=self.i.significand[:-1], one=self.i.significand[-1],
+                     exponent=self.i.exponent + (form.bias - self.arithmetic.offset),
+                     special=self.i.special, nan=self.i.special & self.i.nan, sign=self.i.sign)
         if self.arithmetic.limited:
-            infinite = infinite | (one & (biased >= (1 << form.exponent_bits) - 1))
+            # Stage 2: whether it is too large.
+            infinite = v.special | (v.one & (v.exponent >= (1 << form.exponent_bits) - 1))
+            v = register(m, "limited", **{**vars(v), "special": infinite,
+                                          "exponent": v.exponent[:form.exponent_bits]})
+        # The last stage: what is no number.
+        exponent = Mux(v.one, v.exponent[:form.exponent_bits], 0)
+        quiet = v.nan << form.fraction_bits - 1
         m.d.sync += [
-            self.o.fraction.eq(Mux(infinite, 0, self.i.significand[:-1])),
-            self.o.exponent.eq(Mux(infinite, -1, biased)),
-            self.o.sign.eq(self.i.sign),
+            self.o.fraction.eq(Mux(v.special, quiet, v.fraction)),
+            self.o.exponent.eq(Mux(v.special, -1, exponent)),
+            self.o.sign.eq(v.sign & ~v.nan),
         ]
-        with m.If(self.i.special & self.i.nan):
-            m.d.sync += self.o.eq(form.layout.const({
-                "fraction": 1 << form.fraction_bits - 1,
-                "exponent": (1 << form.exponent_bits) - 1}))
         return m

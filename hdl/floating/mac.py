@@ -23,9 +23,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.chain import SelectAdd
+from hdl.chain import Add, SelectAdd
 from hdl.floating.formats import BF16, FP16, FP16_NARROW
 from hdl.floating.multiply import LutMultiplier
+from hdl.floating.stage import register
 from hdl.params import ParameterError
 
 __all__ = ["Bf16Mac", "FloatSum", "Fp16Mac", "Fp16NarrowMac"]
@@ -69,7 +70,14 @@ class FloatSum(wiring.Component):
         normal = self._normalise(m, aligned)
         self._round(m, normal)
 
-    def _select_add(self, m, name, shape, a, b, c=0, *, select=1, carry=0):
+    def _add(self, m, name, shape, a, b):
+        adder = Add(a=Value.cast(a).shape(), b=Value.cast(b).shape(), o=shape,
+                    mapped=self.mapped)
+        m.submodules[name] = adder
+        m.d.comb += [adder.a.eq(a), adder.b.eq(b)]
+        return adder.o
+
+    def _select_add(self, m, name, shape, a, b, c, *, select, carry=0):
         adder = SelectAdd(a=Value.cast(a).shape(), b=Value.cast(b).shape(),
                           c=Value.cast(c).shape(), o=shape, mapped=self.mapped)
         m.submodules[name] = adder
@@ -82,14 +90,14 @@ class FloatSum(wiring.Component):
         multiplier = m.submodules.multiplier = self._multiplier
         m.d.comb += [multiplier.a.eq(a.fraction), multiplier.w.eq(w.fraction)]
         v = SimpleNamespace(
-            exponent=self._select_add(m, "product_exponent", form.product_exponent,
-                                      a.exponent, w.exponent),
+            exponent=self._add(m, "product_exponent", form.product_exponent,
+                               a.exponent, w.exponent),
             sign=a.sign ^ w.sign, zero=~(a.one & w.one), special=a.special | w.special,
             # NaN, or infinity times zero.
             nan=(a.special & ~a.one) | (w.special & ~w.one)
                 | ((a.special | w.special) & ~(a.one & w.one)))
         for cycle in range(self._multiplier.latency - 1):
-            v = _register(m, f"product{cycle}", **vars(v))
+            v = register(m, f"product{cycle}", **vars(v))
         # What it has before and after the point.
         v.point = multiplier.o << form.window - 6 - 2 * form.operand.fraction_bits
         return v
@@ -116,10 +124,10 @@ class FloatSum(wiring.Component):
             if 2 * form.operand.fraction_bits + 2 > form.total.precision:
                 some = total.significand.any()
         signs_differ = total.sign ^ product.sign
-        v = _register(
+        v = register(
             m, "difference",
-            difference=self._select_add(m, "exponent_difference", width, total.exponent,
-                                        ~_extend(product.exponent, width)),
+            difference=self._add(m, "exponent_difference", width, total.exponent,
+                                 ~_extend(product.exponent, width)),
             total=total_point, total_exponent=total.exponent, total_keep=keep, total_some=some,
             product_exponent=product.exponent, product_zero=product.zero,
             subtract=signs_differ & ~(infinite | product.special),
@@ -143,7 +151,7 @@ class FloatSum(wiring.Component):
         if not self.above and not form.limited:
             # A product alone is never the smaller.
             small, lost = Const(0, fraction + 2), Const(0, 1)
-        v = _register(
+        v = register(
             m, "swap",
             swap=swap,
             small=small,
@@ -159,21 +167,21 @@ class FloatSum(wiring.Component):
         small = v.small << 1
         small, lost = _down(small, v.places, (16, 8))
         flags = {name: getattr(v, name) for name in ("subtract", "special", "nan", "sign")}
-        v = _register(m, "down0", small=Mux(v.far, 0, small),
-                      lost=Mux(v.far, v.lost, Cat(lost)),
-                      places=v.places[:3], large=v.large, exponent=exponent, **flags)
+        v = register(m, "down0", small=Mux(v.far, 0, small),
+                     lost=Mux(v.far, v.lost, Cat(lost)),
+                     places=v.places[:3], large=v.large, exponent=exponent, **flags)
         small, lost = _down(v.small, v.places, (4, 2))
         lost = Cat(v.lost, lost).any()
         flags = {name: getattr(v, name) for name in flags}
-        v = _register(m, "down1", small=small, lost=lost, lost_moved=lost | small[0],
-                      move=v.places[0], large=v.large, exponent=v.exponent, **flags)
+        v = register(m, "down1", small=small, lost=lost, lost_moved=lost | small[0],
+                     move=v.places[0], large=v.large, exponent=v.exponent, **flags)
 
         # Stage 5: the sum. Its last place stands for all that was lost.
         flags = {name: getattr(v, name) for name in flags}
         large = Cat(v.subtract.replicate(3), v.large, v.subtract)
         x = self._select_add(m, "sum", form.window, large, Cat(v.lost_moved, v.small[1:]),
                              Cat(v.lost, v.small), select=v.move)
-        return _register(m, "sum", x=x, exponent=v.exponent, **flags)
+        return register(m, "sum", x=x, exponent=v.exponent, **flags)
 
     def _normalise(self, m, v):
         form = self.arithmetic
@@ -198,7 +206,7 @@ class FloatSum(wiring.Component):
         v.move8_after = ~same[-24:-16].any() & allowed(free, limit[3])
         v.move8_else = ~(same[-8:].any() | top) & allowed(free, limit[3:])
         v.free, v.limit = free, limit
-        v = _register(m, "up0", **vars(v))
+        v = register(m, "up0", **vars(v))
 
         v.bits = v.x ^ v.flip.replicate(form.window)
         v.up = Const(0, 0)
@@ -212,7 +220,7 @@ class FloatSum(wiring.Component):
         v.move2_else = ~v.bits[-2:].any() & allowed(free, v.limit[1:3])
         v.free, v.limit = free, v.limit[:3]
         del v.x, v.flip, v.move16, v.move8_after, v.move8_else
-        v = _register(m, "up1", **vars(v))
+        v = register(m, "up1", **vars(v))
 
         move4, move2 = Signal(), Signal()
         m.d.comb += [move4.eq(v.none4 & v.allowed4),
@@ -221,7 +229,7 @@ class FloatSum(wiring.Component):
         self._up(v, 2, move2)
         v.allowed1 = allowed(v.free, v.limit[2] & ~move4, v.limit[1] & ~move2, v.limit[0])
         del v.none4, v.allowed4, v.move2_after, v.move2_else, v.free, v.limit
-        return _register(m, "up2", **vars(v))
+        return register(m, "up2", **vars(v))
 
     def _up(self, v, places, move):
         """Moved up by ``places`` if there is a ``move``."""
@@ -251,9 +259,9 @@ class FloatSum(wiring.Component):
             exponent, up = Mux(zero, 0, exponent).as_signed(), Mux(zero, 0, up)
         else:
             zero = ~v.bits[-2:].any()
-        v = _register(m, "half", bits=v.bits[-form.precision - 1:], move=move, add=add,
-                      exponent=exponent, up=up, special=v.special, nan=v.nan,
-                      sign=(v.sign ^ v.missing) & ~(zero & v.subtract))
+        v = register(m, "half", bits=v.bits[-form.precision - 1:], move=move, add=add,
+                     exponent=exponent, up=up, special=v.special, nan=v.nan,
+                     sign=(v.sign ^ v.missing) & ~(zero & v.subtract))
 
         # Stage 10: the last move, the exponent, and the significand rounded.
         fraction = form.fraction_bits
@@ -340,20 +348,6 @@ class _FloatMac(FloatSum):
         lowest = -1 if self.arithmetic.limited else 0
         zero = self.sum_shape.const({"sign": 1, "exponent": lowest})
         return data.View(self.sum_shape, zero.as_value())
-
-
-def _register(m, stage, **values):
-    """One register for each value that is no constant, by name."""
-    registers = SimpleNamespace()
-    for name, value in values.items():
-        value = Value.cast(value)
-        if isinstance(value, Const):
-            setattr(registers, name, value)
-            continue
-        register = Signal(value.shape(), name=f"{stage}_{name}", reset_less=True)
-        m.d.sync += register.eq(value)
-        setattr(registers, name, register)
-    return registers
 
 
 def _extend(value, width):

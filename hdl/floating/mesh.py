@@ -43,7 +43,8 @@ class FloatMesh(wiring.Component):
         self.params = params
         self._mesh = Mesh(params, pe)
         self._arithmetic = form = self._mesh.elements[0][0].arithmetic
-        self.latency = Decode.latency + self._mesh.latency + Encode.latency
+        self._encoders = [Encode(form) for _ in range(params.cols)]
+        self.latency = Decode.latency + self._mesh.latency + self._encoders[0].latency
         self.swap_cycles = self._mesh.swap_cycles
         super().__init__({
             "load": In(1), "swap": In(1),
@@ -62,9 +63,9 @@ class FloatMesh(wiring.Component):
         for row in range(self.params.rows):
             decode = m.submodules[f"row{row}"] = Decode(form, form.offset)
             m.d.comb += [decode.i.eq(self.a[row]), Value.cast(mesh.a[row]).eq(decode.o)]
-        for col in range(self.params.cols):
+        for col, encode in enumerate(self._encoders):
             decode = m.submodules[f"col{col}"] = Decode(form)
-            encode = m.submodules[f"sum{col}"] = Encode(form)
+            m.submodules[f"sum{col}"] = encode
             m.d.comb += [decode.i.eq(self.weights[col]),
                          Value.cast(mesh.weights[col][0]).eq(decode.o),
                          encode.i.eq(mesh.sums[col]), Value.cast(self.sums[col]).eq(encode.o)]

@@ -33,9 +33,10 @@ class Element(wiring.Component):
         super().__init__({"a": In(form.operand.layout), "w": In(form.operand.layout),
                           "c": In(form.total_layout), "o": Out(form.total.layout)})
         self.element = pe(PARAMS, row)
+        self.encode = Encode(form)
         #: Clocks after a number at ``a`` and ``w`` that the sum at ``c`` and ``o`` comes.
         self.c_latency = 2 + Decode.latency + self.element.latency - self.element.STEP
-        self.o_latency = 2 + Decode.latency + self.element.latency + Encode.latency
+        self.o_latency = 2 + Decode.latency + self.element.latency + self.encode.latency
 
     def elaborate(self, platform):
         m = Module()
@@ -44,7 +45,7 @@ class Element(wiring.Component):
         m.submodules.a = a = Decode(form, form.offset)
         m.submodules.w = w = Decode(form)
         m.submodules.late = late = Delay(a.o.shape().size, 2)
-        m.submodules.o = o = Encode(form)
+        m.submodules.o = o = self.encode
         m.d.comb += [
             a.i.eq(self.a), w.i.eq(self.w), element.load.eq(1), element.swap.eq(1),
             element.w_i[0].eq(w.o), late.i.eq(a.o), element.a[0].eq(late.o),

@@ -60,7 +60,7 @@ class Fp16NormBackward(NormUnit):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        A tile of four columns or more takes ``4 m`` and about 560.
+        A tile of four columns or more takes ``4 m`` and about 570.
         """
         drain = READ_LATENCY - 1 + NARROWED + 1
         divide = self.lanes.divider.latency(Operation.DIVIDE)

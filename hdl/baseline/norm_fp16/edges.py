@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.floating.formats import BINARY16, FP16
+from hdl.floating.stage import register
 
 __all__ = ["Narrow"]
 
@@ -19,7 +20,7 @@ class Narrow(wiring.Component):
     i : In(FP16.total_layout)
     o : Out(BINARY16.layout)
     """
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self):
         super().__init__({"i": In(FP16.total_layout), "o": Out(BINARY16.layout)})
@@ -36,51 +37,37 @@ class Narrow(wiring.Component):
         lacking = Signal(range(-(1 << len(exponent)), normal + 1))
         m.d.comb += lacking.eq(normal - exponent)
         few = len(range(precision + 2)).bit_length()
-        is_normal = Signal(reset_less=True)
-        zero = Signal(reset_less=True)
-        places = Signal(few, reset_less=True)
-        bits = Signal(precision + 2, reset_less=True)
-        stored = Signal(BINARY16.exponent_bits, reset_less=True)
-        large = Signal(reset_less=True)
         one = significand[-1]
         below = lacking > 0
-        m.d.sync += [
-            is_normal.eq(one & ~below),
+        v = register(
+            m, "lacking", is_normal=one & ~below,
             # Zero may have any exponent.
-            zero.eq(~one | (below & lacking[few:-1].any())),
-            places.eq(Mux(below, lacking[:few], 0)),
-            bits.eq(Cat(significand[:-precision - 1].any(), significand[-precision - 1:])),
-            stored.eq(exponent - (normal - 1)),
-            large.eq(one & exponent[-1]),
-        ]
-        special, nan, sign = (self.i.special, self.i.nan, self.i.sign)
-        flags = Signal(3, reset_less=True)
-        m.d.sync += flags.eq(Cat(special, nan, sign))
+            zero=~one | (below & lacking[few:-1].any()),
+            places=Mux(below, lacking[:few], 0),
+            bits=Cat(significand[:-precision - 1].any(), significand[-precision - 1:]),
+            stored=(exponent - (normal - 1))[:BINARY16.exponent_bits],
+            large=one & exponent[-1], special=self.i.special,
+            nan=self.i.special & self.i.nan, sign=self.i.sign)
 
-        # Stage 2: the move.
-        value = bits
-        for step in reversed(range(few)):
-            count = 1 << step
-            lost = value[:count + 1].any()
-            value = Mux(places[step], Cat(lost, value[count + 1:]), value)
-        moved = Signal(precision + 2, reset_less=True)
-        field = Signal(BINARY16.exponent_bits, reset_less=True)
-        late = Signal(4, reset_less=True)
-        m.d.sync += [
-            moved.eq(Mux(zero, 0, value)),
-            field.eq(Mux(is_normal, stored, 0)),
-            late.eq(Cat(flags, large)),
-        ]
+        # Stages 2 and 3: the moves, the long ones first.
+        for stage in (range(few - 1, 1, -1), range(1, -1, -1)):
+            value = v.bits
+            for step in stage:
+                count = 1 << step
+                lost = value[:count + 1].any()
+                value = Mux(v.places[step], Cat(lost, value[count + 1:]), value)
+            v = register(m, f"moved{stage[0]}", **{**vars(v), "bits": value})
 
-        # Stage 3: rounding, into the exponent where it must be.
-        rest, half, odd = moved[0], moved[1], moved[2]
+        # Stage 4: rounding, into the exponent where it must be.
+        bits = Mux(v.zero, 0, v.bits)
+        rest, half, odd = bits[0], bits[1], bits[2]
+        field = Mux(v.is_normal, v.stored, 0)
         rounded = Signal(BINARY16.width - 1)
-        m.d.comb += rounded.eq(Cat(moved[2:-1], field) + (half & (rest | odd)))
-        special, nan, sign, large = late
-        is_nan = special & nan
+        m.d.comb += rounded.eq(Cat(bits[2:-1], field) + (half & (rest | odd)))
+        infinite = v.special | v.large
         m.d.sync += [
-            self.o.fraction.eq(Mux(special | large, is_nan << BINARY16.fraction_bits - 1, rounded)),
-            self.o.exponent.eq(Mux(special | large, -1, rounded[BINARY16.fraction_bits:])),
-            self.o.sign.eq(sign & ~is_nan),
+            self.o.fraction.eq(Mux(infinite, v.nan << BINARY16.fraction_bits - 1, rounded)),
+            self.o.exponent.eq(Mux(infinite, -1, rounded[BINARY16.fraction_bits:])),
+            self.o.sign.eq(v.sign & ~v.nan),
         ]
         return m

@@ -61,14 +61,14 @@ class Fp16NormForward(NormUnit):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        A tile of four columns or more takes ``5 m`` and about 590.
+        A tile of four columns or more takes ``5 m`` and about 600.
         """
         drain = READ_LATENCY + 2 * NARROWED - 1
         divide, root = (self.lanes.divider.latency(operation)
                         for operation in (Operation.DIVIDE, Operation.ROOT))
         # Reductions wait for slot 0.
         wait = -(m + drain + 3 - READ_LATENCY - SUM_IN) % PARTIAL_SUMS
-        wait_squares = -(2 * m + drain + 2 - READ_LATENCY) % PARTIAL_SUMS
+        wait_squares = -(2 * m + drain + 3 - READ_LATENCY - NARROWED - SUM_IN) % PARTIAL_SUMS
         tile = (5 * m + 3 * drain + PARTIAL_SUMS + divide + root + _CENTRE + CENTRE_CYCLES + 8
                 + Reduction.cycles(False) + wait + Reduction.cycles(True) + wait_squares)
         return -(-n // self.params.cols) * tile + 1
