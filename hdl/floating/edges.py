@@ -94,8 +94,9 @@ class Encode(wiring.Component):
                      exponent=self.i.exponent + (form.bias - self.arithmetic.offset),
                      special=self.i.special, nan=self.i.special & self.i.nan, sign=self.i.sign)
         if self.arithmetic.limited:
-            # Stage 2: whether it is too large.
-            infinite = v.special | (v.one & (v.exponent >= (1 << form.exponent_bits) - 1))
+            # Stage 2: whether it is too large, all ones or more.
+            large = v.exponent[form.exponent_bits:-1].any() | v.exponent[:form.exponent_bits].all()
+            infinite = v.special | (v.one & ~v.exponent[-1] & large)
             v = register(m, "limited", **{**vars(v), "special": infinite,
                                           "exponent": v.exponent[:form.exponent_bits]})
         # The last stage: what is no number.
