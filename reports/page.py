@@ -289,13 +289,18 @@ def _scaling(results):
     def size(point):
         return point.subject.macs
 
-    points = {point: result for point, result in results.meshes(depth=1, speed=6).items()
-              if point.subject.bits in (4, 16) and point.subject.mapping == "lut"
-              and point.part.size in ("25F", "85F")}
-    # One die for each size, the smallest that was measured.
+    def label(point):
+        subject = point.subject
+        return (f"{arithmetic(point)}, {subject.rows}x{subject.cols}x{subject.depth}, "
+                f"LFE5U-{point.part.size}")
+    every = {point: result for point, result in results.meshes(speed=6).items()
+             if point.subject.bits in (4, 16) and point.subject.mapping == "lut"
+             and result.state != "not measured"}
+    # One die for each size, the smallest that was measured; integers in elements of four products.
     smallest = {}
-    for point, result in sorted(points.items(), key=lambda pair: pair[0].part.size):
-        if result.report:
+    for point, result in sorted(every.items(), key=lambda pair: pair[0].part.size):
+        depth = 1 if point.subject.bits == 16 else 4
+        if result.report and point.subject.depth == depth:
             smallest.setdefault((point.subject.arith, point.subject.macs), (point, result))
     points = dict(smallest.values())
     comb = lines(_series(points, size, lambda result: per_mac(result, "comb"), "COMB per MAC"),
@@ -304,14 +309,14 @@ def _scaling(results):
     mhz = lines(_series(points, size, lambda result: result.report["fmax_mhz"]["median"], "MHz"),
                 name="Fmax against size", x_label="products per clock", y_label="Fmax, MHz",
                 log_x=True)
-    shapes = dict(sorted(results.meshes(bits=4, speed=6, die="25F").items(),
-                         key=lambda pair: (pair[0].subject.arith, pair[0].subject.macs)))
-    figures = (_each("comb"), _each("ff"), _fmax, _rate)
-    rows = [_row(f"{arithmetic(point)}, {point.subject.rows}x{point.subject.cols}x"
-                 f"{point.subject.depth}", result, figures) for point, result in shapes.items()]
+    rows = [_row(label(point), result, (_each("comb"), _each("ff"), _fmax, _rate))
+            for point, result in sorted(every.items(), key=lambda pair: (
+                pair[0].subject.arith, pair[0].subject.macs, pair[0].part.size))]
     return ('<div class="pair">' + _figure("COMB per MAC.", _names(points), comb)
             + _figure("Median Fmax.", _names(points), mhz) + "</div>"
-            "<p>Rows x columns x products per element, at 4 bits:</p>"
+            "<p>Integers have 4 bits and, in the plots, elements of four products; floating point has "
+            "one. The largest of each die take nine tenths of its flip-flops, which run out before "
+            "its LUTs do. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
                      rows))
 

@@ -198,6 +198,9 @@ def _standing(large):
     yield machine(arith="int", sample_groups=1, channel_groups=1)
     if not large:
         return
+    # Nine tenths of the flip-flops of each die.
+    for die, (rows, cols) in {"25F": (8, 16), "45F": (16, 15), "85F": (16, 30)}.items():
+        yield alone(_mesh("shift", rows=rows, cols=cols, depth=4), die)
     for name in integers:
         yield alone(_mesh(name, rows=8, cols=8))
         for bits in (2, 8):
