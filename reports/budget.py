@@ -1,14 +1,15 @@
 """``python -m reports.budget``: sizes after synthesis against those that were entered last.
 
-A small machine, an array and a quantiser are synthesised and not placed. Tests fail when LUT4 or
-flip-flops of one of them grow by more than the tolerance: the small ones in ``make test``, the
-machine in ``make regress``. ``--update WHAT`` enters the new sizes with what caused them. The
-entries are the history that ``python -m reports`` draws.
+A small machine, an array and a quantiser are synthesised and not placed. ``make test`` fails when
+LUT4 or flip-flops of one of them grow by more than the tolerance. ``--update WHAT`` enters the new
+sizes with what caused them and the commit that they were made on. The entries are the history that
+``python -m reports`` draws.
 """
 
 import argparse
 import datetime
 import json
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from hdl.build.__main__ import read_arguments
 from hdl.build.alone import MeshAlone, elaborate_alone
 from hdl.build.design import elaborate
 from hdl.build.flow import build
+from hdl.build.summary import DamagedError
 from hdl.build.tables import change, columns, number
 from hdl.build.tools import Progress, ToolError, Tools
 from reports.points import UnitAlone
@@ -83,9 +85,13 @@ class Budget:
     @classmethod
     def read(cls, path=BUDGET):
         try:
-            return cls(json.loads(path.read_text()))
+            content = json.loads(path.read_text())
+            _ = content["tolerance_percent"], [entry["machine"] for entry in content["entries"]]
+            return cls(content)
         except FileNotFoundError:
             return cls({"tolerance_percent": 3, "entries": []})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{path} is damaged: {type(error).__name__}: {error}") from None
 
     @property
     def last(self):
@@ -113,9 +119,10 @@ class Budget:
         rows += [[subject, *_cells(self.last[subject], now[subject])] for subject in now]
         return columns(rows)
 
-    def with_entry(self, now, what, date):
+    def with_entry(self, now, what, date, commit=None):
         """With a new last entry."""
-        entries = [*self.content["entries"], {"date": date, "what": what, **now}]
+        made = {"commit": commit} if commit else {}
+        entries = [*self.content["entries"], {"date": date, "what": what, **made, **now}]
         return Budget({**self.content, "entries": entries})
 
     def write(self, path=BUDGET):
@@ -130,6 +137,16 @@ def _cells(then, now):
     return cells
 
 
+def _commit():
+    """The commit that the sizes are of, or of what they change; None without git."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=BUDGET.parent,
+                              capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
 def main(argv=None):
     """Run the command; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m reports.budget", description=__doc__,
@@ -138,16 +155,16 @@ def main(argv=None):
     parser.add_argument("--update", metavar="WHAT",
                         help="enter the size of now, with a few words on why it changed")
     given = parser.parse_args(argv)
-    budget = Budget.read()
     try:
+        budget = Budget.read()
         now = synthesised()
-    except ToolError as error:
+    except (DamagedError, ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if budget.content["entries"]:
         print(budget.table(now))
     if given.update:
-        budget.with_entry(now, given.update, datetime.date.today().isoformat()).write()
+        budget.with_entry(now, given.update, datetime.date.today().isoformat(), _commit()).write()
         print(f"entered in {BUDGET}")
         return 0
     excess = budget.excess(now)

@@ -26,7 +26,7 @@ from pathlib import Path
 from boards.parts import PartError, parse_part
 from boards.platforms import BoardError
 from hdl.build.__main__ import DEFAULT_CLOCK, ArgumentError, UsageError, read_arguments
-from hdl.build.alone import MeshAlone, elaborate_empty
+from hdl.build.alone import MeshAlone
 from hdl.build.datapaths import datapath
 from hdl.build.fit import EstimateError, FitError
 from hdl.build.flow import build, place_and_route_options, synthesis_script
@@ -49,7 +49,6 @@ def point_key(design, seeds, timing_driven, versions):
         "build_id": design.build_id, "part": design.part.name, "lpf": design.lpf,
         "clock": str(design.clock), "seeds": seeds, "script": synthesis_script(design),
         "nextpnr": place_and_route_options(timing_driven),
-        "harness": elaborate_empty(design).build_id if design.ports else None,
         "tools": versions,
     }
     return _hash(decides)

@@ -191,8 +191,9 @@ def _standing(large):
     for name in floats:
         for mapping in DATAPATHS[name].mappings:
             yield alone(_mesh(name, mapping=mapping, **SMALL_MESH))
-    for name in UNITS:
-        yield alone(UnitAlone(scope=name))
+    for name, unit in UNITS.items():
+        for mapping in unit.mappings:
+            yield alone(UnitAlone(scope=name, mapping=mapping))
     # The machine, and its plain twin.
     yield machine()
     yield machine(arith="int", sample_groups=1, channel_groups=1)

@@ -14,6 +14,8 @@ from amaranth.lib import wiring
 from hdl.baseline.l2 import FoldedRootMeanSquare, RootMeanSquare, XhatCorrection
 from hdl.baseline.norm_fp16 import Fp16NormBackward, Fp16NormForward
 from hdl.baseline.quantise import Fixed, GivenScale
+from hdl.floating.mac import Bf16Mac, Fp16Mac, Fp16NarrowMac
+from hdl.floating.multiply import BlockMultiplier, LutMultiplier
 from hdl.noise import Noise
 from hdl.norm import NormBackward, NormForward
 from hdl.params import Params
@@ -36,10 +38,16 @@ class Unit:
         What sets it apart within the category.
     make : callable
         From the number of lanes to the component.
+    mappings : tuple of str
+        With multiplier blocks, without them, or both where that is worth a comparison.
     """
     category: str
     description: str
     make: Callable[[int], wiring.Component]
+    mappings: tuple = ("dsp",)
+
+
+_BOTH = ("dsp", "lut")
 
 
 def _params(lanes, groups=(4, 4)):
@@ -53,28 +61,46 @@ def _quantiser(groups=(1, 1), flags=0):
     return lambda lanes: Fixed(Quantiser(_params(lanes, groups)), flags=flags, arg=0)
 
 
+def _element(pe, multiplier):
+    """A floating-point element that has another one above it; one product, whatever the lanes."""
+    return lambda lanes: pe(Params(rows=2, cols=1, depth=1), 1, multiplier=multiplier, mapped=True)
+
+
+_ELEMENTS = {
+    f"element-{name}{end}": Unit(
+        "floating-point element", f"{text}; {multiplied}", _element(pe, multiplier),
+        (mapping,))
+    for name, (pe, text) in {
+        "fp16": (Fp16Mac, "binary16, added up in binary32"),
+        "fp16n": (Fp16NarrowMac, "binary16, added up in binary16: the fused multiply-add"),
+        "bf16": (Bf16Mac, "bfloat16, added up in binary32")}.items()
+    for end, mapping, multiplier, multiplied in (
+        ("", "lut", LutMultiplier, "multiplier in LUTs"),
+        ("-dsp", "dsp", BlockMultiplier, "multiplier block"))}
+
 _STOCHASTIC, _PER_COLUMN = QuantiseFlag.STOCHASTIC, QuantiseFlag.PER_COLUMN
 
 #: By name.
 UNITS = {
     "norm-l1-forward": Unit(
         "norm forward", "the accelerator's: mean magnitude",
-        lambda lanes: NormForward(_params(lanes))),
+        lambda lanes: NormForward(_params(lanes)), _BOTH),
     "norm-l2-forward": Unit(
         "norm forward", "a square of every element, a square root of every channel",
-        lambda lanes: NormForward(_params(lanes), RootMeanSquare)),
+        lambda lanes: NormForward(_params(lanes), RootMeanSquare), _BOTH),
     "norm-l2-forward-folded": Unit(
-        "norm forward", "the same, for builds without DSPs: half the rows of a product in a square",
-        lambda lanes: NormForward(_params(lanes), FoldedRootMeanSquare)),
+        "norm forward", "the same; a square has half the rows of a product, which saves LUTs where "
+        "there are no DSPs and costs some where there are",
+        lambda lanes: NormForward(_params(lanes), FoldedRootMeanSquare), _BOTH),
     "norm-fp16-forward": Unit(
         "norm forward", "in binary16, sums in binary32: one fused multiply-add a lane",
         lambda lanes: Fp16NormForward(_params(lanes), mapped=True)),
     "norm-l1-backward": Unit(
         "norm backward", "the accelerator's: the correction is grad_gamma or its negative",
-        lambda lanes: NormBackward(_params(lanes))),
+        lambda lanes: NormBackward(_params(lanes)), _BOTH),
     "norm-l2-backward": Unit(
         "norm backward", "the correction is a product of every element",
-        lambda lanes: NormBackward(_params(lanes), XhatCorrection)),
+        lambda lanes: NormBackward(_params(lanes), XhatCorrection), _BOTH),
     "norm-fp16-backward": Unit(
         "norm backward", "in binary16, sums in binary32: one fused multiply-add a lane",
         lambda lanes: Fp16NormBackward(_params(lanes), mapped=True)),
@@ -109,4 +135,5 @@ UNITS = {
         "part of a quantiser", "the random hash alone", Noise),
     "sort-4": Unit(
         "sorter", "the order of an inner dimension", lambda lanes: Sorter(_params(lanes))),
+    **_ELEMENTS,
 }

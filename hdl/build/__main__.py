@@ -252,7 +252,7 @@ class _Builds:
 def _build(options):
     builds, params = _Builds(options), options.params
     if options.compare:
-        found = compared(params, options.part, machine=builds.machine, alone=builds.alone)
+        found = compared(params, machine=builds.machine, alone=builds.alone)
         print(json.dumps(found.json(), indent=1) if options.json else found.table())
     else:
         if isinstance(params, MeshAlone):

@@ -1,14 +1,13 @@
 """Components measured alone: arrays, and the designs of any component."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hdl.build.datapaths import datapath
 from hdl.build.design import ARRAY, Design
-from hdl.build.harness import TARGET_MHZ, Hole, harness_rtlil, port_widths
+from hdl.build.harness import TARGET_MHZ, harness_rtlil
 from hdl.params import ParameterError, Params, parse_groups
 
-__all__ = ["HARNESS", "MAPPINGS", "MeshAlone", "check_mapping", "elaborate_alone",
-           "elaborate_empty"]
+__all__ = ["HARNESS", "MAPPINGS", "MeshAlone", "check_mapping", "elaborate_alone"]
 
 #: Name of the unit that is all around the component.
 HARNESS = "harness"
@@ -96,8 +95,13 @@ class MeshAlone:
 
     def estimate(self):
         """Resources from below."""
-        comb = self.macs * datapath(self.arith).comb(self.bits, self.mapping)
-        return {"comb": comb, "ff": 0, "ebr": 0, "dsp": 0}
+        made = datapath(self.arith)
+        used = {name: self.macs * count
+                for name, count in made.product(self.bits, self.mapping).items()}
+        # Operands of row r wait r times the skew.
+        waits = self.depth * made.operand_bits(self.bits) * made.skew
+        used["ff"] += waits * self.rows * (self.rows - 1) // 2
+        return {**used, "ebr": 0}
 
 
 def _options(values):
@@ -109,18 +113,9 @@ def elaborate_alone(subject, part):
 
     ``subject`` is a :class:`MeshAlone`, or anything with the same properties and methods.
     """
-    component = subject.component()
-    rtlil, lpf = harness_rtlil(component, part)
+    rtlil, lpf = harness_rtlil(subject.component(), part)
     return Design(
         name=subject.name, scope=subject.scope, described=subject.described(), fingerprint=None,
         macs=subject.macs, board=None, part=part, clock=TARGET_MHZ, rtlil=rtlil, lpf=lpf,
         units={"": HARNESS, "component": subject.unit}, focus=subject.unit,
-        mapping=subject.mapping, ports=port_widths(component))
-
-
-def elaborate_empty(design):
-    """The harness of a component without the component: as many wires in and out."""
-    hole = Hole(*design.ports)
-    rtlil, lpf = harness_rtlil(hole, design.part)
-    return replace(design, name=f"harness-{design.ports[0]}-{design.ports[1]}", lpf=lpf,
-                   rtlil=hole.declaration() + rtlil)
+        mapping=subject.mapping)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from hdl.build.alone import MeshAlone
 from hdl.build.datapaths import DATAPATHS
-from hdl.build.fit import EstimateError, check_alone
+from hdl.build.fit import EstimateError, FitError
 from hdl.build.tables import change, columns, number
+from hdl.build.tools import ToolError
 
 __all__ = ["FLOATS", "Comparison", "array_table", "arrays_of", "compared", "float_twins",
            "gops_per_kilocomb", "plain_twin_params"]
@@ -33,30 +34,17 @@ def arrays_of(params):
             MeshAlone(arith="int", groups="1x1", **shape)]
 
 
-def float_twins(params, part):
-    """Arrays of as many floating-point products per clock, or as many as surely fit.
+def float_twins(params):
+    """Arrays of floating-point elements, of one product each.
 
-    One product per element: a machine of depth P has P times the rows. Where the array is too
-    large its rows and then its columns are halved, and figures per product are what is left to
-    compare.
+    As many products per clock as the machine, at most 4 x 4: those fit every die and are placed in
+    minutes, and figures per product are what is compared.
     """
-    twins = []
-    for arith in FLOATS:
-        made = DATAPATHS[arith]
-        for mapping in made.mappings:
-            rows, cols = min(params.slots, 64), params.cols
-            while True:
-                twin = MeshAlone(arith=arith, bits=made.widths[0], groups="1x1", rows=rows,
-                                 cols=cols, depth=1, mapping=mapping)
-                try:
-                    check_alone(twin, part)
-                    break
-                except EstimateError:
-                    if rows == cols == 1:
-                        raise
-                    rows, cols = (rows // 2, cols) if rows > 1 else (rows, cols // 2)
-            twins.append(twin)
-    return twins
+    side = 4
+    rows = min(side, params.slots)
+    return [MeshAlone(arith=arith, bits=DATAPATHS[arith].widths[0], groups="1x1", rows=rows,
+                      cols=min(side, max(1, params.macs // rows)), depth=1, mapping=mapping)
+            for arith in FLOATS for mapping in DATAPATHS[arith].mappings]
 
 
 @dataclass(frozen=True)
@@ -67,17 +55,21 @@ class Comparison:
     ----------
     machines, arrays : dict
         Reports by name: ``shift``, ``int``; arrays also ``fp16-lut`` and the like.
+    failed : dict
+        Why there is no report, by name; arrays as ``array-int``.
     """
     machines: dict
     arrays: dict
+    failed: dict
 
     def json(self):
-        return {"machines": self.machines, "arrays": self.arrays}
+        return {"machines": self.machines, "arrays": self.arrays, "failed": self.failed}
 
     def table(self):
         """Two tables in words; differences are the first column's against each other one's."""
-        return "\n\n".join([_table("whole machine", self.machines, _MACHINE),
-                            array_table(self.arrays)])
+        return "\n\n".join([
+            _table("whole machine", self.machines, _MACHINE), array_table(self.arrays),
+            *(f"no {name}: {reason}" for name, reason in self.failed.items())])
 
 
 def array_table(reports):
@@ -133,19 +125,33 @@ _ARRAY = {
 }
 
 
-def compared(params, part, *, machine, alone):
+def compared(params, *, machine, alone):
     """The :class:`Comparison` of a machine.
 
     ``machine(params, name)`` builds a machine and ``alone(subject, name)`` an array; both return
-    a report.
+    a report. A twin that does not fit or cannot be placed is left out, and said to be; the
+    requested machine must be there.
     """
+    failed = {}
+
+    def tried(build, subject, name):
+        """Its report, if there is one."""
+        try:
+            return build(subject, name)
+        except (EstimateError, FitError, ToolError) as error:
+            if isinstance(error, ToolError) and not error.told:
+                raise
+            failed[name], _, _ = str(error).partition(" (logs in ")
+            return None
+
     machines = {params.arith: machine(params, None)}
     if params.arith != "int":
-        machines["int"] = machine(plain_twin_params(params), "int")
+        machines["int"] = tried(machine, plain_twin_params(params), "int")
     arrays = {}
-    for subject in [*arrays_of(params), *float_twins(params, part)]:
+    for subject in [*arrays_of(params), *float_twins(params)]:
         name = subject.arith
         if len(DATAPATHS[name].mappings) > 1:
             name = f"{name}-{subject.mapping}"
-        arrays[name] = alone(subject, f"array-{name}")
-    return Comparison(machines, arrays)
+        arrays[name] = tried(alone, subject, f"array-{name}")
+    return Comparison(*({name: report for name, report in reports.items() if report}
+                        for reports in (machines, arrays)), failed)

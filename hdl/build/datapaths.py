@@ -6,7 +6,7 @@ from functools import partial
 
 from hdl.array.elements import ELEMENTS
 from hdl.array.mesh import Mesh
-from hdl.build.fit import product_comb
+from hdl.build.fit import product_comb, product_ff
 from hdl.floating.mesh import FloatMesh
 from hdl.floating.multiply import BlockMultiplier, LutMultiplier
 from hdl.params import ParameterError
@@ -32,16 +32,23 @@ class Datapath:
         Whether there are groups along the inner dimension, or room for them.
     deepest : int
         Most products per element.
-    comb : callable
-        LUT4 per product, from below, of a width and a mapping: no mesh of it has been synthesised
-        smaller.
+    product : callable
+        ``{"comb", "ff", "dsp"}`` of a product, from below, of a width and a mapping: no mesh of it
+        has been placed smaller. Flip-flops are those without the skew of operands.
+    skew : int
+        Cycles between two rows.
+    operand_bits : callable
+        Of an operand within the array, of a width.
     """
     mesh: Callable
     widths: range
     mappings: tuple
     grouped: bool = False
     deepest: int = 16
-    comb: Callable = lambda bits, mapping: product_comb(bits)
+    product: Callable = lambda bits, mapping: {
+        "comb": product_comb(bits), "ff": product_ff(bits), "dsp": 0}
+    skew: int = 1
+    operand_bits: Callable = lambda bits: bits
 
 
 def _integers(name):
@@ -50,11 +57,17 @@ def _integers(name):
 
 def _floating(name):
     """Packed numbers at the edges, where they are taken apart once per row and column."""
+    element = ELEMENTS[name]
+
     def mesh(params, mapping):
-        return FloatMesh(params, partial(
-            ELEMENTS[name], multiplier=_MULTIPLIERS[mapping], mapped=True))
-    return Datapath(mesh, range(16, 17), ("lut", "dsp"), deepest=1,
-                    comb=lambda bits, mapping: 150)
+        return FloatMesh(params, partial(element, multiplier=_MULTIPLIERS[mapping], mapped=True))
+
+    def product(bits, mapping):
+        return {"comb": {"lut": 450, "dsp": 380}[mapping], "ff": {"lut": 500, "dsp": 400}[mapping],
+                "dsp": int(mapping == "dsp")}
+    return Datapath(mesh, range(16, 17), ("lut", "dsp"), deepest=1, product=product,
+                    skew=element.STEP,
+                    operand_bits=lambda bits: element.arithmetic.operand_layout().size)
 
 
 #: By the name of ``--arith``.

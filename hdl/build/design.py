@@ -50,8 +50,6 @@ class Design:
         The unit whose cells are counted for themselves.
     mapping : str
         ``dsp``, or ``lut`` for no multiplier block.
-    ports : tuple of int or None
-        Bits in and out of a component in its harness.
     """
     name: str
     scope: str
@@ -66,7 +64,11 @@ class Design:
     units: dict
     focus: str = ARRAY
     mapping: str = "dsp"
-    ports: tuple | None = None
+
+    @property
+    def alone(self):
+        """Whether it is a component in a harness: it has an aim, and no clock to meet."""
+        return self.scope != "accelerator"
 
     @property
     def build_id(self):

@@ -8,7 +8,7 @@ from hdl.protocol import MAX_BODY, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
 
 __all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_alone", "check_fit", "ebr_blocks",
-           "estimate", "memories", "over", "product_comb"]
+           "estimate", "memories", "over", "product_comb", "product_ff"]
 
 #: Widths and depths that a block RAM can have.
 EBR_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
@@ -61,6 +61,15 @@ def product_comb(bits):
     return 5 * bits**2 // 4
 
 
+def product_ff(bits):
+    """Flip-flops of an integer product in the array, from below, without the skew of operands.
+
+    >>> product_ff(4), product_ff(8)
+    (30, 70)
+    """
+    return 10 * (bits - 1)
+
+
 def estimate(params):
     """Resources of the accelerator: block RAMs exactly, the rest from below.
 
@@ -68,8 +77,10 @@ def estimate(params):
     and backward) and two more; logic is about 60 % of the default design's.
     """
     ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
-    comb = 3200 + 2000 * params.cols + params.macs * product_comb(params.bits)
-    return {"comb": comb, "ff": comb // 2, "ebr": ebr, "dsp": 4 * params.cols + 2}
+    logic = 3200 + 2000 * params.cols
+    return {"comb": logic + params.macs * product_comb(params.bits),
+            "ff": logic // 2 + params.macs * product_ff(params.bits),
+            "ebr": ebr, "dsp": 4 * params.cols + 2}
 
 
 def over(used, available):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boards.top import BAUD
-from hdl.build.alone import elaborate_empty
 from hdl.build.fit import FitError, over
 from hdl.build.floorplan import floorplan
 from hdl.build.netlist import (
@@ -126,15 +125,6 @@ def _synthesise(design, folder, tools, progress):
     return total, units
 
 
-def _synthesise_empty(design, folder, tools, progress):
-    """Resources of the harness of a component."""
-    folder = folder / "harness"
-    folder.mkdir()
-    total, _ = _synthesise(elaborate_empty(design), folder, tools, progress)
-    shutil.rmtree(folder)
-    return total
-
-
 def _place_and_route(design, folder, seed, timing_driven, tools, progress):
     base = f"seed{seed}"
     options = [*design.part.nextpnr_options(), *place_and_route_options(timing_driven),
@@ -205,23 +195,21 @@ def build(design, *, out, seeds, synth_only, timing_driven=False, tools, progres
     check_folder(out)
     with _new_folder(out) as folder:
         total, units = _synthesise(design, folder, tools, progress)
-        harness = _synthesise_empty(design, folder, tools, progress) if design.ports else None
         runs, placed, best = [], None, None
         if not synth_only:
             runs = _all_seeds(design, folder, seeds, timing_driven, tools, progress)
             best = max((run for run in runs if run.mhz), key=lambda run: run.mhz)
             placed = _draw(design, folder, best, progress)
             total, units = placed.total, placed.units
-        # A component has an aim, and no clock to meet.
-        met = best is None or bool(design.ports) or best.mhz >= float(design.clock)
+        met = best is None or design.alone or best.mhz >= float(design.clock)
         if best and met and design.board:
             with tools.slot(), progress.stage("bitstream", "pack"):
                 tools.run("ecppack", ["--compress", "--usercode", str(int(design.build_id[:8], 16)),
                                       "--input", f"seed{best.seed}.config",
                                       "--bit", "top.bit"], folder, "pack.log")
-        report = make_report(design, total=total, units=units, harness=harness,
-                             placed=placed is not None, runs=runs, best=best,
-                             timing_driven=timing_driven, versions=tools.versions(),
+        report = make_report(design, total=total, units=units, placed=placed is not None,
+                             runs=runs, best=best, timing_driven=timing_driven,
+                             versions=tools.versions(),
                              seconds={**progress.seconds, "total": progress.total()})
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         for name in ("top.json", *(f"seed{run.seed}{end}" for run in runs
@@ -253,16 +241,11 @@ def _figures(value, digits=2):
     return None if value is None else round(value, digits)
 
 
-def _less(total, part):
-    return {name: value - part[name] for name, value in total.items()}
-
-
-def make_report(design, *, total, units, harness, placed, runs, best, timing_driven, versions,
-                seconds):
+def make_report(design, *, total, units, placed, runs, best, timing_driven, versions, seconds):
     """The content of ``report.json``; without ``runs`` what only they tell is None.
 
-    ``units`` are the cells of every unit within the whole design, and ``array`` those of the mesh;
-    of a component measured alone, ``array`` is the component: the whole less its ``harness``.
+    ``units`` are the cells of every unit within the whole design, and ``array`` those of the mesh,
+    or of the component that is measured alone.
 
     A whole design counts with the clock that it was built for, a component with the median of its
     seeds, or the cap where that is lower.
@@ -272,10 +255,9 @@ def make_report(design, *, total, units, harness, placed, runs, best, timing_dri
     cap, reason = design.part.clock_cap(dsp=total["dsp"] > 0)
     median = statistics.median(speeds) if speeds else None
     array = units.get(design.focus)
-    shipped = min(clock, best.mhz) if best else None
-    if harness:
-        array = _less(total, harness)
-        shipped = min(median, cap) if best else None
+    shipped = None
+    if best:
+        shipped = min(median, cap) if design.alone else min(clock, best.mhz)
     path = None
     if best and best.path:
         path = {name: value for name, value in best.path.items() if name != "places"}
@@ -294,7 +276,6 @@ def make_report(design, *, total, units, harness, placed, runs, best, timing_dri
         "placement": "timing" if timing_driven else "wire length",
         "total": total,
         "available": design.part.die.has(),
-        "harness": harness,
         "array": array,
         "units": units,
         "fmax_mhz": {

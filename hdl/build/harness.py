@@ -1,14 +1,14 @@
 """A component between registers: what it costs and how fast it is, alone."""
 
 from amaranth.back import rtlil
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, Instance, Module, ResetSignal, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from boards.parts import CLOCK_PINS
 from boards.platforms import part_platform
 
-__all__ = ["TARGET_MHZ", "Harness", "Hole", "harness_rtlil", "port_widths"]
+__all__ = ["TARGET_MHZ", "Harness", "harness_rtlil"]
 
 #: The clock that every harnessed design is placed for, so that the placer works as hard for all.
 TARGET_MHZ = 250
@@ -21,44 +21,14 @@ def _ports(component):
                  for flow in (In, Out))
 
 
-def port_widths(component):
-    """Bits that go in and bits that come out."""
-    return tuple(sum(len(value) for value in values) for values in _ports(component))
-
-
-class Hole(wiring.Component):
-    """Nothing, with ports. Its harness is the harness.
-
-    Synthesis is told that it does not know what is inside, so that it keeps all around it.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Widths.
-    """
-    def __init__(self, inputs, outputs):
-        super().__init__({"i": In(inputs), "o": Out(outputs)})
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.hole = Instance("hole", i_i=self.i, i_rst=ResetSignal(), o_o=self.o)
-        return m
-
-    def declaration(self):
-        """The RTLIL of what is not known."""
-        ports = [("i", len(self.i), "input"), ("rst", 1, "input"), ("o", len(self.o), "output")]
-        wires = "".join(f"  wire width {width} {direction} {number} \\{name}\n"
-                        for number, (name, width, direction) in enumerate(ports, 1))
-        return f"attribute \\blackbox 1\nmodule \\hole\n{wires}end\n"
-
-
 class Harness(wiring.Component):
     """Registers around a component, so that all of it is kept and every path is timed.
 
     Inputs are the bits of one long shift register, outputs go to registers and from there, by
-    exclusive or, into another one: nothing is constant, nothing is unread, and no path begins or
+    exclusive or, into another one: no input is constant, no output is unread, and no path begins or
     ends at a pin. One flip-flop per input bit, two and a LUT4 per output bit, and one for reset,
-    which is driven like an input.
+    which is driven like an input; what the component does not read or holds constant takes less.
+    Synthesis keeps the component apart, so that its cells are counted and the harness' are not.
 
     Parameters
     ----------

@@ -10,16 +10,14 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from boards.parts import parse_part
-from hdl.array.mac import PlainMac
-from hdl.array.mesh import Mesh
 from hdl.build import compare
 from hdl.build.alone import MeshAlone, elaborate_alone
-from hdl.build.datapaths import DATAPATHS, Datapath
-from hdl.build.fit import EstimateError, check_alone
+from hdl.build.datapaths import DATAPATHS
+from hdl.build.fit import EstimateError, FitError, check_alone
 from hdl.build.flow import build
 from hdl.build.harness import Harness
 from hdl.build.summary import DATA, read_point
-from hdl.build.tools import Progress, Tools
+from hdl.build.tools import Progress, ToolError, Tools
 from hdl.params import ParameterError, Params
 
 PART = parse_part("LFE5U-25F-6BG381C")
@@ -64,19 +62,37 @@ def test_every_input_bit_is_shifted_in_and_every_output_bit_leaves():
     sim.run()
 
 
-def test_what_is_left_without_the_harness_is_the_component(tmp_path):
-    design = elaborate_alone(MeshAlone(rows=2, cols=2), PART)
-    inputs, outputs = design.ports
-    # load, a row of weights, mark, swap and operands; sums.
-    assert (inputs, outputs) == (1 + 8 + 1 + 1 + 8,
-                                 2 * Params(rows=2, cols=2, depth=1).psum_bits)
+@pytest.mark.parametrize("constant", [0, 3])
+def test_the_component_is_counted_and_not_the_harness(tmp_path, constant):
+    """Of outputs that are constant nothing is counted for the component or taken from it."""
+    class Subject:
+        name = scope = unit = "subject"
+        macs, mapping = None, "lut"
+
+        def described(self):
+            return {}
+
+        def component(self):
+            class Some(Component):
+                constants: Out(max(constant, 1))
+
+                def elaborate(self, platform):
+                    m = super().elaborate(platform)
+                    if not constant:
+                        m.d.sync += self.constants.eq(self.b.x[1])
+                    return m
+            return Some()
+
+    design = elaborate_alone(Subject(), PART)
     report = build(design, out=tmp_path / "out", seeds=1, synth_only=True, tools=Tools(),
                    progress=Progress(live=False)).report
-    assert report["array"] == report["units"]["array"]
-    assert report["harness"] == report["units"]["harness"]
-    # The reset's register, and an exclusive or for all output bits but the first.
-    assert report["harness"] == {"comb": outputs - 1, "ff": inputs + 1 + 2 * outputs, "ebr": 0,
-                                 "dsp": 0}
+    assert report["array"] == report["units"]["subject"]
+    # The carry is the lowest bit of the total.
+    assert report["array"]["ff"] == 3 + (not constant)
+    # Four inputs and the reset; an output bit, if it can change; one of the way out for each.
+    assert report["units"]["harness"]["ff"] == 5 + 4 + (not constant) + 4 + max(constant, 1)
+    assert report["total"] == {name: sum(unit[name] for unit in report["units"].values())
+                               for name in report["total"]}
     assert "-nodsp" in report["synthesis"]
     assert not (tmp_path / "out" / "top.v").exists()
 
@@ -102,6 +118,14 @@ def test_an_array_that_cannot_fit_is_refused_by_an_estimate():
     with pytest.raises(EstimateError, match=r"^mesh-shift-8b-4x4-64x64x1-lut does not fit "
                                             r"LFE5U-25F-6BG381C: at least \d+ of 24288 LUT4"):
         check_alone(MeshAlone(bits=8, rows=64, cols=64), PART)
+    # Flip-flops, multipliers and the operands' skew count as well.
+    for subject, excess in (
+            (MeshAlone(bits=4, rows=64, cols=64), "flip-flops"),
+            (MeshAlone(arith="fp16", bits=16, groups="1x1", rows=8, mapping="dsp"),
+             r"32 of 28 multipliers \(DSP\)"),
+            (MeshAlone(arith="fp16", bits=16, groups="1x1", rows=64, cols=1), "flip-flops")):
+        with pytest.raises(EstimateError, match=excess):
+            check_alone(subject, parse_part("LFE5U-25F-6BG381C"))
 
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("alone/mesh-*.json")), ids=lambda p: p.stem)
@@ -109,27 +133,23 @@ def test_the_estimate_is_not_above_what_was_measured(path):
     report = read_point(path)["report"]
     if report:
         subject = MeshAlone(mapping=report["mapping"], **report["design"])
-        assert subject.estimate()["comb"] <= report["array"]["comb"]
+        estimate = subject.estimate()
+        assert all(estimate[name] <= report["array"][name] for name in estimate), estimate
 
 
 # Twins.
 
 
-@pytest.fixture
-def floating(monkeypatch):
-    """As if there were a floating-point datapath of 300 LUT4."""
-    monkeypatch.setitem(DATAPATHS, "fp16", Datapath(
-        lambda params, mapping: Mesh(params, PlainMac), range(16, 17), ("lut", "dsp"), deepest=1,
-        comb=lambda bits, mapping: {"lut": 300, "dsp": 150}[mapping]))
-
-
-def test_the_floating_twin_has_as_many_products_as_fit(floating):
-    large = parse_part("LFE5U-85F-6BG381C")
-    assert [(twin.rows, twin.cols, twin.depth, twin.mapping)
-            for twin in compare.float_twins(Params(), large)] == [
-        (64, 1, 1, "lut"), (64, 1, 1, "dsp")]
-    params = Params(rows=8, cols=4, depth=4, memory=8)
-    assert [twin.macs for twin in compare.float_twins(params, PART)] == [64, 128]
+def test_the_floating_twins_fit_every_die():
+    for params, shape in ((Params(), (4, 4)), (Params(rows=8, cols=4, depth=4), (4, 4)),
+                          (Params(rows=1, cols=1, depth=1), (1, 1)),
+                          (Params(rows=1, cols=2, depth=2), (2, 2)),
+                          (Params(rows=3, cols=1, depth=1), (3, 1))):
+        twins = compare.float_twins(params)
+        assert [(twin.rows, twin.cols, twin.mapping) for twin in twins] == [
+            (*shape, "lut"), (*shape, "dsp")]
+        for twin in twins:
+            check_alone(twin, PART)
 
 
 def _report(arith, comb, macs=64):
@@ -138,23 +158,29 @@ def _report(arith, comb, macs=64):
             "fmax_mhz": {"median": 100.0}, "gops": 2 * macs * 0.1}
 
 
-def _compared(params, part):
-    comb = {"shift": 2200, "int-wide": 2200, "int": 2000, "fp16": 40_000}
+def _compared(params, failing=()):
+    # Per 16 floating-point products.
+    comb = {"shift": 2200, "int-wide": 2200, "int": 2000, "fp16": 10_000}
     built = []
 
-    def machine(params, name):
+    def told(name):
         built.append(name)
+        if name in failing:
+            raise failing[name]
+
+    def machine(params, name):
+        told(name)
         return _report(params.arith, comb[params.arith])
 
     def alone(subject, name):
-        built.append(name)
+        told(name)
         return _report(subject.arith, comb[subject.arith], subject.macs)
 
-    return compare.compared(params, part, machine=machine, alone=alone), built
+    return compare.compared(params, machine=machine, alone=alone), built
 
 
-def test_a_design_is_compared_with_its_twins(floating):
-    found, built = _compared(Params(), parse_part("LFE5U-85F-6BG381C"))
+def test_a_design_is_compared_with_its_twins():
+    found, built = _compared(Params())
     assert built == [None, "int", "array-shift", "array-int-wide", "array-int",
                      "array-fp16-lut", "array-fp16-dsp"]
     assert list(found.json()["machines"]) == ["shift", "int"]
@@ -167,8 +193,26 @@ def test_a_design_is_compared_with_its_twins(floating):
     json.dumps(found.json())
 
 
+def test_twins_that_cannot_be_built_are_said_to_be():
+    found, built = _compared(Params(), {
+        "int": EstimateError("that does not fit"),
+        "array-int": ToolError("nextpnr-ecp5 failed: no (logs in x)", told=True),
+        "array-fp16-lut": FitError("the synthesised design does not fit (logs in y)")})
+    assert len(built) == 7
+    assert list(found.machines) == ["shift"]
+    assert list(found.arrays) == ["shift", "int-wide", "fp16-dsp"]
+    assert found.table().splitlines()[-1] == (
+        "no array-fp16-lut: the synthesised design does not fit")
+    assert found.json()["failed"]["array-int"] == "nextpnr-ecp5 failed: no"
+    with pytest.raises(EstimateError):
+        _compared(Params(), {None: EstimateError("too large")})
+    # What is no fact about the design stops all.
+    with pytest.raises(ToolError):
+        _compared(Params(), {"array-int": ToolError("stopped")})
+
+
 def test_plain_integers_are_compared_with_shift_alone():
-    found, _ = _compared(compare.plain_twin_params(Params()), PART)
+    found, _ = _compared(compare.plain_twin_params(Params()))
     assert list(found.machines) == ["int"]
     assert list(found.arrays)[:3] == ["shift", "int-wide", "int"]
     assert "whole machine" in found.table()

@@ -42,12 +42,6 @@ def test_a_key_changes_with_seeds_tools_and_options():
                 measure.point_key(DESIGN, 5, True, {"yosys": "1"})}) == 4
 
 
-def test_a_key_changes_with_the_harness():
-    design = replace(DESIGN, ports=(3, 4))
-    assert measure.point_key(design, 5, True, {}) != measure.point_key(
-        replace(design, ports=(3, 5)), 5, True, {})
-
-
 # What is kept.
 
 
