@@ -5,14 +5,18 @@ import random
 from functools import partial
 from graphlib import TopologicalSorter
 
+import numpy as np
 import pytest
 from amaranth.back import rtlil
 
+from hdl.array.elements import ELEMENTS
 from hdl.array.mac import ShiftMac
 from hdl.array.mesh import Mesh
 from hdl.build.flow import SYNTHESIS
 from hdl.build.tools import Tools
+from hdl.floating.mesh import FloatMesh
 from hdl.params import Params
+from sim.model.floating import column
 
 #: Synthesis as in a build, then every cell replaced by Yosys's model of it, down to gates.
 SCRIPT = f"""
@@ -162,3 +166,29 @@ def test_the_netlist_adds_as_python_does(params, tmp_path):
         found = netlist.clock(rst=0, **inputs)
         for name, expected in outputs.items():
             assert found[name] == expected, f"{name} in clock {number}"
+
+
+@pytest.mark.parametrize("name", [
+    "fp16", *(pytest.param(name, marks=pytest.mark.regress) for name in ("fp16n", "bf16"))])
+def test_the_netlist_of_a_floating_point_column_adds_as_the_model_does(name, tmp_path):
+    """With the hand-mapped adders and multiplier that are measured."""
+    pe = ELEMENTS[name]
+    params = Params(rows=2, cols=1, depth=1)
+    mesh = FloatMesh(params, partial(pe, mapped=True))
+    netlist = Netlist(mesh, tmp_path)
+    form, rng = pe.arithmetic.operand, np.random.default_rng(1)
+    special = [sign << 15 | x for sign in (0, 1) for x in (
+        0, 1, (1 << form.fraction_bits) - 1, 1 << form.fraction_bits,
+        form.bias << form.fraction_bits,
+        0x7FFF & ~((1 << form.fraction_bits) - 1), 0x7FFF)]
+    for weights in rng.choice(special, (3, 2)).tolist() + rng.integers(0, 1 << 16, (3, 2)).tolist():
+        near = rng.integers(0, 4, (60, 1)) + weights[0]
+        operands = np.concatenate([rng.choice(special, (60, 2)), rng.integers(0, 1 << 16, (80, 2)),
+                                   np.concatenate([near, near ^ 1 << 15], 1) & 0xFFFF])
+        for row in (1, 0):
+            netlist.clock(rst=0, load=1, swap=0, weights=weights[row], a=0)
+        netlist.clock(rst=0, load=0, swap=1, weights=0, a=0)
+        found = [netlist.clock(rst=0, load=0, swap=0, weights=0, a=a)["sums"]
+                 for a in [*(int(first | second << 16) for first, second in operands.tolist()),
+                           *[0] * mesh.latency]][mesh.latency:]
+        assert found == column(operands, np.array(weights), name).tolist()
