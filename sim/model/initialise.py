@@ -4,6 +4,7 @@ from math import isqrt
 
 import numpy as np
 
+from sim.model.checks import check_number
 from sim.model.noise import bits16
 from sim.model.update import MASTER_FRACTION
 
@@ -20,6 +21,8 @@ def uniform_weights(words, fan_in, fan_out):
     >>> w.shape, bool(abs(w).max() < 2**20 * (3 / 64) ** 0.5)
     ((64, 10), True)
     """
+    check_number(fan_in, "fan_in", 1, 2**32)
+    check_number(fan_out, "fan_out", 1, 2**32 // fan_in)
     bound = isqrt((3 << 2 * MASTER_FRACTION) // fan_in)
     u = bits16(words, np.arange(fan_in * fan_out).reshape(fan_in, fan_out))
     return (2 * u - 65535) * bound >> 16

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS, XHAT_FRACTION
-from sim.model.checks import check_shapes, whole
+from sim.model.checks import ModelError, check_shapes, check_signed, largest_magnitude, whole
 from sim.model.relu import relu, relu_gradient
 from sim.model.rounding import bit_length, floor_divide, round_shift, saturate
 
 __all__ = [
+    "GAMMA_BITS",
     "GRADIENT_BITS",
     "Context",
     "gradient_exponent",
@@ -32,6 +33,8 @@ __all__ = [
     "scale_gradient",
 ]
 
+#: Width of gamma.
+GAMMA_BITS = 16
 #: The largest output gradient is brought to this many bits.
 GRADIENT_BITS = 19
 
@@ -75,7 +78,7 @@ def reciprocal(s):
     >>> [v.tolist() for v in reciprocal(np.array([0, 1, 3, 2**20]))]
     [[0, 65536, 43690, 65536], [0, 1, 2, 21]]
     """
-    s = np.asarray(s, np.int64)
+    s = whole(s, "s")
     length = bit_length(s)
     left = np.maximum(16 - length, 0)
     right = np.maximum(length - 16, 0)
@@ -99,6 +102,11 @@ def normalise(x, mean=None, deviation=None):
     check_shapes(x.ndim == 2 and x.size, "a tensor must have two axes and an element", x)
     x, clamped_x = saturate(x, NORM_IN_BITS)
     scaled = x << NORM_FRACTION
+    if (mean is None) != (deviation is None):
+        raise ModelError("mean and deviation must both be given or neither, got only "
+                         + ("the deviation" if mean is None else "the mean"))
+    mean, deviation = (v if v is None else _row(v, x.shape[1], name)
+                       for v, name in ((mean, "mean"), (deviation, "deviation")))
     if mean is None:
         mean = floor_divide(scaled.sum(axis=0), x.shape[0])
     d = scaled - mean
@@ -107,6 +115,21 @@ def normalise(x, mean=None, deviation=None):
     r, length = reciprocal(deviation)
     xhat, clamped_xhat = saturate(round_shift(d * r, 15 + length - XHAT_FRACTION), 16)
     return xhat, np.sign(d), mean, deviation, clamped_x + clamped_xhat
+
+
+def _row(x, columns, name, bits=WIDE_BITS):
+    """A number, or one for each column, of so many bits."""
+    x = whole(x, name)
+    check_shapes(x.ndim == 0 or x.shape == (columns,), f"{name} must be ({columns},)", x)
+    check_signed(x, name, bits)
+    return x
+
+
+def _scaled(xhat, gamma, beta):
+    """``(y, clamped)``: gamma times xhat plus beta, as wide elements."""
+    gamma = _row(gamma, xhat.shape[1], "gamma", GAMMA_BITS)
+    beta = _row(beta, xhat.shape[1], "beta")
+    return saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
 
 
 def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
@@ -123,8 +146,8 @@ def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
     ([[-6168], [0], [6168]], [256], [170])
     """
     xhat, sign, mean, deviation, clamped = normalise(x, mean, deviation)
-    y, clamped_y = saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
-    mask = np.ones(x.shape, bool)
+    y, clamped_y = _scaled(xhat, gamma, beta)
+    mask = np.ones(xhat.shape, bool)
     if apply_relu:
         y, mask = relu(y)
     return y, Context(xhat, sign, mask), mean, deviation, clamped + clamped_y
@@ -157,7 +180,8 @@ def gradient_means(dy, context):
                  context.mask)
     dy = relu_gradient(dy, context.mask)
     m = dy.shape[0]
-    grad_bits = int(bit_length(np.minimum(np.abs(dy).max(), 2**31 - 1)))
+    check_signed(dy, "dy", WIDE_BITS)
+    grad_bits = min(largest_magnitude(dy), 2**31 - 1).bit_length()
     g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (
         dy >> (grad_bits - GRADIENT_BITS))
     grad_beta = floor_divide(g.sum(axis=0), m)
@@ -167,6 +191,10 @@ def gradient_means(dy, context):
 
 def scale_gradient(t, gamma, deviation):
     """``(dx, deviation_bits)`` of :func:`l1_backward`: t times gamma over the deviation."""
+    gamma = _row(gamma, t.shape[1], "gamma", GAMMA_BITS)
+    deviation = whole(deviation, "deviation")
+    check_shapes(deviation.shape == t.shape[1:], "deviation must be one for each column of dy", t,
+                 deviation)
     r, length = reciprocal(deviation)
     deviation_bits = int(length[length > 0].min(initial=64)) % 64
     c = (gamma * r) >> 15
@@ -195,9 +223,9 @@ def layer_forward(x, gamma, beta):
     >>> y.tolist(), deviation.tolist()
     ([[-6168, 0, 6168]], [170])
     """
-    xhat, sign, _, deviation, _ = normalise(np.asarray(x, np.int64).T)
+    xhat, sign, _, deviation, _ = normalise(whole(x).T)
     xhat, sign = xhat.T, sign.T
-    y, _ = saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
+    y, _ = _scaled(xhat, gamma, beta)
     return y, Context(xhat, sign, np.ones(xhat.shape, bool)), deviation
 
 
@@ -215,7 +243,12 @@ def layer_backward(dy, context, gamma, deviation):
     check_shapes(dy.shape == context.xhat.shape, "dy must have the forward pass's shape", dy,
                  context.xhat)
     n = dy.shape[1]
-    grad_bits = int(bit_length(np.abs(dy).max()))
+    gamma = _row(gamma, n, "gamma", GAMMA_BITS)
+    deviation = whole(deviation, "deviation")
+    check_shapes(deviation.shape == dy.shape[:1], "deviation must be one for each row of dy", dy,
+                 deviation)
+    check_signed(dy, "dy", WIDE_BITS)
+    grad_bits = largest_magnitude(dy).bit_length()
     g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (
         dy >> (grad_bits - GRADIENT_BITS))
     p = round_shift(gamma * g, PARAMETER_FRACTION)

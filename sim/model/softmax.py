@@ -9,8 +9,8 @@ from math import isqrt
 
 import numpy as np
 
-from sim.model.add import add_gradients
-from sim.model.checks import ModelError, check_shapes, whole
+from sim.model.add import ACTIVATION_BITS, add_gradients
+from sim.model.checks import ModelError, check_shapes, check_signed, check_within, whole
 from sim.model.rounding import bit_length, floor_divide, round_shift
 
 __all__ = ["LOGIT_FRACTION", "LOSS_FRACTION", "MEAN_FRACTION", "PROBABILITY_FRACTION",
@@ -24,6 +24,9 @@ PROBABILITY_FRACTION = 22
 MEAN_FRACTION = 6
 #: Fraction bits of the loss.
 LOSS_FRACTION = 16
+
+#: Bits of the largest argument of :func:`exponential`.
+_LONGEST = 46
 
 #: ``floor(2**16 log2(e))``.
 _LOG2_E = 94548
@@ -49,7 +52,9 @@ def exponential(t):
     >>> exponential(np.array([0, 4096, 40 << 12])).tolist()
     [1073741824, 395009468, 0]
     """
-    u = np.asarray(t, np.int64) * _LOG2_E >> LOGIT_FRACTION
+    t = whole(t, "t")
+    check_within(t, "t", 0, 2**_LONGEST - 1)
+    u = t * _LOG2_E >> LOGIT_FRACTION
     value = np.full(u.shape, 1 << 30, np.int64)
     for j, root in enumerate(_ROOTS):
         value = np.where(u >> (15 - j) & 1, value * root >> 30, value)
@@ -64,7 +69,8 @@ def logarithm(x):
     >>> logarithm(np.array([1 << 30, 1 << 31, 1 << 29])).tolist()
     [0, 45426, -45426]
     """
-    x = np.asarray(x, np.int64)
+    x = whole(x)
+    check_within(x, "x", 1, 2**52 - 1)
     length = bit_length(x)
     mantissa = np.where(length > 31, x >> np.maximum(length - 31, 0),
                         x << np.maximum(31 - length, 0))
@@ -86,7 +92,9 @@ def softmax(logits):
     >>> softmax(np.array([[0, 0], [0, 4096]])).tolist()
     [[2097152, 2097152], [1128026, 3066277]]
     """
-    logits = np.asarray(logits, np.int64)
+    logits = whole(logits, "logits")
+    check_shapes(logits.ndim and logits.size, "logits must have an axis and an element", logits)
+    check_signed(logits, "logits", ACTIVATION_BITS)
     return _shares(exponential(logits.max(axis=-1, keepdims=True) - logits))
 
 
@@ -106,7 +114,11 @@ def softmax_gradient(dp, p):
     >>> softmax_gradient(np.array([[100, -100]]), np.array([[1 << 21, 1 << 21]]))
     (array([[ 3276800, -3276800]]), -16)
     """
-    dp, p = np.asarray(dp, np.int64), np.asarray(p, np.int64)
+    dp, p = whole(dp, "dp"), whole(p, "p")
+    check_shapes(dp.shape == p.shape and dp.ndim and dp.size,
+                 "dp and p must have one shape, with an axis and an element", dp, p)
+    check_signed(dp, "dp", ACTIVATION_BITS)
+    check_within(p, "p", 0, 2**PROBABILITY_FRACTION)
     mean = round_shift((p * dp).sum(axis=-1, keepdims=True), PROBABILITY_FRACTION - MEAN_FRACTION)
     return add_gradients([(p * ((dp << MEAN_FRACTION) - mean),
                            -PROBABILITY_FRACTION - MEAN_FRACTION)])
@@ -131,6 +143,7 @@ def cross_entropy(logits, labels):
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ModelError(f"labels must lie between 0 and {logits.shape[1] - 1}, "
                          f"got {labels.min()} to {labels.max()}")
+    check_signed(logits, "logits", ACTIVATION_BITS)
     m, sample = len(labels), np.arange(len(labels))
     t = logits.max(axis=1, keepdims=True) - logits
     e = exponential(t)
