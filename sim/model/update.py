@@ -52,13 +52,21 @@ def sgd(weight, velocity, gradient, rate, rate_shift, noise, *, momentum=MOMENTU
     With fraction bits as above, ``sum = momentum 2**-8 velocity + gradient + decay 2**-16
     weight`` is exact; ``velocity' = round_code(sum, ..., 0xFFFF - noise)`` and
     ``weight' = weight - round_code(rate 2**-rate_shift velocity', ..., noise)``, each clamped to
-    its width. One 16-bit word serves both: each rounding is unbiased, and nothing multiplies
-    the two errors.
+    its width.
+
+    One 16-bit word serves both, and the step is made of the rounded velocity. The velocity is
+    unbiased, the weight is not quite: with ``r = rate 2**(master fraction - speed fraction -
+    rate_shift)``, what an LSB of the velocity moves the weight by in LSB, f the fraction of the
+    exact velocity and a, b those of r times it rounded down and up, the mean step over all words is
+    ``h(a) - h(b)`` from the exact one, ``h(x) = min(x, 1 - f) - (1 - f) x``: at most
+    ``min(r, 1/4)`` LSB, and ``2**-16 (1 + r)`` because a word has 16 bits (docs/numerics.md).
 
     ``0 <= rate < 2**12``, ``0 <= rate_shift <= 17``, ``momentum <= 256``, ``decay < 2**12``;
     ``master`` and ``speed`` are (bits, fraction bits) of weight and velocity.
 
-    Error against real arithmetic: below one LSB of either.
+    Error against real arithmetic, unless clamped: below one LSB of the velocity, below ``1 + r``
+    of the weight. Source: momentum as PyTorch's SGD defines it; the rounding is that of Gupta et
+    al., 2015, "Deep Learning with Limited Numerical Precision".
 
     >>> w, v = sgd(np.array([1000]), np.array([256]), np.array([280]), 1, 2, np.array([40000]))
     >>> w.tolist(), v.tolist()
