@@ -14,14 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS, XHAT_FRACTION
-from sim.model.checks import ModelError, check_shapes, check_signed, largest_magnitude, whole
+from sim.model.checks import (
+    ModelError,
+    check_shapes,
+    check_signed,
+    check_within,
+    largest_magnitude,
+    whole,
+)
 from sim.model.relu import relu, relu_gradient
-from sim.model.rounding import bit_length, floor_divide, round_shift, saturate
+from sim.model.rounding import bit_length, floor_divide, rescale, round_shift, saturate
 
 __all__ = [
     "GAMMA_BITS",
     "GRADIENT_BITS",
+    "RUNNING_FRACTION",
+    "RUNNING_SHIFT",
     "Context",
+    "follow",
     "gradient_exponent",
     "gradient_means",
     "l1_backward",
@@ -37,6 +47,10 @@ __all__ = [
 GAMMA_BITS = 16
 #: The largest output gradient is brought to this many bits.
 GRADIENT_BITS = 19
+#: Fraction bits of running means and deviations.
+RUNNING_FRACTION = 16
+#: Weight of a new batch in the running statistics: 2**-3.
+RUNNING_SHIFT = 3
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,41 @@ def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
     if apply_relu:
         y, mask = relu(y)
     return y, Context(xhat, sign, mask), mean, deviation, clamped + clamped_y
+
+
+def follow(running, statistic, mantissa, exponent):
+    """A running mean or deviation [n], ``RUNNING_FRACTION`` fraction bits, after one more batch.
+
+    ``new = rescale(statistic mantissa, exponent - 2 - NORM_FRACTION + RUNNING_FRACTION)`` is the
+    batch's, of :func:`l1_forward` [n] whose x is ``x mantissa / 4 * 2**exponent``, in 32 bits;
+    ``running + round_shift(new - running, RUNNING_SHIFT)``, or ``new`` if running is None, for the
+    first batch. Mantissas [n] are 4..7, exponents [n] or one for all.
+
+    Error against ``7/8 running + new / 8`` of real numbers: half a unit, and an eighth of new's
+    half.
+
+    >>> follow(None, np.array([100]), np.array([5]), -6).tolist()
+    [2000]
+    >>> follow(np.array([1000]), np.array([100]), np.array([5]), -6).tolist()
+    [1125]
+    """
+    statistic, mantissa, exponent = (whole(v, name) for v, name in (
+        (statistic, "statistic"), (mantissa, "mantissa"), (exponent, "exponent")))
+    check_shapes(statistic.ndim == 1 and mantissa.shape == statistic.shape
+                 and exponent.shape in ((), statistic.shape),
+                 "a statistic [n] needs n mantissas, and n exponents or one", statistic, mantissa,
+                 exponent)
+    check_signed(statistic, "statistic", WIDE_BITS)
+    check_within(mantissa, "mantissa", 4, 7)
+    new, _ = rescale(statistic * mantissa, exponent - 2 - NORM_FRACTION + RUNNING_FRACTION,
+                     WIDE_BITS)
+    if running is None:
+        return new
+    running = whole(running, "running")
+    check_shapes(running.shape == new.shape, "running must have the statistic's shape", running,
+                 statistic)
+    check_signed(running, "running", WIDE_BITS)
+    return running + round_shift(new - running, RUNNING_SHIFT)
 
 
 def l1_backward(dy, context, gamma, deviation):

@@ -10,6 +10,8 @@ from sim.model import (
     attention,
     convolution,
     digits,
+    dropout,
+    embedding,
     initialise,
     noise,
     order,
@@ -22,7 +24,14 @@ from sim.model import (
 )
 from sim.model.checks import ModelError, check_within, largest_magnitude, whole
 from sim.model.gemm import gemm
-from sim.model.norm import l1_backward, l1_forward, layer_backward, layer_forward, normalise
+from sim.model.norm import (
+    follow,
+    l1_backward,
+    l1_forward,
+    layer_backward,
+    layer_forward,
+    normalise,
+)
 from sim.model.quantise import (
     divide_by_mantissa,
     fold,
@@ -284,6 +293,27 @@ CASES = {
         (lambda: noise.bits16(KEY, [2**32]), "index must lie between 0 and 4294967295"),
         (lambda: noise.element_noise(KEY, -1, 3), "rows must be a whole number from 0"),
         (lambda: noise.permutation(KEY, -1), "count must be a whole number from 0")],
+    "follow": [
+        (lambda: follow(None, NAN[0], np.full(3, 4), -3), "statistic must hold finite whole"),
+        (lambda: follow(None, ONES[0], ONES[0], -3), "mantissa must lie between 4 and 7, got 1"),
+        (lambda: follow(None, ONES[0], np.full(2, 4), -3), "needs n mantissas, and n exponents or "
+         "one, got (3,) and (2,) and ()"),
+        (lambda: follow(ONES, ONES[0], np.full(3, 4), -3), "running must have the statistic's "
+         "shape, got (2, 3) and (3,)"),
+        (lambda: follow(BIG[0], ONES[0], np.full(3, 4), -3), "running must lie between")],
+    "dropout": [
+        (lambda: dropout.dropout(NAN, ONES), "x must hold finite whole numbers, got nan"),
+        (lambda: dropout.dropout(ONES, ONES[0]), "noise must have x's shape, got (2, 3) and (3,)"),
+        (lambda: dropout.dropout(ONES, -ONES), "noise must lie between 0 and 65535, got -1"),
+        (lambda: dropout.dropout_gradient(ONES, 0, ONES[0] > 0), "dy and its mask must have one")],
+    "embedding": [
+        (lambda: embedding.lookup([2], ONES), "index must lie between 0 and 1, got 2"),
+        (lambda: embedding.lookup([0], ONES[0]), "a table must have two axes and an element"),
+        (lambda: embedding.lookup([0], NAN), "table must hold finite whole numbers, got nan"),
+        (lambda: embedding.lookup_gradient(ONES, 0, [0, -1], 2), "index must lie between 0 and 1"),
+        (lambda: embedding.lookup_gradient(ONES, 0, [0], 2), "dy [..., width] needs an index for "
+         "every row, got (2, 3) and (1,)"),
+        (lambda: embedding.lookup_gradient(BIG, 0, [0, 1], 2), "dy must lie between")],
     "order": [
         (lambda: order.order([0, 9], 4, 2), "groups_of must lie between 0 and 3, got 0 to 9"),
         (lambda: order.order(ONES, 4, 2), "groups_of must be a list, got (2, 3)"),
