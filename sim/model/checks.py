@@ -6,7 +6,7 @@ An array of ``int64`` costs a look at its type, or one at its extremes.
 import numpy as np
 
 __all__ = ["ModelError", "check_bits", "check_groups", "check_number", "check_shapes",
-           "check_signed", "check_within", "largest_magnitude", "whole"]
+           "check_signed", "check_within", "finite", "largest_magnitude", "whole"]
 
 
 class ModelError(ValueError):
@@ -89,6 +89,21 @@ def largest_magnitude(x):
     True
     """
     return max(int(x.max()), -int(x.min())) if x.size else 0
+
+
+def finite(x, name="x"):
+    """x as an array of numbers; what is not finite is refused.
+
+    >>> finite([1.5, float("inf")])
+    Traceback (most recent call last):
+    sim.model.checks.ModelError: x must hold finite numbers, got inf
+    """
+    x = np.asarray(x)
+    if x.dtype.kind not in "iubf":
+        raise ModelError(f"{name} must hold numbers, got an array of {x.dtype}")
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise ModelError(f"{name} must hold finite numbers, got {x[~np.isfinite(x)][0]}")
+    return x
 
 
 def whole(x, name="x"):

@@ -35,4 +35,4 @@ def dropout_gradient(dy, exponent, kept):
     >>> dx.tolist(), exponent
     ([7, 0], -2)
     """
-    return relu_gradient(dy, kept), exponent + 1
+    return relu_gradient(whole(dy, "dy"), kept), exponent + 1

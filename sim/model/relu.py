@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim.model.checks import check_bits, check_shapes, whole
+from sim.model.checks import check_bits, check_shapes, finite, whole
 
 __all__ = ["SIGNED_FROM", "relu", "relu_gradient", "unclipped"]
 
@@ -23,8 +23,8 @@ def relu(y):
 
 
 def relu_gradient(dy, mask):
-    """``dy`` where the mask is set, else 0."""
-    dy = whole(dy, "dy")
+    """``dy`` where the mask is set, else 0. Nothing is computed: dy need not be whole."""
+    dy = finite(dy, "dy")
     check_shapes(dy.shape == np.shape(mask), "dy and its mask must have one shape", dy, mask)
     return np.where(mask, dy, 0)
 

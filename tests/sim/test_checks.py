@@ -84,7 +84,7 @@ CASES = {
         (lambda: pool.average_gradient(ONES, 0, 0), "count must be a whole number from 1")],
     "relu": [(lambda: relu.relu(NAN), "y must hold finite whole numbers, got nan")],
     "relu_gradient": [
-        (lambda: relu.relu_gradient(NAN, ONES > 0), "dy must hold finite whole numbers, got nan"),
+        (lambda: relu.relu_gradient(NAN, ONES > 0), "dy must hold finite numbers, got nan"),
         (lambda: relu.relu_gradient(ONES, ONES[0] > 0), "one shape, got (2, 3) and (3,)")],
     "unclipped": [
         (lambda: relu.unclipped(ONES, 9), "bits must be a whole number from 2 to 8, got 9"),
@@ -305,6 +305,7 @@ CASES = {
         (lambda: dropout.dropout(NAN, ONES), "x must hold finite whole numbers, got nan"),
         (lambda: dropout.dropout(ONES, ONES[0]), "noise must have x's shape, got (2, 3) and (3,)"),
         (lambda: dropout.dropout(ONES, -ONES), "noise must lie between 0 and 65535, got -1"),
+        (lambda: dropout.dropout_gradient(HALVES, 0, ONES > 0), "dy must hold finite whole"),
         (lambda: dropout.dropout_gradient(ONES, 0, ONES[0] > 0), "dy and its mask must have one")],
     "embedding": [
         (lambda: embedding.lookup([2], ONES), "index must lie between 0 and 1, got 2"),
