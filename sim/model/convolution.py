@@ -1,4 +1,8 @@
-"""Convolution as a matrix product over patches, in the order that addresses are generated."""
+"""Convolution as a matrix product over patches, in the order that addresses are generated.
+
+Exact: nothing is rounded here. Source: Chellapilla et al., 2006, "High Performance Convolutional
+Neural Networks for Document Processing".
+"""
 
 import numpy as np
 

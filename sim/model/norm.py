@@ -152,6 +152,10 @@ def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
     With xhat of :func:`normalise`: ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` clamped
     to a wide element. In inference mean and deviation are given.
 
+    Error against real arithmetic, unless clamped: half a unit of y, and gamma times that of xhat
+    in :func:`normalise`. Source: L1 batch normalisation is that of Wu et al., 2018, "L1-Norm Batch
+    Normalization for Efficient Training of Deep Neural Networks".
+
     ``clamped`` counts elements clamped in x, xhat and y.
 
     >>> y, context, mean, deviation, _ = l1_forward(
@@ -214,6 +218,12 @@ def l1_backward(dy, context, gamma, deviation):
     ``dx = round_shift(t c, 14 + length - deviation_bits)``, |dx| <= 2**23.
 
     See :func:`gradient_exponent` for the scale of dx.
+
+    Error against real arithmetic with the forward pass's signs, for |xhat| < 32, E the bound of
+    xhat's error in :func:`normalise` and c = 1 if g was cut (e > 19), else 0; in units of g: of
+    grad_beta below ``1 + c``, of grad_gamma below ``G = 1.01 + c + mean((|g| + 2 c) E)``, of t
+    below ``T = 2 + 2 c + 2 G``. Of dx, with gamma in its units and s in those of x: half a unit,
+    and ``((|gamma| + 1) T + |t| (|gamma| (2**-13 + 2**-5 / s) + 1)) / s`` for ``t gamma / s``.
     """
     g, grad_beta, grad_gamma, grad_bits = gradient_means(dy, context)
     centre = floor_divide(context.sign.sum(axis=0) * grad_gamma, len(g))
@@ -266,7 +276,8 @@ def layer_forward(x, gamma, beta):
     """``(y, context, deviation [m])``: every row of ``x`` [m, n] normalised over its n columns.
 
     The layer-norm kind: xhat of :func:`normalise` along rows, then
-    ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` with a gamma and beta per column.
+    ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` with a gamma and beta per column. Error
+    as of :func:`l1_forward`.
 
     >>> y, _, deviation = layer_forward(np.array([[0, 4, 8]]), np.full(3, 4096), np.zeros(3, int))
     >>> y.tolist(), deviation.tolist()
@@ -287,6 +298,10 @@ def layer_backward(dy, context, gamma, deviation):
     deviation: ``dx = round_shift(t r, 17 + length - deviation_bits)``, |dx| <= 2**23 and
     ``dx * 2**(e + 1 - deviation_bits)`` in units of dy per unit of ``2**PARAMETER_FRACTION`` x.
     ``grad_beta = sum g`` and ``grad_gamma = sum g xhat`` over the rows are exact.
+
+    Error as of :func:`l1_backward`, in units of g, with ``P = 1/2 + c max|gamma|`` for p:
+    ``G = 1.01 + P + mean((|p| + 2 P) E)`` for b, ``T = 2 + 2 P + 2 G`` for t, and for dx half a
+    unit and ``(T + |t| (2**-14 + 2**-5 / s)) / s``.
     """
     dy = whole(dy, "dy")
     check_shapes(dy.shape == context.xhat.shape, "dy must have the forward pass's shape", dy,
