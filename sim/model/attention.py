@@ -58,8 +58,8 @@ def attend(q, k, v, bits, *, causal=False):
     ``u = min(round_shift(p, 22 - bits), 2**bits - 1)`` of the fixed scale ``2**-bits``; y is
     rescaled to activations.
 
-    Error against real attention over the codes' values, scores S below 2**11 and no ``MASKED`` one
-    among them: with ``d = 2**-13 + max|S| sqrt(width) 2**-15`` of a query, at most 1/8, below
+    Error against real attention over the codes' values, for scores S below 2**11, ``MASKED`` ones
+    aside: with ``d = 2**-13 + max|S| sqrt(width) 2**-15`` of a query, at most 1/8, below
     ``sum |v| (2**-bits + 2**-22 + p (2**-13 + 2.3 d)) + 2**-13`` over the keys: the codes of p,
     and what the scores' rounding and :func:`inverse_root`'s make of it. Source: Vaswani et al.,
     2017, "Attention Is All You Need".

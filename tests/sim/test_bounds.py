@@ -1,5 +1,5 @@
-"""sim.model: the error bounds of the docstrings against exact real arithmetic, on random and extreme
-numbers; each is reached to a good part somewhere, so that none says nothing."""
+"""sim.model: the error bounds of the docstrings against exact real arithmetic, on random numbers and
+extremes; each is reached to a good part, so that none says nothing."""
 
 import numpy as np
 import pytest
