@@ -13,7 +13,7 @@ from hdl.params import Params
 from reports.points import MESH, Store, standing
 
 __all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "fits", "per_mac",
-           "rate"]
+           "per_throughput", "rate", "usable_mhz"]
 
 #: What the units of a machine do, in the order of the data.
 CATEGORIES = {
@@ -119,9 +119,26 @@ def per_mac(result, resource):
     return result.report["array"][resource] / result.report["macs_per_clock"]
 
 
+def usable_mhz(result):
+    """The median of the seeds of a component, or the cap where that is lower; None without."""
+    if not result.report:
+        return None
+    fmax = result.report["fmax_mhz"]
+    return min(fmax["median"], fmax["cap_mhz"])
+
+
 def rate(result):
     """Peak GOPS per thousand LUT4 of an array, or None."""
     return gops_per_kilocomb(result.report) if result.report else None
+
+
+def per_throughput(comb_per_mac, mhz):
+    """LUT4 for 100 million products a second.
+
+    >>> per_throughput(300, 150)
+    200.0
+    """
+    return comb_per_mac * 100 / mhz
 
 
 def by_category(report, resource="comb"):

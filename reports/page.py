@@ -8,7 +8,7 @@ from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
 from reports.budget import SUBJECTS
 from reports.charts import Mark, Series, bars, dots, legend, lines
-from reports.elsewhere import BY_HAND, FOREIGN, PAPER
+from reports.elsewhere import BY_HAND, FOREIGN, KINDS, PAPER
 from reports.figures import (
     CATEGORIES,
     FILL,
@@ -16,7 +16,9 @@ from reports.figures import (
     by_category,
     fits,
     per_mac,
+    per_throughput,
     rate,
+    usable_mhz,
 )
 from reports.points import MESH, SMALL_MESH
 from reports.units import UNITS
@@ -143,6 +145,16 @@ def _series(points, x, y, what):
         series.append(Series(name, _COLOURS[arith], marks, level,
                              {"lut": "dashed", "dsp": "dotted"}[mapping]))
     return series
+
+
+def _shape(subject):
+    return f"{subject.rows}x{subject.cols}x{subject.depth}"
+
+
+def _sums(subject):
+    """The width of an integer array's sums in words."""
+    return (f", {subject.params().psum_bits}-bit sums"
+            if len(DATAPATHS[subject.arith].widths) > 1 else "")
 
 
 def _width(point):
@@ -291,8 +303,7 @@ def _scaling(results):
 
     def label(point):
         subject = point.subject
-        return (f"{arithmetic(point)}, {subject.rows}x{subject.cols}x{subject.depth}, "
-                f"LFE5U-{point.part.size}")
+        return f"{arithmetic(point)}, {_shape(subject)}, LFE5U-{point.part.size}"
     every = {point: result for point, result in results.meshes(speed=6).items()
              if point.subject.bits in (4, 16) and point.subject.mapping == "lut"
              and result.state != "not measured"}
@@ -314,8 +325,8 @@ def _scaling(results):
                 pair[0].subject.arith, pair[0].subject.macs, pair[0].part.size))]
     return ('<div class="pair">' + _figure("COMB per MAC.", _names(points), comb)
             + _figure("Median Fmax.", _names(points), mhz) + "</div>"
-            "<p>Integers have 4 bits and, in the plots, elements of four products; floating point has "
-            "one. The largest of each die take nine tenths of its flip-flops, which run out before "
+            "<p>Integers have 4 bits and, in the plots, elements of four products; floating point "
+            "has one. The largest of each die take nine tenths of its flip-flops, which run out before "
             "its LUTs do. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
                      rows))
@@ -351,15 +362,49 @@ def _boards(results):
         + _table(["board", "bits", "estimated", "memory", "measured"], rows))
 
 
-def _elsewhere():
-    rows = [[f"{escape(design.name)}: {escape(design.what)}", f"{design.comb_per_mac:,}",
-             str(design.dsp_per_mac), design.mhz or "-", escape(design.source)]
-            for design in FOREIGN]
+def _calibration(design):
+    """Cells of somebody else's design."""
+    low, high = design.mhz or (None, None)
+    if not design.mhz:
+        clock, unit = "-", "-"
+    else:
+        clock = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        unit = f"{per_throughput(design.comb_per_mac, (low + high) / 2):,.0f}"
+    return [f"{escape(design.name)}: {escape(design.what)}", f"{design.comb_per_mac:,}",
+            str(design.dsp_per_mac), clock, unit, escape(f"by hand, see below; {design.home}")]
+
+
+def _elsewhere(results):
+    heads = ["design", "COMB per MAC", "DSP per MAC", "Fmax, MHz",
+             "COMB per MAC per 100 MHz", "source"]
+    figures = (_each("comb"), lambda result: f"{per_mac(result, 'dsp'):g}", _fmax,
+               lambda result: f"{per_throughput(per_mac(result, 'comb'), usable_mhz(result)):,.0f}")
+    rows = []
+    for kind, (arithmetics, bits) in KINDS.items():
+        rows.append([_Wide(len(heads), f"<strong>{escape(kind.capitalize())}</strong>")])
+        rows += [_calibration(design) for design in FOREIGN if design.kind == kind]
+        for shape in (MESH, SMALL_MESH):
+            for point, result in results.comparison(shape).items():
+                subject = point.subject
+                if subject.arith not in arithmetics or subject.bits != bits or (
+                        shape == SMALL_MESH and len(DATAPATHS[subject.arith].widths) > 1):
+                    continue
+                name, *cells = _row(f"ours: {arithmetic(point)}, {_shape(subject)}"
+                                    f"{_sums(subject)}", result, figures)
+                rows.append([f'<div class="ours">{name}</div>', *cells,
+                             f'<a href="{result.href}">{escape(result.name)}</a>'
+                             if result.href else ""])
     return (
-        "<p>Written by hand, each with its source. Out-of-context figures without a harness "
-        "flatter a design's clock, since paths from its ports do not count.</p>"
-        + _table(["design", "COMB per MAC", "DSP per MAC", "Fmax, MHz", "source"], rows, words={4})
-        + f"<p>Designs of others were measured {escape(BY_HAND)}; no file of that is committed.</p>"
+        "<p>Ours beside others, so that a reader sees whether what we compare with is strong. "
+        "Those of others are written by hand. Out of context and without a harness, paths from a "
+        "design's ports do not count, which flatters its clock; ours stand between the registers "
+        "of the harness, and meshes of floating point include what unpacks and packs numbers at "
+        "their edges and the registers that delay operands. Our sums are as wide as a column "
+        "needs, and what adds them up further lies outside the array; those of others are wider "
+        "and stay in it. COMB per MAC per 100 MHz is the price of throughput: at the middle of a "
+        "range, or at our median, or the cap where that is lower.</p>"
+        + _table(heads, rows, words={5})
+        + f"<p>{escape(BY_HAND)}</p>"
         f"<p>The paper's own claim is {PAPER['change']:g} % ({escape(PAPER['source'])}): another "
           "device, another design, and not measured here.</p>")
 
@@ -417,7 +462,7 @@ def page(results, budget):
         ("units", "Units", _units(results)),
         ("floorplans", "Floorplans", _floorplans(results)),
         ("boards", "What fits your board", _boards(results)),
-        ("elsewhere", "Elsewhere", _elsewhere()),
+        ("elsewhere", "Elsewhere", _elsewhere(results)),
         ("history", "Size by version", _history(budget)),
         ("points", "Every point", _everything(results)),
     ]

@@ -23,7 +23,8 @@ MACHINE = {
     "units": {"array": {"comb": 110, "ff": 70}, "gemm": {"comb": 2090, "ff": 930}},
     "macs_per_clock": 64, "gops": 5.12, "tools": {"yosys": "1"},
 }
-FMAX = {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0]}
+FMAX = {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0], "failed": {},
+        "cap_mhz": 190.7}
 
 
 class Page(HTMLParser):
