@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from math import ceil, floor, log10
 
-__all__ = ["Mark", "Series", "bars", "dots", "legend", "lines"]
+__all__ = ["Mark", "Series", "bars", "dots", "keys", "legend", "lines"]
 
 _WIDTH = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 12, 44
@@ -47,12 +47,15 @@ class Series:
         There is one figure, whatever x is: it becomes a line across the chart.
     dash : str
         How that line is drawn: ``dashed`` or ``dotted``.
+    ring : bool
+        Thin, with rings for markers: what lies below, even at the same place, can be seen.
     """
     name: str
     colour: int
     marks: list = field(default_factory=list)
     level: bool = False
     dash: str = "dashed"
+    ring: bool = False
 
 
 def legend(names):
@@ -62,13 +65,33 @@ def legend(names):
     return f'<ul class="legend">{items}</ul>'
 
 
+def keys(series):
+    """Series of :func:`lines` as a row of words, each with its line and marker."""
+    items = []
+    for one in series:
+        if not one.marks:
+            continue
+        line = f'<line x1="0" x2="32" y1="9" y2="9" class="{_stroke(one)}"/>'
+        marker = "" if one.level else _marker(one, 16, 9)
+        items.append(f'<li><svg viewBox="0 0 32 18" aria-hidden="true">{line}{marker}</svg>'
+                     f'{escape(one.name)}</li>')
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _stroke(series):
+    return (f"s{series.colour}" + (f" {series.dash}" if series.level else "")
+            + (" thin" if series.ring else ""))
+
+
 def _linked(mark, shape):
     return (f'<a href="{escape(mark.href)}"><title>{escape(mark.title)}</title>{shape}</a>')
 
 
-def _marker(colour, x, y):
+def _marker(series, x, y):
     """A shape for each colour, for those who cannot tell these apart."""
-    size = 4.5
+    colour, size = series.colour, 4.5
+    if series.ring:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="s{colour} ring"/>'
     if colour % 4 == 1:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" class="f{colour}"/>'
     if colour % 4 == 2:
@@ -160,8 +183,8 @@ def lines(series, *, name, x_label, y_label, log_x=False):
             continue
         marks = sorted(one.marks, key=lambda mark: mark.x)
         points = " ".join(f"{scale_x(mark.x):.1f},{scale_y(mark.y):.1f}" for mark in marks)
-        shapes.append(f'<polyline points="{points}" class="s{one.colour}"/>')
-        shapes += [_linked(mark, _marker(one.colour, scale_x(mark.x), scale_y(mark.y)))
+        shapes.append(f'<polyline points="{points}" class="{_stroke(one)}"/>')
+        shapes += [_linked(mark, _marker(one, scale_x(mark.x), scale_y(mark.y)))
                    for mark in marks]
     levels = [(scale_y(one.marks[0].y), one) for one in drawn if one.level]
     labels = _apart([y - 4 for y, _ in levels], _TOP + 8, _HEIGHT - _BOTTOM - 4)
@@ -169,7 +192,7 @@ def lines(series, *, name, x_label, y_label, log_x=False):
         mark = one.marks[0]
         shapes.append(_linked(mark, (
             f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
-            f'class="s{one.colour} {one.dash}"/>'
+            f'class="{_stroke(one)}"/>'
             + _text(_WIDTH - _RIGHT, at, f"{one.name} {mark.y:,.4g}", "end",
                     f"f{one.colour}"))))
     return _svg(_HEIGHT, name, shapes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
 from reports.budget import SUBJECTS
-from reports.charts import Mark, Series, bars, dots, legend, lines
+from reports.charts import Mark, Series, bars, dots, keys, legend, lines
 from reports.elsewhere import BY_HAND, FOREIGN, KINDS, PAPER
 from reports.figures import (
     CATEGORIES,
@@ -133,7 +133,10 @@ def _by_arithmetic(points):
 
 
 def _series(points, x, y, what):
-    """A series for each arithmetic; those of a single width become levels."""
+    """A series for each arithmetic; those of a single width become levels.
+
+    ShiftQuant lies where integers with as wide sums lie: it comes last, as rings.
+    """
     series = []
     for name, group in _by_arithmetic(points).items():
         arith = next(iter(group)).subject.arith
@@ -143,8 +146,8 @@ def _series(points, x, y, what):
         level = x is _width and len(DATAPATHS[arith].widths) == 1
         mapping = next(iter(group)).subject.mapping
         series.append(Series(name, _COLOURS[arith], marks, level,
-                             {"lut": "dashed", "dsp": "dotted"}[mapping]))
-    return series
+                             {"lut": "dashed", "dsp": "dotted"}[mapping], arith == "shift"))
+    return sorted(series, key=lambda one: one.ring)
 
 
 def _shape(subject):
@@ -161,9 +164,9 @@ def _width(point):
     return point.subject.bits
 
 
-def _names(points):
-    arithmetics = dict.fromkeys(point.subject.arith for point in points)
-    return legend([(name, _COLOURS[name]) for name in arithmetics])
+def _lines(caption, series, **options):
+    """A figure of series over a number, with their names."""
+    return _figure(caption, keys(series), lines(series, **options))
 
 
 # Sections.
@@ -171,12 +174,14 @@ def _names(points):
 
 def _arrays(results):
     points = results.comparison()
-    comb = lines(_series(points, _width, lambda result: per_mac(result, "comb"), "COMB per MAC"),
-                 name="COMB per MAC against width", x_label="bits of an operand",
-                 y_label="COMB per MAC")
-    speed = lines(_series(points, _width, rate, "GOPS per 1,000 COMB"),
-                  name="GOPS per 1,000 COMB against width", x_label="bits of an operand",
-                  y_label="GOPS per 1,000 COMB")
+    comb = _lines("COMB (LUT4 positions) per MAC; less is better.",
+                  _series(points, _width, lambda result: per_mac(result, "comb"), "COMB per MAC"),
+                  name="COMB per MAC against width", x_label="bits of an operand",
+                  y_label="COMB per MAC")
+    speed = _lines("Peak rate per thousand COMB; more is better.",
+                   _series(points, _width, rate, "GOPS per 1,000 COMB"),
+                   name="GOPS per 1,000 COMB against width", x_label="bits of an operand",
+                   y_label="GOPS per 1,000 COMB")
     figures = (_cells("comb"), _cells("ff"), _cells("dsp"), _each("comb"), _each("ff"), _fmax,
                _rate)
     rows, small = ([_row(arithmetic(point), result, figures) for point, result in some.items()]
@@ -188,11 +193,7 @@ def _arrays(results):
         "and the same aim of the clock, on an LFE5U-25F at -6. The harness is subtracted. "
         "Floating point has no width to vary: a dashed line. GOPS are two operations per MAC at "
         "the median of the seeds, or at the cap below where that is lower.</p>"
-        '<div class="pair">' + _figure("COMB (LUT4 positions) per MAC; less is better.",
-                                       _names(points), comb)
-        + _figure("Peak rate per thousand COMB; more is better.", _names(points), speed)
-        + "</div>" + _table(
-            heads, rows)
+        f'<div class="pair">{comb}{speed}</div>' + _table(heads, rows)
         + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH}, in which half the elements have "
         "nothing above them to add to, otherwise as before.</p>" + _table(heads, small))
 
@@ -314,20 +315,20 @@ def _scaling(results):
         if result.report and point.subject.depth == depth:
             smallest.setdefault((point.subject.arith, point.subject.macs), (point, result))
     points = dict(smallest.values())
-    comb = lines(_series(points, size, lambda result: per_mac(result, "comb"), "COMB per MAC"),
-                 name="COMB per MAC against size", x_label="products per clock",
-                 y_label="COMB per MAC", log_x=True)
-    mhz = lines(_series(points, size, lambda result: result.report["fmax_mhz"]["median"], "MHz"),
-                name="Fmax against size", x_label="products per clock", y_label="Fmax, MHz",
-                log_x=True)
+    comb = _lines("COMB per MAC.", _series(points, size, lambda result: per_mac(result, "comb"),
+                                           "COMB per MAC"),
+                  name="COMB per MAC against size", x_label="products per clock",
+                  y_label="COMB per MAC", log_x=True)
+    mhz = _lines("Median Fmax.", _series(
+        points, size, lambda result: result.report["fmax_mhz"]["median"], "MHz"),
+        name="Fmax against size", x_label="products per clock", y_label="Fmax, MHz", log_x=True)
     rows = [_row(label(point), result, (_each("comb"), _each("ff"), _fmax, _rate))
             for point, result in sorted(every.items(), key=lambda pair: (
                 pair[0].subject.arith, pair[0].subject.macs, pair[0].part.size))]
-    return ('<div class="pair">' + _figure("COMB per MAC.", _names(points), comb)
-            + _figure("Median Fmax.", _names(points), mhz) + "</div>"
+    return (f'<div class="pair">{comb}{mhz}</div>'
             "<p>Integers have 4 bits and, in the plots, elements of four products; floating point "
-            "has one. The largest of each die take nine tenths of its flip-flops, which run out before "
-            "its LUTs do. Rows x columns x products per element:</p>"
+            "has one. The largest of each die take nine tenths of its flip-flops, which run out "
+            "before its LUTs do. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
                      rows))
 
@@ -430,8 +431,7 @@ def _history(budget):
         "a quantiser of one lane. A test fails when COMB or FF of one of them grow by more than "
         f"{budget.content['tolerance_percent']} % and nobody enters the new size: "
         "<code>python -m reports.budget --update WHAT</code>.</p>"
-        + _figure("COMB by entry.", legend([(one.name, one.colour) for one in series]),
-                  lines(series, name="COMB by entry", x_label="entry", y_label="COMB"))
+        + _lines("COMB by entry.", series, name="COMB by entry", x_label="entry", y_label="COMB")
         + _table(["entry", *(f"{name}: {resource}" for name in SUBJECTS
                              for resource in ("COMB", "FF"))], rows))
 
