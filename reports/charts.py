@@ -217,11 +217,13 @@ def _apart(places, low, high, distance=15):
 
 
 def dots(rows, *, name, x_label):
-    """A row of dots for each ``(label, colour, marks)``, with a bar at their median; x from 0."""
+    """A row of dots for each ``(label, colour, marks, cap)``, with a bar at their median and a
+    dashed one at the cap, a :class:`Mark` or None; x from 0."""
     rows = [row for row in rows if row[2]]
     if not rows:
         return '<p class="missing">not measured</p>'
-    ticks = _linear_ticks(max(mark.x for _, _, marks in rows for mark in marks))
+    ticks = _linear_ticks(max(mark.x for _, _, marks, cap in rows
+                              for mark in (*marks, *([cap] if cap else []))))
     height = 34 * len(rows) + _BOTTOM + 8
 
     def scale(x):
@@ -234,12 +236,16 @@ def dots(rows, *, name, x_label):
                       'class="grid"/>')
         shapes.append(_text(x, height - _BOTTOM + 14, _axis_number(tick)))
     shapes.append(_text(_WIDTH / 2, height - 6, x_label, cls="label"))
-    for number, (label, colour, marks) in enumerate(rows):
+    for number, (label, colour, marks, cap) in enumerate(rows):
         y = 34 * number + 12
         shapes.append(_text(8, y, label, "start"))
         ordered = sorted(mark.x for mark in marks)
         count = len(ordered)
         median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+        if cap:
+            shapes.append(_linked(cap, (
+                f'<line x1="{scale(cap.x):.1f}" x2="{scale(cap.x):.1f}" y1="{y + 3}" '
+                f'y2="{y + 19}" class="cap"/>')))
         shapes += [_linked(mark, f'<circle cx="{scale(mark.x):.1f}" cy="{y + 11}" r="4" '
                                  f'class="f{colour} faint"/>') for mark in marks]
         shapes.append(f'<line x1="{scale(median):.1f}" x2="{scale(median):.1f}" y1="{y + 4}" '

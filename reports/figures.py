@@ -12,8 +12,8 @@ from hdl.build.summary import DATA, DamagedError, read_point
 from hdl.params import Params
 from reports.points import MESH, Store, standing
 
-__all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "fits", "per_mac",
-           "per_throughput", "rate", "usable_mhz"]
+__all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "by_seed",
+           "fits", "per_mac", "per_throughput", "rate", "usable_mhz"]
 
 #: What the units of a machine do, in the order of the data.
 CATEGORIES = {
@@ -117,6 +117,17 @@ def per_mac(result, resource):
     if not result.report:
         return None
     return result.report["array"][resource] / result.report["macs_per_clock"]
+
+
+def by_seed(fmax):
+    """``(seed, MHz)`` of the runs that were placed and routed; seeds count from 1.
+
+    >>> by_seed({"seeds": [50.0, 52.0], "failed": {"2": "unroutable"}})
+    [(1, 50.0), (3, 52.0)]
+    """
+    count = len(fmax["seeds"]) + len(fmax["failed"])
+    placed = (seed for seed in range(1, count + 1) if str(seed) not in fmax["failed"])
+    return list(zip(placed, fmax["seeds"], strict=True))
 
 
 def usable_mhz(result):

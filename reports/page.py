@@ -6,6 +6,7 @@ from pathlib import Path
 
 from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
+from hdl.build.harness import TARGET_MHZ
 from reports.budget import SUBJECTS
 from reports.charts import Mark, Series, bars, dots, keys, legend, lines
 from reports.elsewhere import BY_HAND, FOREIGN, KINDS, PAPER
@@ -14,6 +15,7 @@ from reports.figures import (
     FILL,
     arithmetic,
     by_category,
+    by_seed,
     fits,
     per_mac,
     per_throughput,
@@ -169,6 +171,18 @@ def _lines(caption, series, **options):
     return _figure(caption, keys(series), lines(series, **options))
 
 
+def _columns(caption, points, value, what):
+    """A figure with a bar for each array."""
+    rows = []
+    for point, result in points.items():
+        if result.report:
+            number = f"{value(result):,.2f}"
+            mark = Mark(0, value(result), result.href, _title(result, f"{number} {what}"))
+            rows.append((f"{arithmetic(point)}: {number}",
+                         [(_COLOURS[point.subject.arith], mark)]))
+    return _figure(caption, bars(rows, name=f"{what}, {_SMALL_MESH}", x_label=what))
+
+
 # Sections.
 
 
@@ -182,10 +196,15 @@ def _arrays(results):
                    _series(points, _width, rate, "GOPS per 1,000 COMB"),
                    name="GOPS per 1,000 COMB against width", x_label="bits of an operand",
                    y_label="GOPS per 1,000 COMB")
+    formats = results.comparison(SMALL_MESH)
+    size = _columns("COMB per MAC; less is better.", formats,
+                    lambda result: per_mac(result, "comb"), "COMB per MAC")
+    peak = _columns("Peak rate per thousand COMB; more is better.", formats, rate,
+                    "GOPS per 1,000 COMB")
     figures = (_cells("comb"), _cells("ff"), _cells("dsp"), _each("comb"), _each("ff"), _fmax,
                _rate)
     rows, small = ([_row(arithmetic(point), result, figures) for point, result in some.items()]
-                   for some in (points, results.comparison(SMALL_MESH)))
+                   for some in (points, formats))
     heads = ["array", "COMB", "FF", "DSP", "COMB per MAC", "FF per MAC", "Fmax, MHz",
              "GOPS per 1,000 COMB"]
     return (
@@ -195,26 +214,37 @@ def _arrays(results):
         "the median of the seeds, or at the cap below where that is lower.</p>"
         f'<div class="pair">{comb}{speed}</div>' + _table(heads, rows)
         + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH}, in which half the elements have "
-        "nothing above them to add to, otherwise as before.</p>" + _table(heads, small))
+        "nothing above them to add to, otherwise as before. Floating point has no width to vary, "
+        f'and the integers here have 4 bits.</p><div class="pair">{size}{peak}</div>'
+        + _table(heads, small))
+
+
+def _seeds(label, colour, result):
+    """A row of :func:`reports.charts.dots`."""
+    fmax = result.report["fmax_mhz"]
+    marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
+             for seed, mhz in by_seed(fmax)]
+    cap = Mark(fmax["cap_mhz"], 0, result.href,
+               _title(result, f"cap, {fmax['cap_mhz']} MHz: {fmax['cap_reason']}"))
+    if fmax["failed"]:
+        label += f" ({len(marks)} of {len(marks) + len(fmax['failed'])} seeds)"
+    return label, colour, marks, cap
 
 
 def _clock(results):
-    rows = []
-    for point, result in results.meshes(**MESH).items():
-        subject = point.subject
-        if subject.bits not in (4, 16) or not result.report:
-            continue
-        label = f"{arithmetic(point)}, LFE5U-{point.part.size} at -{point.part.speed}"
-        marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
-                 for seed, mhz in enumerate(result.report["fmax_mhz"]["seeds"], 1)]
-        rows.append((label, _COLOURS[subject.arith], marks))
-    for result in results.machines:
-        design = result.report["design"]
-        label = (f"machine, {design['arith']} {design['groups']}, {design['bits']} bits, "
-                 f"{result.report['part']}")
-        marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
-                 for seed, mhz in enumerate(result.report["fmax_mhz"]["seeds"], 1)]
-        rows.append((label, _COLOURS[design["arith"]], marks))
+    figures = []
+    for words, shape in ((_MESH, MESH), (_SMALL_MESH, SMALL_MESH)):
+        rows = [_seeds(f"{arithmetic(point)}, LFE5U-{point.part.size} at -{point.part.speed}",
+                       _COLOURS[point.subject.arith], result)
+                for point, result in results.meshes(**shape).items()
+                if point.subject.bits in (4, 16) and result.report]
+        figures.append(_figure(f"Fmax by seed: arrays of {words}.", dots(
+            rows, name=f"Fmax by seed, {words}", x_label="MHz")))
+    machines = [_seeds(f"{_machine_name(result.report)}",
+                       _COLOURS[result.report["design"]["arith"]], result)
+                for result in results.machines]
+    figures.append(_figure("Fmax by seed: machines.", dots(
+        machines, name="Fmax by seed, machines", x_label="MHz")))
     caps = []
     for speed in (6, 8):
         part = parse_part(f"LFE5U-25F-{speed}BG381C")
@@ -222,15 +252,19 @@ def _clock(results):
         caps.append(f"At -{speed}: {ebr} MHz ({why})"
                     + (f", {dsp:g} MHz with multipliers ({block})" if dsp != ebr else "") + ".")
     return ("<p>A dot is a place-and-route run, the bar their median. What nextpnr reports is not "
-            f"the last word: {escape(' '.join(caps))} nextpnr checks neither.</p>"
-            + _figure("Fmax by seed.", dots(rows, name="Fmax by seed", x_label="MHz")))
+            f"the last word, and the dashed bar is a cap. {escape(' '.join(caps))} nextpnr checks "
+            f"neither. Arrays and units are placed timing-driven with an aim of {TARGET_MHZ:g} MHz, "
+            "machines for short wires (<code>--no-tmdriv</code>) unless they are called "
+            "timing-driven: compare neither with the other.</p>"
+            f'<div class="pair">{"".join(figures)}</div>')
 
 
 def _machine_name(report):
     design = report["design"]
     return (f"{design['arith']} {design['groups']}, {design['bits']} bits, "
             f"{design['rows']}x{design['cols']}x{design['depth']}, "
-            f"{report['board'] or report['part']}")
+            f"{report['board'] or report['part']}"
+            + (", timing-driven" if report["placement"] == "timing" else ""))
 
 
 def _machines(results):

@@ -22,9 +22,10 @@ MACHINE = {
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
     "units": {"array": {"comb": 110, "ff": 70}, "gemm": {"comb": 2090, "ff": 930}},
     "macs_per_clock": 64, "gops": 5.12, "tools": {"yosys": "1"},
+    "placement": "wire length",
 }
 FMAX = {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0], "failed": {},
-        "cap_mhz": 190.7}
+        "cap_mhz": 190.7, "cap_reason": "block RAM"}
 
 
 class Page(HTMLParser):
@@ -107,7 +108,8 @@ def test_every_figure_of_a_full_folder_is_shown_and_linked(full):
     links = set(Page(text).links)
     for point in standing(large=True):
         assert f"data/{full.path(point).relative_to(full.folder)}" in links
-    for title in ("COMB per MAC against width", "Fmax by seed", "COMB by unit"):
+    for title in ("COMB per MAC against width", "COMB per MAC, 2x2x1", "Fmax by seed, 4x4x1",
+                  "Fmax by seed, 2x2x1", "Fmax by seed, machines", "COMB by unit"):
         assert f'aria-label="{title}"' in text
     assert "shift 4x4, 4 bits" in text and ">80.00</a>" in text
     table = arrays(Results(full.folder))
