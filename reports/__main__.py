@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 from hdl.build.floorplan import COLOURS
 from hdl.build.summary import plain_twin
+from hdl.build.tables import change
 from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
 from reports.budget import Budget
@@ -40,10 +41,6 @@ def _design(report):
             f"{design['rows']}x{design['cols']}x{design['depth']}")
 
 
-def _share(mine, other):
-    return f"{100 * (mine / other - 1):+.1f} %"
-
-
 def _table(heads, rows):
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
@@ -68,11 +65,11 @@ def readme(reports):
         twin = plain_twin(report, reports)
         if twin and report["design"]["arith"] != "int":
             costs.append([
-                f"{name} against {_design(twin)}", _share(mesh["comb"], twin["array"]["comb"]),
-                _share(mesh["ff"], twin["array"]["ff"]),
-                _share(total["comb"], twin["total"]["comb"]),
-                _share(total["ff"], twin["total"]["ff"]),
-                _share(fmax["median"], twin["fmax_mhz"]["median"])])
+                f"{name} against {_design(twin)}", change(mesh["comb"], twin["array"]["comb"]),
+                change(mesh["ff"], twin["array"]["ff"]),
+                change(total["comb"], twin["total"]["comb"]),
+                change(total["ff"], twin["total"]["ff"]),
+                change(fmax["median"], twin["fmax_mhz"]["median"])])
     text = _HEAD + "\n## Whole designs\n\n" + _table(
         ["design", "part", "COMB", "FF", "EBR", "DSP", "clock, MHz", "Fmax, MHz", "GOPS"], whole)
     text += "\n## Arrays\n\n" + _table(

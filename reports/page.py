@@ -7,6 +7,7 @@ from pathlib import Path
 from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.harness import TARGET_MHZ
+from hdl.build.tables import change
 from reports.budget import SUBJECTS
 from reports.charts import Mark, Series, bars, dots, keys, legend, lines
 from reports.elsewhere import BY_HAND, FOREIGN, KINDS, PAPER
@@ -23,6 +24,7 @@ from reports.figures import (
     usable_mhz,
 )
 from reports.points import MESH, SMALL_MESH
+from reports.summary import differences, machine_twins
 from reports.units import UNITS
 
 __all__ = ["page"]
@@ -216,7 +218,7 @@ def _arrays(results):
         + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH}, in which half the elements have "
         "nothing above them to add to, otherwise as before. Floating point has no width to vary, "
         f'and the integers here have 4 bits.</p><div class="pair">{size}{peak}</div>'
-        + _table(heads, small))
+        + _table(heads, small) + _differences(results))
 
 
 def _seeds(label, colour, result):
@@ -229,6 +231,35 @@ def _seeds(label, colour, result):
     if fmax["failed"]:
         label += f" ({len(marks)} of {len(marks) + len(fmax['failed'])} seeds)"
     return label, colour, marks, cap
+
+
+def _compared(pair, figures):
+    """A row of what sets the first of two results apart from the second."""
+    words, mine, other = pair
+    title = escape(f"{mine.name} against {other.name}\n{mine.command}\n{other.command}")
+    names = "<br>against ".join(f'<a href="{one.href}">{escape(one.name)}</a>'
+                                for one in (mine, other))
+    return [f"<details><summary>{escape(words)}</summary><code>{names}</code></details>",
+            *(f'<a href="{mine.href}" title="{title}">{change(of(mine), of(other))}</a>'
+              for of in figures)]
+
+
+def _differences(results):
+    figures = (*(lambda result, of=of: per_mac(result, of) for of in ("comb", "ff")),
+               lambda result: result.report["fmax_mhz"]["median"], rate)
+    heads = ["COMB per MAC", "FF per MAC", "Fmax, MHz: median", "GOPS per 1,000 COMB"]
+    tables = ""
+    for shape, words in ((MESH, _MESH), (SMALL_MESH, _SMALL_MESH)):
+        rows = [_compared(pair, figures)
+                for pair in differences(results.comparison(shape), (2, 4, 8), (2, 4, 8))]
+        if rows:
+            tables += _table([f"arrays of {words}", *heads], rows)
+    return (
+        "<h3>What the shift costs, and what floating point does</h3>"
+        "<p>Against int-wide: the price of the shift, at sums of equal width. int-wide against "
+        "int: that of the wider sums that shifted products need, which any design pays that adds "
+        "them up. Against int: both. Open a row for its two files.</p>"
+        + (tables or f"<p>{_NOT_MEASURED}</p>"))
 
 
 def _clock(results):
@@ -253,9 +284,9 @@ def _clock(results):
                     + (f", {dsp:g} MHz with multipliers ({block})" if dsp != ebr else "") + ".")
     return ("<p>A dot is a place-and-route run, the bar their median. What nextpnr reports is not "
             f"the last word, and the dashed bar is a cap. {escape(' '.join(caps))} nextpnr checks "
-            f"neither. Arrays and units are placed timing-driven with an aim of {TARGET_MHZ:g} MHz, "
-            "machines for short wires (<code>--no-tmdriv</code>) unless they are called "
-            "timing-driven: compare neither with the other.</p>"
+            "neither. Arrays and units are placed timing-driven with an aim of "
+            f"{TARGET_MHZ:g} MHz, machines for short wires (<code>--no-tmdriv</code>) unless they "
+            "are called timing-driven: compare neither with the other.</p>"
             f'<div class="pair">{"".join(figures)}</div>')
 
 
@@ -285,11 +316,19 @@ def _machines(results):
         f"<li><span class=missing>not measured:</span> <code>{escape(point.command)}</code></li>"
         for point in results.standing
         if point.is_machine and results.every[point.name].state == "not measured")
+    price = [_compared((f"{_machine_name(mine.report)} against {twin.report['design']['arith']}",
+                        mine, twin), (
+        *(lambda result, where=where, of=of: result.report[where][of]
+          for where in ("array", "total") for of in ("comb", "ff")),
+        lambda result: result.report["fmax_mhz"]["median"]))
+             for mine, twin in machine_twins(results)]
     return (
         "<p>The whole accelerator, with link, sequencer, memories, quantiser and norms. The clock "
         "is the one it was built for; Fmax is over its seeds.</p>"
         + _table(["machine", "COMB", "FF", "EBR", "DSP", "array: COMB per MAC", "Fmax, MHz",
                   "GOPS"], rows)
+        + (_table(["ShiftQuant's price", "array: COMB", "array: FF", "COMB", "FF",
+                   "Fmax, MHz: median"], price) if price else "")
         + _figure("COMB by what it is for.",
                   legend((name, _CATEGORY_COLOURS[name]) for name in _CATEGORY_COLOURS
                          if name in CATEGORIES),

@@ -1,11 +1,12 @@
 """The table of arrays in the project's README."""
 
 from hdl.build.datapaths import DATAPATHS
+from hdl.build.summary import plain_twin
 from hdl.build.tables import change
 from reports.figures import arithmetic, per_mac, rate
 from reports.points import MESH, SMALL_MESH
 
-__all__ = ["arrays"]
+__all__ = ["arrays", "differences", "machine_twins"]
 
 _WIDTHS = (4, 8)
 _MAPPINGS = {"lut": "no DSP", "dsp": "DSP"}
@@ -21,26 +22,43 @@ def _figures(result):
             f"{fmax['median']:.1f} ({seeds})", f"{rate(result):.2f}"]
 
 
-def _differences(points):
-    """Rows of differences between arrays of which both are measured."""
+def differences(points, widths, widths_to_floats=(4,)):
+    """``(words, result, other)`` of arrays that are compared, both measured.
+
+    ShiftQuant is compared with integers at every one of ``widths``, and at ``widths_to_floats``
+    with every format of floating point.
+    """
     found = {(point.subject.arith, point.subject.bits, point.subject.mapping): result
              for point, result in points.items() if result.report}
-    pairs = [(("shift", bits, "lut"), (plain, bits, "lut"))
-             for bits in _WIDTHS for plain in ("int-wide", "int")]
-    pairs += [(("shift", 4, "lut"), (arith, made.widths[0], mapping))
+    pairs = [((mine, bits, "lut"), (plain, bits, "lut")) for bits in widths
+             for mine, plain in (("shift", "int-wide"), ("int-wide", "int"), ("shift", "int"))]
+    pairs += [(("shift", bits, "lut"), (arith, made.widths[0], mapping))
+              for bits in widths_to_floats
               for arith, made in DATAPATHS.items() if len(made.widths) == 1
               for mapping in made.mappings]
     for mine, other in pairs:
         if mine in found and other in found:
-            a, b = found[mine], found[other]
             made = DATAPATHS[other[0]]
             name = (f"{other[0]}, {other[1]} bits" if len(made.widths) > 1 else
                     f"{other[0]}, {_MAPPINGS[other[2]]}")
-            yield [f"{mine[0]}, {mine[1]} bits, against {name}",
-                   change(per_mac(a, "comb"), per_mac(b, "comb")),
-                   change(per_mac(a, "ff"), per_mac(b, "ff")), "",
-                   change(a.report["fmax_mhz"]["median"], b.report["fmax_mhz"]["median"]),
-                   change(rate(a), rate(b))]
+            yield f"{mine[0]}, {mine[1]} bits, against {name}", found[mine], found[other]
+
+
+def machine_twins(results):
+    """``(result, other)`` of machines and their plain-integer twins, both measured."""
+    reports = [result.report for result in results.machines]
+    for result in results.machines:
+        twin = plain_twin(result.report, reports)
+        if twin and twin is not result.report:
+            yield result, results.machines[reports.index(twin)]
+
+
+def _difference(words, mine, other):
+    dsp = per_mac(mine, "dsp") - per_mac(other, "dsp")
+    return [words, *(change(per_mac(mine, of), per_mac(other, of)) for of in ("comb", "ff")),
+            f"{dsp:+g}" if dsp else "",
+            change(*(one.report["fmax_mhz"]["median"] for one in (mine, other))),
+            change(rate(mine), rate(other))]
 
 
 def arrays(results):
@@ -58,7 +76,7 @@ def arrays(results):
                 rows.append([arithmetic(point), *["failed"] * len(_HEADS)])
             else:
                 missing.append(f"{arithmetic(point)} ({size})")
-        rows += _differences(points)
+        rows += [_difference(*pair) for pair in differences(points, _WIDTHS)]
         lines = [(f"array, {size}", *_HEADS), ["---"] * (1 + len(_HEADS)), *rows]
         tables.append("".join("| " + " | ".join(row) + " |\n" for row in lines))
     return "\n".join(tables) + (f"\nNot measured yet: {'; '.join(missing)}.\n" if missing else "")

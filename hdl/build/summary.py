@@ -56,9 +56,11 @@ def measured(folder=DATA, damaged=None):
 
 
 def plain_twin(report, reports):
-    """The measured plain-integer design of the same shape, width and part, or None."""
+    """The measured plain-integer design of the same shape, width and part, placed in the same way,
+    or None."""
     for other in reports:
         if (other["design"]["arith"] == "int" and other["part"] == report["part"]
+                and other.get("placement") == report.get("placement")
                 and all(other["design"][name] == report["design"][name] for name in _SHAPE)):
             return other
     return None
@@ -115,4 +117,5 @@ def measure_command(report):
     options = [f"--{name} {design[name]}" for name in _SHAPE]
     target = f"--board {report['board']}" if report["board"] else f"--part {report['part']}"
     return (f"python -m reports.measure --arith int {' '.join(options)} {target} "
-            f"--clock {design['clock_mhz']:g}")
+            f"--clock {design['clock_mhz']:g}"
+            + (" --timing-driven" if report.get("placement") == "timing" else ""))

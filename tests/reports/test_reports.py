@@ -12,6 +12,7 @@ POINT = {
     "design": {"bits": 4, "groups": "4x4", "rows": 8, "cols": 1, "depth": 8, "arith": "shift",
                "memory": 32, "clock_mhz": 40.0},
     "part": "LFE5U-85F-6BG381C", "board": "ulx3s-85f", "placed": True,
+    "placement": "wire length",
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
     "units": {"array": {"comb": 110}, "gemm": {"comb": 2090}},
