@@ -12,7 +12,7 @@ from hdl.build.tables import change
 from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
 from reports.budget import Budget
-from reports.figures import Results
+from reports.figures import Results, fmax_words
 from reports.page import page
 from reports.summary import arrays
 
@@ -57,7 +57,7 @@ def readme(reports):
         whole.append([
             name, report["part"], f"{total['comb']:,}", f"{total['ff']:,}", total["ebr"],
             total["dsp"], f"{report['design']['clock_mhz']:g}",
-            f"{fmax['median']:.1f} ({fmax['min']:.1f} to {fmax['max']:.1f})", report["gops"]])
+            fmax_words(fmax), report["gops"]])
         mesh = report["array"]
         array.append([name, report["macs_per_clock"], f"{mesh['comb']:,}", f"{mesh['ff']:,}",
                       mesh["dsp"], report["comb_per_mac"],

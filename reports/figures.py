@@ -13,7 +13,7 @@ from hdl.params import Params
 from reports.points import MESH, Store, standing
 
 __all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "by_seed",
-           "fits", "per_mac", "per_throughput", "rate", "usable_mhz"]
+           "fits", "fmax_words", "per_mac", "per_throughput", "rate", "seeds_words", "usable_mhz"]
 
 #: What the units of a machine do, in the order of the data.
 CATEGORIES = {
@@ -228,6 +228,35 @@ def fits(results, widths=(2, 4, 6, 8)):
 
 
 # Words.
+
+
+def seeds_words(fmax):
+    """How many runs were placed and routed.
+
+    >>> seeds_words({"seeds": [50.0, 52.0], "failed": {}})
+    '2 seeds'
+    >>> seeds_words({"seeds": [50.0, 52.0], "failed": {"2": "unroutable"}})
+    '2 of 3 seeds'
+    """
+    count, failed = len(fmax["seeds"]), len(fmax["failed"])
+    if failed:
+        return f"{count} of {count + failed} seeds"
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def fmax_words(fmax):
+    """A median with its range, and with what is missing from it.
+
+    >>> fmax = {"median": 51.0, "min": 50.0, "max": 52.0, "seeds": [50.0, 52.0], "failed": {}}
+    >>> fmax_words(fmax)
+    '51.0 (50.0 to 52.0)'
+    >>> fmax_words({**fmax, "failed": {"2": "unroutable"}})
+    '51.0 (50.0 to 52.0, 2 of 3 seeds)'
+    """
+    said = [] if len(fmax["seeds"]) == 1 else [f"{fmax['min']:.1f} to {fmax['max']:.1f}"]
+    if not said or fmax["failed"]:
+        said.append(seeds_words(fmax))
+    return f"{fmax['median']:.1f} ({', '.join(said)})"
 
 
 def arithmetic(point):

@@ -18,9 +18,11 @@ from reports.figures import (
     by_category,
     by_seed,
     fits,
+    fmax_words,
     per_mac,
     per_throughput,
     rate,
+    seeds_words,
     usable_mhz,
 )
 from reports.points import MESH, SMALL_MESH
@@ -105,11 +107,7 @@ def _figure(caption, *content):
 
 
 def _fmax(result):
-    fmax = result.report["fmax_mhz"]
-    seeds = len(fmax["seeds"])
-    if seeds == 1:
-        return f"{fmax['median']:.1f} (one seed)"
-    return f"{fmax['median']:.1f} ({fmax['min']:.1f} to {fmax['max']:.1f})"
+    return fmax_words(result.report["fmax_mhz"])
 
 
 def _cells(resource, of="array"):
@@ -229,7 +227,7 @@ def _seeds(label, colour, result):
     cap = Mark(fmax["cap_mhz"], 0, result.href,
                _title(result, f"cap, {fmax['cap_mhz']} MHz: {fmax['cap_reason']}"))
     if fmax["failed"]:
-        label += f" ({len(marks)} of {len(marks) + len(fmax['failed'])} seeds)"
+        label += f", {seeds_words(fmax)}"
     return label, colour, marks, cap
 
 
@@ -257,8 +255,8 @@ def _differences(results):
     return (
         "<h3>What the shift costs, and what floating point does</h3>"
         "<p>Against int-wide: the price of the shift, at sums of equal width. int-wide against "
-        "int: that of the wider sums that shifted products need, which any design pays that adds "
-        "them up. Against int: both. Open a row for its two files.</p>"
+        "int: that of the wider sums, which any design pays that adds up in groups. Against int: "
+        "both. Open a row for its two files.</p>"
         + (tables or f"<p>{_NOT_MEASURED}</p>"))
 
 

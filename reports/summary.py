@@ -3,7 +3,7 @@
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.summary import plain_twin
 from hdl.build.tables import change
-from reports.figures import arithmetic, per_mac, rate
+from reports.figures import arithmetic, fmax_words, per_mac, rate
 from reports.points import MESH, SMALL_MESH
 
 __all__ = ["arrays", "differences", "machine_twins"]
@@ -15,11 +15,9 @@ _HEADS = ("COMB per MAC", "FF per MAC", "DSP per MAC", "Fmax, MHz: median (range
 
 
 def _figures(result):
-    fmax = result.report["fmax_mhz"]
-    seeds = "one seed" if len(fmax["seeds"]) == 1 else f"{fmax['min']:.1f} to {fmax['max']:.1f}"
     link = f"[{per_mac(result, 'comb'):.1f}](reports/{result.href})"
     return [link, f"{per_mac(result, 'ff'):.1f}", f"{per_mac(result, 'dsp'):g}",
-            f"{fmax['median']:.1f} ({seeds})", f"{rate(result):.2f}"]
+            fmax_words(result.report["fmax_mhz"]), f"{rate(result):.2f}"]
 
 
 def differences(points, widths, widths_to_floats=(4,)):

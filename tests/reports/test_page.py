@@ -30,7 +30,7 @@ FMAX = {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0], "
 
 class Page(HTMLParser):
     """What there is on a page: links, words, and whether every tag is closed."""
-    VOID = {"meta", "img"}
+    VOID = {"meta", "img", "br"}
 
     def __init__(self, text):
         super().__init__()
@@ -123,6 +123,20 @@ def test_a_failure_is_shown_with_its_reason(full):
     text = _page(full.folder)
     assert 'title="no more bels &lt;here&gt;">failed</a>' in text
     assert ">no more bels &lt;here&gt;</a>" in text
+
+
+def test_a_failed_seed_is_counted_and_keeps_its_number(full):
+    point = next(point for point in standing()
+                 if not point.is_machine and point.subject.bits == 4)
+    report = Results(full.folder).every[point.name].report
+    fmax = {**FMAX, "failed": {"2": "unroutable"}}
+    full.write(point, "key", report={**report, "fmax_mhz": fmax})
+    results = Results(full.folder)
+    text = _page(full.folder)
+    assert ">50.0 (48.0 to 52.0, 3 of 4 seeds)</a>" in text
+    assert f"{point.name}: 48.0 MHz with seed 3\n" in text
+    assert f"{point.name}: 48.0 MHz with seed 2\n" not in text
+    assert "| 50.0 (48.0 to 52.0, 3 of 4 seeds) |" in arrays(results)
 
 
 def test_a_damaged_file_is_named_and_skipped(full):

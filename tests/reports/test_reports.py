@@ -16,7 +16,8 @@ POINT = {
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
     "units": {"array": {"comb": 110}, "gemm": {"comb": 2090}},
-    "fmax_mhz": {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0]},
+    "fmax_mhz": {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0],
+                 "failed": {}},
     "macs_per_clock": 64, "comb_per_mac": 1.72, "gops": 5.12, "tools": {"yosys": "1"},
 }
 PLAIN = {**POINT, "design": {**POINT["design"], "arith": "int", "groups": "1x1"},
