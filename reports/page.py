@@ -10,7 +10,7 @@ from hdl.build.harness import TARGET_MHZ
 from hdl.build.tables import change
 from reports.budget import SUBJECTS
 from reports.charts import Mark, Series, bars, dots, keys, legend, lines
-from reports.elsewhere import BY_HAND, FOREIGN, KINDS, PAPER
+from reports.elsewhere import BY_HAND, FOREIGN, KINDS, LIMITS, PAPER
 from reports.figures import (
     CATEGORIES,
     FILL,
@@ -282,9 +282,10 @@ def _clock(results):
                     + (f", {dsp:g} MHz with multipliers ({block})" if dsp != ebr else "") + ".")
     return ("<p>A dot is a place-and-route run, the bar their median. What nextpnr reports is not "
             f"the last word, and the dashed bar is a cap. {escape(' '.join(caps))} nextpnr checks "
-            "neither. Arrays and units are placed timing-driven with an aim of "
-            f"{TARGET_MHZ:g} MHz, machines for short wires (<code>--no-tmdriv</code>) unless they "
-            "are called timing-driven: compare neither with the other.</p>"
+            f"neither: {LIMITS['ebr']}, and {LIMITS['dsp']}.</p>"
+            f"<p>Arrays and units are placed timing-driven with an aim of {TARGET_MHZ:g} MHz, "
+            "machines for short wires (<code>--no-tmdriv</code>) unless they are called "
+            "timing-driven: compare neither with the other.</p>"
             f'<div class="pair">{"".join(figures)}</div>')
 
 
@@ -348,25 +349,99 @@ def _floorplans(results):
     return f'<div class="pair small">{pictures}</div>' + (missing and f"<ul>{missing}</ul>")
 
 
+#: Rows of a column that a norm's cycles are counted for: the most that there are.
+_NORM_ROWS = 511
+#: Units that are meant for one mapping; measured with another they say nothing.
+_ONLY_MAPPING = {"norm-l2-forward-folded": "lut"}
+#: What a quantiser consists of: words, a unit, and the one that it is compared with.
+_STEPS = (
+    ("scan for the maximum of the tensor", "quantise-1x1", "quantise-given"),
+    ("a maximum per column instead", "quantise-column", "quantise-1x1"),
+    ("4 channel groups instead", "quantise-1x4", "quantise-column"),
+    ("4 sample groups more", "quantise-4x4", "quantise-1x4"),
+    ("all groups, against a scale per tensor", "quantise-4x4", "quantise-1x1"),
+    ("every mode, and clips", "quantise-all", "quantise-4x4"),
+    ("random hash and rounding, given scale", "quantise-given", "quantise-given-nearest"),
+    ("random hash and rounding, scale per tensor", "quantise-1x1", "quantise-1x1-nearest"),
+    ("random hash and rounding, 4 channel groups", "quantise-1x4", "quantise-1x4-nearest"),
+    ("random hash and rounding, 4x4 groups", "quantise-4x4", "quantise-4x4-nearest"),
+    ("random hash alone", "noise", None),
+    ("sorter of 4 groups, alone", "sort-4", None),
+)
+
+
+def _cycles(subject):
+    """Cycles that a norm takes for a column of every lane."""
+    return UNITS[subject.scope].make(subject.lanes).cycles(_NORM_ROWS, subject.lanes)
+
+
+def _microseconds(subject):
+    return lambda result: (
+        f"{_cycles(subject) / usable_mhz(result) / subject.lanes:.1f}")
+
+
+def _added(resource, mine, other):
+    """What one unit takes more than another, linked to the first."""
+    count = mine.report["array"][resource]
+    words, title = f"{count:,}", f"{mine.name}\n{mine.command}"
+    if other:
+        base = other.report["array"][resource]
+        words = f"{count - base:+,} ({change(count, base)})"
+        title += f"\nagainst {other.name}\n{other.command}"
+    return f'<a href="{mine.href}" title="{escape(title)}">{words}</a>'
+
+
+def _steps(units):
+    """What each step of a quantiser costs, as differences."""
+    found = {(point.subject.scope, point.subject.lanes): result for point, result in units.items()
+             if result.report}
+    rows = []
+    for lanes in dict.fromkeys(lanes for _, lanes in found):
+        for words, scope, base in _STEPS:
+            mine, other = found.get((scope, lanes)), found.get((base, lanes))
+            if mine and (other or not base):
+                against = f"{scope} against {base}" if base else scope
+                rows.append([escape(words), str(lanes), _added("comb", mine, other),
+                             _added("ff", mine, other), escape(against)])
+    if not rows:
+        return ""
+    return ("<h3>What a quantiser's steps cost</h3><p>Differences between the units above, all "
+            "stochastic but where the step is random rounding.</p>"
+            + _table(["step", "lanes", "COMB", "FF", ""], rows, words={4}))
+
+
 def _units(results):
-    figures = (_cells("comb"), _cells("ff"), _cells("ebr"), _cells("dsp"), _fmax)
-    text = ("<p>Units and what they are compared with, alone, in the harness of the arrays; those "
-            "of a table do the same work. Multipliers are in DSP blocks.</p>")
-    units = results.units()
+    figures = [_cells("comb"), _cells("ff"), _cells("ebr"), _cells("dsp"), _fmax]
+    heads = ["unit", "COMB", "FF", "EBR", "DSP", "Fmax, MHz"]
+    text = (
+        "<p>Units and what they are compared with, alone, in the harness of the arrays. "
+        "Multipliers are in DSP blocks. Quantisers differ in how a scale is found and numbers are "
+        "rounded, and so in how often a row is read. The L1 and L2 norms in integers do the same "
+        "work with the same accesses to memory; the norm in binary16 does less: it has no "
+        "rectifier, no mask of one, no inference and no count of clamped numbers. All take "
+        f"different times: cycles are those of a column of {_NORM_ROWS} rows in every lane, "
+        "microseconds those per column at the median of the seeds, or the cap where that is "
+        "lower.</p>")
+    units = {point: result for point, result in results.units().items()
+             if _ONLY_MAPPING.get(point.subject.scope, point.subject.mapping)
+             == point.subject.mapping}
     for category in dict.fromkeys(unit.category for unit in UNITS.values()):
-        rows = []
+        rows, timed = [], category.startswith("norm")
         for point, result in units.items():
             subject = point.subject
             unit = UNITS[subject.scope]
             if unit.category != category:
                 continue
+            more = [lambda _, subject=subject: f"{_cycles(subject):,}",
+                    _microseconds(subject)] if timed else []
             name, *cells = _row(f"{subject.scope}, {subject.lanes} "
                                 f"{'lane' if subject.lanes == 1 else 'lanes'}, "
-                                f"LFE5U-{point.part.size}", result, figures)
+                                f"LFE5U-{point.part.size}", result, figures + more)
             rows.append([name, *cells, escape(unit.description)])
+        columns = [*heads, *(["cycles", "µs per column"] if timed else []), ""]
         text += f"<h3>{escape(category.capitalize())}</h3>" + _table(
-            ["unit", "COMB", "FF", "EBR", "DSP", "Fmax, MHz", ""], rows, words={6})
-    return text
+            columns, rows, words={len(columns) - 1})
+    return text + _steps(units)
 
 
 def _scaling(results):

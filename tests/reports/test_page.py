@@ -125,6 +125,24 @@ def test_a_failure_is_shown_with_its_reason(full):
     assert ">no more bels &lt;here&gt;</a>" in text
 
 
+def test_norms_are_given_the_time_that_they_take(full):
+    text = _page(full.folder)
+    # 2,278 cycles at 50 MHz.
+    assert ">2,278</a>" in text and ">45.6</a>" in text
+    # The row of a square made of LUTs is left out where it has multiplier blocks.
+    assert "norm-l2-forward-folded, 1 lane" not in text
+
+
+def test_steps_of_a_quantiser_are_differences(full):
+    for scope, comb in (("quantise-given", 1000), ("quantise-1x1", 1400)):
+        point = next(point for point in standing() if not point.is_machine
+                     and point.subject.scope == scope)
+        report = Results(full.folder).every[point.name].report
+        full.write(point, "key", report={**report, "array": {**report["array"], "comb": comb}})
+    text = _page(full.folder)
+    assert ">+400 (+40.0 %)</a>" in text and "quantise-1x1 against quantise-given" in text
+
+
 def test_a_failed_seed_is_counted_and_keeps_its_number(full):
     point = next(point for point in standing()
                  if not point.is_machine and point.subject.bits == 4)
