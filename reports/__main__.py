@@ -7,12 +7,11 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from hdl.build.floorplan import COLOURS
-from hdl.build.summary import plain_twin
+from hdl.build.summary import DamagedError, plain_twin
 from hdl.build.tables import change
 from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
-from reports.budget import Budget
-from reports.figures import Results, fmax_words
+from reports.figures import Results, fmax_words, read_budget
 from reports.page import page
 from reports.summary import arrays
 
@@ -156,7 +155,12 @@ def main(argv=None):
     results = Results()
     for error in results.damaged:
         print(error, file=sys.stderr)
-    write(results, Budget.read())
+    budget = None
+    try:
+        budget = read_budget()
+    except DamagedError as error:
+        print(error, file=sys.stderr)
+    write(results, budget)
     path = FOLDER.parent / "README.md"
     path.write_text(project_readme(path.read_text(), results))
     if not find_spec("matplotlib"):

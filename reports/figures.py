@@ -10,10 +10,12 @@ from hdl.build.datapaths import DATAPATHS
 from hdl.build.fit import estimate, over
 from hdl.build.summary import DATA, DamagedError, read_point
 from hdl.params import Params
+from reports.budget import BUDGET, SUBJECTS, Budget
 from reports.points import MESH, Store, standing
 
 __all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "by_seed",
-           "fits", "fmax_words", "per_mac", "per_throughput", "rate", "seeds_words", "usable_mhz"]
+           "fits", "fmax_words", "per_mac", "per_throughput", "rate", "read_budget",
+           "seeds_words", "usable_mhz"]
 
 #: What the units of a machine do, in the order of the data.
 CATEGORIES = {
@@ -26,6 +28,8 @@ CATEGORIES = {
     "array": ("array",),
     "norm": ("norm_forward", "norm_backward"),
 }
+#: Categories by unit.
+_HOMES = {unit: category for category, units in CATEGORIES.items() for unit in units}
 #: Share of a die's LUT4 that a design can be expected to be placed and routed in.
 FILL = 0.85
 
@@ -47,6 +51,15 @@ class Result:
         return "measured" if self.report else "not measured"
 
 
+def _check_units(path, report):
+    """Refuse a machine of which nobody knows what its units do."""
+    if report and report.get("scope", "accelerator") == "accelerator":
+        unknown = set(report["units"]) - set(_HOMES)
+        if unknown:
+            raise DamagedError(f"{path} has units that reports.figures.CATEGORIES does not know, "
+                               f"{', '.join(sorted(unknown))}, and is left out")
+
+
 class Results:
     """All results of a folder.
 
@@ -62,6 +75,7 @@ class Results:
         for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("alone/*.json"))]:
             try:
                 found = read_point(path)
+                _check_units(path, found["report"])
             except DamagedError as error:
                 self.damaged.append(error)
                 continue
@@ -158,11 +172,26 @@ def by_category(report, resource="comb"):
     >>> by_category({"units": {"array": {"comb": 5}, "wide": {"comb": 2}, "quant": {"comb": 1}}})
     {'memory': 3, 'array': 5}
     """
-    home = {unit: category for category, units in CATEGORIES.items() for unit in units}
     counted = dict.fromkeys(CATEGORIES, 0)
     for unit, used in report["units"].items():
-        counted[home[unit]] += used[resource]
+        counted[_HOMES[unit]] += used[resource]
     return {category: count for category, count in counted.items() if count}
+
+
+def read_budget(path=BUDGET):
+    """The sizes by version; :class:`hdl.build.summary.DamagedError` if they cannot be drawn."""
+    try:
+        budget = Budget.read(path)
+        sizes = [entry[name][resource] for entry in budget.content["entries"] for name in SUBJECTS
+                 for resource in ("comb", "ff")]
+        words = [entry[name] for entry in budget.content["entries"] for name in ("date", "what")]
+        if not (all(type(size) is int and size > 0 for size in sizes)
+                and all(isinstance(word, str) for word in words)
+                and isinstance(budget.content["tolerance_percent"], int | float)):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{path} is damaged and is not drawn") from None
+    return budget
 
 
 # What fits a board.

@@ -1,8 +1,13 @@
 """reports/index.html: every figure on one page that needs no network and no program."""
 
+import gc
+import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
+
+from amaranth.hdl import UnusedElaboratable
 
 from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
@@ -370,9 +375,15 @@ _STEPS = (
 )
 
 
+@lru_cache
 def _cycles(subject):
     """Cycles that a norm takes for a column of every lane."""
-    return UNITS[subject.scope].make(subject.lanes).cycles(_NORM_ROWS, subject.lanes)
+    with warnings.catch_warnings():
+        # A unit that is only asked how long it takes is no mistake.
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        cycles = UNITS[subject.scope].make(subject.lanes).cycles(_NORM_ROWS, subject.lanes)
+        gc.collect()
+    return cycles
 
 
 def _microseconds(subject):
@@ -557,6 +568,8 @@ def _elsewhere(results):
 
 
 def _history(budget):
+    if budget is None:
+        return '<p class="missing">The file of sizes is damaged.</p>'
     entries = budget.content["entries"]
     if not entries:
         return f"<p>{_NOT_MEASURED}</p>"
@@ -599,7 +612,8 @@ def _everything(results):
 
 
 def page(results, budget):
-    """The page of a :class:`reports.figures.Results` and a :class:`reports.budget.Budget`."""
+    """The page of a :class:`reports.figures.Results` and a :class:`reports.budget.Budget`, or None
+    where that is damaged."""
     sections = [
         ("arrays", "Arithmetic", _arrays(results)),
         ("clock", "Clock", _clock(results)),

@@ -1,5 +1,6 @@
 """reports.page and what it is drawn from: figures are linked, and what is missing is said."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pytest
 import reports
 from boards.platforms import board_part, board_platform
 from hdl.build.fit import estimate
+from hdl.build.summary import DamagedError, read_point
 from hdl.params import Params
-from reports.budget import Budget
-from reports.figures import Results, by_category, fits
+from reports.figures import Results, by_category, fits, read_budget
 from reports.page import page
 from reports.points import Store, standing
 from reports.summary import arrays
@@ -20,8 +21,9 @@ MACHINE = {
     "design": {"rows": 8, "cols": 1, "depth": 8, "memory": 32, "clock_mhz": 40.0},
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
-    "units": {"array": {"comb": 110, "ff": 70}, "gemm": {"comb": 2090, "ff": 930}},
-    "macs_per_clock": 64, "gops": 5.12, "tools": {"yosys": "1"},
+    "units": {"array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
+              "gemm": {"comb": 2090, "ff": 930, "ebr": 93, "dsp": 26}},
+    "macs_per_clock": 64, "comb_per_mac": 1.72, "gops": 5.12, "tools": {"yosys": "1"},
     "placement": "wire length",
 }
 FMAX = {"median": 50.0, "min": 48.0, "max": 52.0, "seeds": [50.0, 48.0, 52.0], "failed": {},
@@ -58,7 +60,7 @@ class Page(HTMLParser):
 
 
 def _page(folder):
-    return page(Results(folder), Budget.read())
+    return page(Results(folder), read_budget())
 
 
 @pytest.fixture
@@ -73,9 +75,10 @@ def full(tmp_path):
             report = {**MACHINE, "design": design, "board": point.board}
         else:
             comb = (subject.macs or 10) * 20 * getattr(subject, "bits", 4)
+            cells = {"comb": comb, "ff": comb, "ebr": 0, "dsp": 0}
             report = {"scope": subject.scope, "design": subject.described(), "tools": {},
-                      "total": {"comb": comb}, "macs_per_clock": subject.macs, "gops": 1.0,
-                      "array": {"comb": comb, "ff": comb, "ebr": 0, "dsp": 0}}
+                      "board": None, "placement": "timing", "macs_per_clock": subject.macs,
+                      "gops": 1.0, "total": cells, "array": cells}
         store.write(point, "key", report={**report, "part": point.part.name, "fmax_mhz": FMAX})
     return store
 
@@ -163,8 +166,70 @@ def test_a_damaged_file_is_named_and_skipped(full):
     results = Results(full.folder)
     assert [str(error) for error in results.damaged] == [
         f"{path} is damaged and counts as not measured"]
-    assert str(path) in page(results, Budget.read())
+    assert str(path) in page(results, read_budget())
     assert results.every[path.stem].state == "not measured"
+
+
+def _changed(content, path, value):
+    """A copy of nested dictionaries with another value, or without one."""
+    name, *rest = path
+    if rest:
+        return {**content, name: _changed(content[name], rest, value)}
+    kept = {key: old for key, old in content.items() if key != name}
+    return kept if value is None else {**kept, name: value}
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, [], {}, True, float("nan")], ids=repr)
+@pytest.mark.parametrize("path", [
+    ("key",), ("report", "part"), ("report", "tools"), ("report", "total"), ("report", "array"),
+    ("report", "array", "ff"), ("report", "total", "dsp"), ("report", "macs_per_clock"),
+    ("report", "gops"), ("report", "comb_per_mac"), ("report", "units"),
+    ("report", "units", "gemm"), ("report", "units", "quantise", "comb"), ("report", "design"),
+    ("report", "design", "arith"), ("report", "design", "memory"),
+    ("report", "design", "clock_mhz"), ("report", "fmax_mhz"), ("report", "fmax_mhz", "median"),
+    ("report", "fmax_mhz", "seeds"), ("report", "fmax_mhz", "failed"),
+    ("report", "fmax_mhz", "cap_mhz")], ids=".".join)
+def test_what_is_drawn_must_be_there_and_make_sense(tmp_path, path, value):
+    (result,) = [one for one in Results().machines if one.report["design"]["arith"] == "shift"]
+    content = json.loads((FOLDER / result.href).read_text())
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(content))
+    assert read_point(file)["report"] == content["report"]
+    if (path[-1], value) in (("key", "x"), ("part", "x"), ("tools", {}), ("failed", {})):
+        return
+    file.write_text(json.dumps(_changed(content, path, value)))
+    with pytest.raises(DamagedError, match="is damaged and counts as not measured"):
+        read_point(file)
+
+
+def test_what_is_damaged_inside_is_named_and_skipped(full, tmp_path):
+    mesh, machine_ = (next(point for point in standing() if point.is_machine == is_machine)
+                      for is_machine in (False, True))
+    every = Results(full.folder).every
+    full.write(mesh, "key", report={**every[mesh.name].report, "array": {"comb": 3}})
+    report = every[machine_.name].report
+    full.write(machine_, "key", report={
+        **report, "units": {**report["units"], "garage": report["units"]["array"]},
+        "total": {**report["total"], "comb": 2310, "ff": 1070}})
+    results = Results(full.folder)
+    assert sorted(str(error) for error in results.damaged) == sorted([
+        f"{full.path(mesh)} is damaged and counts as not measured",
+        f"{full.path(machine_)} has units that reports.figures.CATEGORIES does not know, garage, "
+        "and is left out"])
+    text = page(results, read_budget())
+    assert all(str(full.path(point)) in text for point in (mesh, machine_))
+
+
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "{}", '{"tolerance_percent": 3, "entries": [{}]}',
+    '{"tolerance_percent": 3, "entries": 3}'])
+def test_damaged_sizes_are_named_and_not_drawn(tmp_path, content):
+    path = tmp_path / "size_budget.json"
+    assert read_budget(path).content["entries"] == []
+    path.write_text(content)
+    with pytest.raises(DamagedError, match="is damaged and is not drawn"):
+        read_budget(path)
+    assert "The file of sizes is damaged." in page(Results(tmp_path), None)
 
 
 def test_what_fits_a_board_is_estimated_from_what_is_measured(tmp_path, full):

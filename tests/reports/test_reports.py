@@ -5,8 +5,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from reports import __main__ as drawing
-from reports.budget import Budget
-from reports.figures import Results
+from reports.figures import Results, read_budget
 
 POINT = {
     "design": {"bits": 4, "groups": "4x4", "rows": 8, "cols": 1, "depth": 8, "arith": "shift",
@@ -42,7 +41,7 @@ def test_bars_are_a_picture():
 def test_what_is_committed_is_what_is_drawn(tmp_path):
     results = Results()
     assert not results.damaged
-    drawing.write(results, Budget.read(), tmp_path)
+    drawing.write(results, read_budget(), tmp_path)
     for name in ("README.md", "comb.svg", "index.html"):
         assert (tmp_path / name).read_text() == (drawing.FOLDER / name).read_text(), \
             "run python -m reports"
