@@ -13,7 +13,7 @@ from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
 from reports.figures import Results, fmax_words, read_budget
 from reports.page import page
-from reports.summary import arrays
+from reports.summary import arrays, machines, units
 
 __all__ = ["bars", "main", "project_readme", "readme", "write"]
 
@@ -21,6 +21,8 @@ FOLDER = Path(__file__).resolve().parent
 #: What tables stand between in README.md.
 _STUDY = "<!-- study -->", "<!-- end of study -->"
 _FIGURES = "<!-- figures -->", "<!-- end of figures -->"
+_MACHINES = "<!-- machines -->", "<!-- end of machines -->"
+_UNITS = "<!-- units -->", "<!-- end of units -->"
 _HEAD = """# Measured designs
 
 Whole machines; [index.html](index.html) is a page of everything, arrays and units alone included.
@@ -144,8 +146,11 @@ def with_table(text, marks, table):
 
 
 def project_readme(text, results):
-    """The project's README with the tables of the study and of arrays."""
-    return with_table(with_table(text, _STUDY, summary(RESULTS)), _FIGURES, arrays(results))
+    """The project's README with the tables of the study, machines, arrays and units."""
+    for marks, table in ((_STUDY, summary(RESULTS)), (_MACHINES, machines(results)),
+                         (_FIGURES, arrays(results)), (_UNITS, units(results))):
+        text = with_table(text, marks, table)
+    return text
 
 
 def main(argv=None):

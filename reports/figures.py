@@ -1,8 +1,12 @@
 """What is drawn: committed results, looked up by what they measure."""
 
+import gc
+import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+
+from amaranth.hdl import UnusedElaboratable
 
 from boards.platforms import BOARDS, board_part, board_platform
 from hdl.build.compare import gops_per_kilocomb
@@ -12,10 +16,11 @@ from hdl.build.summary import DATA, DamagedError, read_point
 from hdl.params import Params
 from reports.budget import BUDGET, SUBJECTS, Budget
 from reports.points import MESH, Store, standing
+from reports.units import UNITS
 
-__all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "by_seed",
-           "fits", "fmax_words", "per_mac", "per_throughput", "rate", "read_budget",
-           "seeds_words", "usable_mhz"]
+__all__ = ["CATEGORIES", "FILL", "NORM_ROWS", "Fit", "Result", "Results", "arithmetic",
+           "by_category", "by_seed", "fits", "fmax_words", "microseconds", "norm_cycles", "per_mac",
+           "per_throughput", "rate", "read_budget", "seeds_words", "usable_mhz"]
 
 #: What the units of a machine do, in the order of the data.
 CATEGORIES = {
@@ -30,6 +35,8 @@ CATEGORIES = {
 }
 #: Categories by unit.
 _HOMES = {unit: category for category, units in CATEGORIES.items() for unit in units}
+#: Rows of a column that a norm's cycles are counted for: the most that there are.
+NORM_ROWS = 511
 #: Share of a die's LUT4 that a design can be expected to be placed and routed in.
 FILL = 0.85
 
@@ -257,6 +264,22 @@ def fits(results, widths=(2, 4, 6, 8)):
 
 
 # Words.
+
+
+@lru_cache
+def norm_cycles(subject):
+    """Cycles that a norm takes for a column of every lane."""
+    with warnings.catch_warnings():
+        # A unit that is only asked how long it takes is no mistake.
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        cycles = UNITS[subject.scope].make(subject.lanes).cycles(NORM_ROWS, subject.lanes)
+        gc.collect()
+    return cycles
+
+
+def microseconds(subject, result):
+    """What a norm takes for a column."""
+    return norm_cycles(subject) / usable_mhz(result) / subject.lanes
 
 
 def seeds_words(fmax):

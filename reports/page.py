@@ -1,13 +1,8 @@
 """reports/index.html: every figure on one page that needs no network and no program."""
 
-import gc
-import warnings
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
 from pathlib import Path
-
-from amaranth.hdl import UnusedElaboratable
 
 from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
@@ -19,11 +14,14 @@ from reports.elsewhere import BY_HAND, FOREIGN, KINDS, LIMITS, PAPER
 from reports.figures import (
     CATEGORIES,
     FILL,
+    NORM_ROWS,
     arithmetic,
     by_category,
     by_seed,
     fits,
     fmax_words,
+    microseconds,
+    norm_cycles,
     per_mac,
     per_throughput,
     rate,
@@ -354,8 +352,6 @@ def _floorplans(results):
     return f'<div class="pair small">{pictures}</div>' + (missing and f"<ul>{missing}</ul>")
 
 
-#: Rows of a column that a norm's cycles are counted for: the most that there are.
-_NORM_ROWS = 511
 #: Units that are meant for one mapping; measured with another they say nothing.
 _ONLY_MAPPING = {"norm-l2-forward-folded": "lut"}
 #: What a quantiser consists of: words, a unit, and the one that it is compared with.
@@ -373,22 +369,6 @@ _STEPS = (
     ("random hash alone", "noise", None),
     ("sorter of 4 groups, alone", "sort-4", None),
 )
-
-
-@lru_cache
-def _cycles(subject):
-    """Cycles that a norm takes for a column of every lane."""
-    with warnings.catch_warnings():
-        # A unit that is only asked how long it takes is no mistake.
-        warnings.simplefilter("ignore", UnusedElaboratable)
-        cycles = UNITS[subject.scope].make(subject.lanes).cycles(_NORM_ROWS, subject.lanes)
-        gc.collect()
-    return cycles
-
-
-def _microseconds(subject):
-    return lambda result: (
-        f"{_cycles(subject) / usable_mhz(result) / subject.lanes:.1f}")
 
 
 def _added(resource, mine, other):
@@ -430,7 +410,7 @@ def _units(results):
         "rounded, and so in how often a row is read. The L1 and L2 norms in integers do the same "
         "work with the same accesses to memory; the norm in binary16 does less: it has no "
         "rectifier, no mask of one, no inference and no count of clamped numbers. All take "
-        f"different times: cycles are those of a column of {_NORM_ROWS} rows in every lane, "
+        f"different times: cycles are those of a column of {NORM_ROWS} rows in every lane, "
         "microseconds those per column at the median of the seeds, or the cap where that is "
         "lower.</p>")
     units = {point: result for point, result in results.units().items()
@@ -443,8 +423,9 @@ def _units(results):
             unit = UNITS[subject.scope]
             if unit.category != category:
                 continue
-            more = [lambda _, subject=subject: f"{_cycles(subject):,}",
-                    _microseconds(subject)] if timed else []
+            more = [lambda _, subject=subject: f"{norm_cycles(subject):,}",
+                    lambda result, subject=subject: f"{microseconds(subject, result):.1f}"
+                    ] if timed else []
             name, *cells = _row(f"{subject.scope}, {subject.lanes} "
                                 f"{'lane' if subject.lanes == 1 else 'lanes'}, "
                                 f"LFE5U-{point.part.size}", result, figures + more)

@@ -1,12 +1,12 @@
-"""The table of arrays in the project's README."""
+"""The tables of arrays, the machine and units in the project's README."""
 
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.summary import plain_twin
 from hdl.build.tables import change
-from reports.figures import arithmetic, fmax_words, per_mac, rate
-from reports.points import MESH, SMALL_MESH
+from reports.figures import arithmetic, fmax_words, microseconds, norm_cycles, per_mac, rate
+from reports.points import MESH, SMALL_MESH, machine
 
-__all__ = ["arrays", "differences", "machine_twins"]
+__all__ = ["arrays", "differences", "machine_twins", "machines", "units"]
 
 _WIDTHS = (4, 8)
 _MAPPINGS = {"lut": "no DSP", "dsp": "DSP"}
@@ -59,6 +59,79 @@ def _difference(words, mine, other):
             change(rate(mine), rate(other))]
 
 
+def _markdown(rows):
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def _linked(result, words):
+    return f"[{words}](reports/{result.href})"
+
+
+def machines(results):
+    """The default machine beside plain integers, as Markdown."""
+    mine, plain = (results.every[point.name] for point in (
+        machine(), machine(arith="int", sample_groups=1, channel_groups=1)))
+    rows = [("", "COMB", "FF", "EBR", "DSP", "Fmax, MHz: median (range)"), ["---"] * 6]
+    for name, result in (("ShiftQuant, 4x4 groups", mine), ("plain integers", plain)):
+        if result.report:
+            total = result.report["total"]
+            rows.append([_linked(result, name), *(f"{total[of]:,}" for of in (
+                "comb", "ff", "ebr", "dsp")), fmax_words(result.report["fmax_mhz"])])
+        else:
+            rows.append([name, *[result.state] * 5])
+    if mine.report and plain.report:
+        for name, where in (("whole machine", "total"), ("array alone", "array")):
+            rows.append([f"ShiftQuant's price, {name}", *(
+                change(mine.report[where][of], plain.report[where][of])
+                for of in ("comb", "ff")), "", "", ""])
+    text = _markdown(rows)
+    if mine.report:
+        fmax, path = mine.report["fmax_mhz"], mine.report.get("slowest_path")
+        clock = mine.report["design"]["clock_mhz"]
+        meet = sum(mhz >= clock for mhz in fmax["seeds"])
+        text += (f"\nThe clock is {clock:g} MHz by default, which {meet} of "
+                 f"{len(fmax['seeds']) + len(fmax['failed'])} seeds meet.")
+        if path:
+            text += (f" Of the {path['ns']:.1f} ns of the best seed's slowest path "
+                     f"{path['routing_ns']:.1f} are wire.")
+        text += "\n"
+    return text
+
+
+#: Units in the README, by their category's heading.
+_UNITS = {
+    "quantiser": ("quantise-given", "quantise-1x1", "quantise-column", "quantise-1x4",
+                  "quantise-4x4", "quantise-4x4-nearest", "quantise-all"),
+    "norm": ("norm-l1-forward", "norm-l2-forward", "norm-fp16-forward", "norm-l1-backward",
+             "norm-l2-backward", "norm-fp16-backward"),
+}
+
+
+def units(results):
+    """A lane of the quantiser and of the norms alone, as Markdown."""
+    found = {point.subject.scope: (point, result) for point, result in results.units().items()
+             if point.subject.lanes == 1}
+    tables = []
+    for category, names in _UNITS.items():
+        timed = category == "norm"
+        heads = [f"{category}, one lane", "COMB", "FF", "DSP", "Fmax, MHz: median (range)",
+                 *(["cycles", "µs per column"] if timed else [])]
+        rows = [heads, ["---"] * len(heads)]
+        for name in names:
+            point, result = found[name]
+            if not result.report:
+                rows.append([name, *[result.state] * (len(heads) - 1)])
+                continue
+            used = result.report["array"]
+            rows.append([
+                _linked(result, name), *(f"{used[of]:,}" for of in ("comb", "ff", "dsp")),
+                fmax_words(result.report["fmax_mhz"]),
+                *([f"{norm_cycles(point.subject):,}",
+                   f"{microseconds(point.subject, result):.1f}"] if timed else [])])
+        tables.append(_markdown(rows))
+    return "\n".join(tables)
+
+
 def arrays(results):
     """Arrays alone, those of integers at a few widths, as Markdown: a table for each shape."""
     tables, missing = [], []
@@ -76,5 +149,5 @@ def arrays(results):
                 missing.append(f"{arithmetic(point)} ({size})")
         rows += [_difference(*pair) for pair in differences(points, _WIDTHS)]
         lines = [(f"array, {size}", *_HEADS), ["---"] * (1 + len(_HEADS)), *rows]
-        tables.append("".join("| " + " | ".join(row) + " |\n" for row in lines))
+        tables.append(_markdown(lines))
     return "\n".join(tables) + (f"\nNot measured yet: {'; '.join(missing)}.\n" if missing else "")

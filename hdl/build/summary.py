@@ -31,7 +31,8 @@ def read_point(path):
         point = json.loads(path.read_text())
         report = point["report"]
         point = {"name": path.stem, "command": None, "failure": None, **point}
-        complete = (_are(str, point["key"], point["name"], point["command"] or "")
+        complete = (_are(str, point["key"], point["name"])
+                    and (point["command"] is None or _are(str, point["command"]))
                     and (_are(str, point["failure"]) if report is None else
                          point["failure"] is None and _is_complete(report)))
         if not complete:
@@ -59,7 +60,8 @@ def _is_complete(report):
     """Whether tables and pictures can be made of a report; it may also lack something and raise."""
     scope, array = report.get("scope", "accelerator"), report["array"]
     return (
-        _are(str, scope, report["part"], report["placement"], report["board"] or "")
+        _are(str, scope, report["part"], report["placement"])
+        and (report["board"] is None or _are(str, report["board"]))
         and _are(str, *report["tools"], *report["tools"].values())
         and _are_cells(report["total"], array) and array["comb"] > 0
         and _is_complete_clock(report["fmax_mhz"])
