@@ -134,10 +134,10 @@ def _matches(point, wanted):
 
 
 def per_mac(result, resource):
-    """Cells of an array for each product per clock, or None."""
+    """Cells of an array for each product per clock, or of an element alone, or None."""
     if not result.report:
         return None
-    return result.report["array"][resource] / result.report["macs_per_clock"]
+    return result.report["array"][resource] / (result.report["macs_per_clock"] or 1)
 
 
 def by_seed(fmax):

@@ -212,7 +212,7 @@ def _arrays(results):
              "FF", "DSP"]
     return (
         f"<p>Arrays of {_MESH} products alone, each in the same harness, with the same options "
-        "and the same aim of the clock, on an LFE5U-25F at -6. The harness is subtracted. "
+        "and the same aim of the clock, on an LFE5U-25F at -6. The harness is not counted. "
         "Floating point has no width to vary: a dashed line. GOPS are two operations per MAC at "
         "the median of the seeds, or at the cap below where that is lower.</p>"
         f'<div class="pair">{comb}{speed}</div>' + _table(heads, rows)
@@ -354,8 +354,6 @@ def _floorplans(results):
     return f'<div class="pair small">{pictures}</div>' + (missing and f"<ul>{missing}</ul>")
 
 
-#: Units that are meant for one mapping; measured with another they say nothing.
-_ONLY_MAPPING = {"norm-l2-forward-folded": "lut"}
 #: What a quantiser consists of: words, a unit, and the one that it is compared with.
 _STEPS = (
     ("scan for the maximum of the tensor", "quantise-1x1", "quantise-given"),
@@ -387,7 +385,7 @@ def _added(resource, mine, other):
 def _steps(units):
     """What each step of a quantiser costs, as differences."""
     found = {(point.subject.scope, point.subject.lanes): result for point, result in units.items()
-             if result.report}
+             if result.report and point.subject.mapping == "dsp"}
     rows = []
     for lanes in dict.fromkeys(lanes for _, lanes in found):
         for words, scope, base in _STEPS:
@@ -408,16 +406,15 @@ def _units(results):
     heads = ["unit", "COMB", "FF", "Fmax, MHz", "DSP", "EBR"]
     text = (
         "<p>Units and what they are compared with, alone, in the harness of the arrays. "
-        "Multipliers are in DSP blocks. Quantisers differ in how a scale is found and numbers are "
-        "rounded, and so in how often a row is read. The L1 and L2 norms in integers do the same "
-        "work with the same accesses to memory; the norm in binary16 does less: it has no "
-        "rectifier, no mask of one, no inference and no count of clamped numbers. All take "
+        "Multipliers are in DSP blocks unless a row says no DSP. Quantisers differ in how a scale "
+        "is found and numbers are rounded, and so in how often a row is read. The L1 and L2 norms "
+        "in integers do the same work with the same accesses to memory; the norm in binary16 does "
+        "less: it has no rectifier, no mask of one, no inference and no count of clamped numbers. "
+        "All take "
         f"different times: cycles are those of a column of {NORM_ROWS} rows in every lane, "
         "microseconds those per column at the median of the seeds, or the cap where that is "
         "lower.</p>")
-    units = {point: result for point, result in results.units().items()
-             if _ONLY_MAPPING.get(point.subject.scope, point.subject.mapping)
-             == point.subject.mapping}
+    units = results.units()
     for category in dict.fromkeys(unit.category for unit in UNITS.values()):
         rows, timed = [], category.startswith("norm")
         for point, result in units.items():
@@ -428,7 +425,8 @@ def _units(results):
             more = [lambda _, subject=subject: f"{norm_cycles(subject):,}",
                     lambda result, subject=subject: f"{microseconds(subject, result):.1f}"
                     ] if timed else []
-            name, *cells = _row(f"{subject.scope}, {subject.lanes} "
+            mapping = ", no DSP" if subject.mapping == "lut" else ""
+            name, *cells = _row(f"{subject.scope}{mapping}, {subject.lanes} "
                                 f"{'lane' if subject.lanes == 1 else 'lanes'}, "
                                 f"LFE5U-{point.part.size}", result, figures + more)
             rows.append([name, *cells, escape(unit.description)])
@@ -521,20 +519,27 @@ def _elsewhere(results):
     figures = (_each("comb"), lambda result: f"{per_mac(result, 'dsp'):g}", _fmax,
                lambda result: f"{per_throughput(per_mac(result, 'comb'), usable_mhz(result)):,.0f}")
     rows = []
+
+    def ours(name, result):
+        name, *cells = _row(f"ours: {name}", result, figures)
+        rows.append([f'<div class="ours">{name}</div>', *cells,
+                     f'<a href="{result.href}">{escape(result.name)}</a>' if result.href else ""])
+
     for kind, (arithmetics, bits) in KINDS.items():
         rows.append([_Wide(len(heads), f"<strong>{escape(kind.capitalize())}</strong>")])
         rows += [_calibration(design) for design in FOREIGN if design.kind == kind]
+        for point, result in results.units().items():
+            _, _, element = point.subject.scope.partition("element-")
+            if element.removesuffix("-dsp") in arithmetics and point.subject.lanes == 1:
+                mapping = {"lut": "no DSP", "dsp": "DSP"}[point.subject.mapping]
+                ours(f"{element.removesuffix('-dsp')}, {mapping}, one element", result)
         for shape in (MESH, SMALL_MESH):
             for point, result in results.comparison(shape).items():
                 subject = point.subject
                 if subject.arith not in arithmetics or subject.bits != bits or (
                         shape == SMALL_MESH and len(DATAPATHS[subject.arith].widths) > 1):
                     continue
-                name, *cells = _row(f"ours: {arithmetic(point)}, {_shape(subject)}"
-                                    f"{_sums(subject)}", result, figures)
-                rows.append([f'<div class="ours">{name}</div>', *cells,
-                             f'<a href="{result.href}">{escape(result.name)}</a>'
-                             if result.href else ""])
+                ours(f"{arithmetic(point)}, {_shape(subject)}{_sums(subject)}", result)
     return (
         "<p>Ours beside others, so that a reader sees whether what we compare with is strong. "
         "Those of others are written by hand. Out of context and without a harness, paths from a "

@@ -110,7 +110,7 @@ _UNITS = {
 def units(results):
     """A lane of the quantiser and of the norms alone, as Markdown."""
     found = {point.subject.scope: (point, result) for point, result in results.units().items()
-             if point.subject.lanes == 1}
+             if point.subject.lanes == 1 and point.subject.mapping == "dsp"}
     tables = []
     for category, names in _UNITS.items():
         timed = category == "norm"

@@ -140,8 +140,17 @@ def test_norms_are_given_the_time_that_they_take(full):
     text = _page(full.folder)
     # 2,278 cycles at 50 MHz.
     assert ">2,278</a>" in text and ">45.6</a>" in text
-    # The row of a square made of LUTs is left out where it has multiplier blocks.
-    assert "norm-l2-forward-folded, 1 lane" not in text
+    assert "norm-l1-forward, 1 lane" in text and "norm-l1-forward, no DSP, 1 lane" in text
+
+
+def test_our_elements_stand_beside_others(full):
+    text = _page(full.folder)
+    text = text[text.index('<section id="elsewhere">'):]
+    # 800 LUT4 at 50 MHz beside 1,063 at 67 MHz.
+    for words in ("ours: fp16n, no DSP, one element", "ours: fp16n, DSP, one element",
+                  "ours: fp16, no DSP, 2x2x1", "ours: int, 4 bits, 4x4x1", ">1,600</a>",
+                  ">1,587</td>"):
+        assert words in text
 
 
 def test_steps_of_a_quantiser_are_differences(full):
