@@ -213,8 +213,9 @@ def _standing(large):
         for mapping in DATAPATHS[name].mappings:
             yield alone(_mesh(name, mapping=mapping), speed=8)
             yield alone(_mesh(name, mapping=mapping, rows=8, cols=8), "85F")
-    for name in UNITS:
-        yield alone(UnitAlone(scope=name, lanes=4), "85F")
+    for name, unit in UNITS.items():
+        if unit.category != "floating-point element":
+            yield alone(UnitAlone(scope=name, lanes=4), "85F")
     for bits in (2, 6, 8):
         yield machine(bits=bits)
         yield machine(bits=bits, arith="int", sample_groups=1, channel_groups=1)
