@@ -248,6 +248,26 @@ def test_committed_tables_are_those_of_the_committed_results():
     assert (drawing.FOLDER / "accuracy.md").read_text() == table.study(store.FOLDER, pictures)
 
 
+def test_the_document_compares_groups_as_the_results_do():
+    document = (drawing.FOLDER.parent / "docs" / "numerics.md").read_text().replace("−", "-")
+    experiment = EXPERIMENTS["resnet8-fashion"]
+    found = {row["variant"]: row for row in
+             table.rows(experiment, store.load_all(experiment, store.FOLDER))}
+    named = {"two copies, 1x4 and 4x1": "4x4-two-copies", "float gradients": "forward",
+             "1x8, 1x32": "1x32"}
+    lines = document.partition("| groups | seeds | training loss |")[2].split("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in lines.splitlines()[2:]]
+    assert len(lines) == 9
+    for name, seeds, loss, accuracy in lines:
+        row = found[f"4b-{named.get(name, name)}"]
+        assert int(seeds) == row["key_pairs"]
+        for cell, figure, digits in ((loss, "key_loss_difference", 3),
+                                     (accuracy, "key_difference", 2)):
+            mean, half = row[figure], row[f"{figure}_interval"]
+            shown = f"{mean:.{digits}f} ± {half:.{digits}f}"
+            assert cell == (f"**{shown}**" if abs(mean) > half else shown), name
+
+
 def test_the_summary_goes_between_its_marks():
     figures = "<!-- figures -->\n<!-- end of figures -->\n"
     text = f"a\n<!-- study -->\nold\n<!-- end of study -->\nb\n{figures}"
