@@ -249,7 +249,8 @@ def test_committed_tables_are_those_of_the_committed_results():
 
 
 def test_the_document_compares_groups_as_the_results_do():
-    document = (drawing.FOLDER.parent / "docs" / "numerics.md").read_text().replace("−", "-")
+    document = (drawing.FOLDER.parent / "docs" / "numerics.md").read_text()
+    document = document.replace("\N{MINUS SIGN}", "-")
     experiment = EXPERIMENTS["resnet8-fashion"]
     found = {row["variant"]: row for row in
              table.rows(experiment, store.load_all(experiment, store.FOLDER))}
