@@ -28,7 +28,7 @@ from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, load, store
 from sim.model import noise
 from sim.model.initialise import uniform_weights
-from sim.model.norm import GRADIENT_BITS, gradient_exponent
+from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, follow, gradient_exponent
 from sim.model.quantise import (
     ACTIVATION_CLIP,
     WEIGHT_CLIP,
@@ -44,10 +44,6 @@ __all__ = ["Mlp", "Parameter"]
 
 #: Width of wide activations (products before the norm, logits) and of their gradients.
 _ACTIVATION_BITS = NORM_IN_BITS
-#: Fraction bits of running means and deviations.
-_RUNNING_FRACTION = 16
-#: Weight of a new batch in the running statistics: 2**-3.
-_RUNNING_SHIFT = 3
 
 
 @dataclass
@@ -164,7 +160,7 @@ class Hidden:
         return {"weight": self.dense.weight, "gamma": self.gamma, "beta": self.beta}
 
     def statistics(self):
-        """Running statistics, with ``_RUNNING_FRACTION`` fraction bits."""
+        """Running statistics, with ``RUNNING_FRACTION`` fraction bits."""
         if self.running_mean is None:
             self.running_mean = np.zeros(self.dense.fan_out, np.int64)
             self.running_deviation = self.running_mean.copy()
@@ -188,7 +184,7 @@ class Hidden:
             statistics = self.statistics()
             for row, name in ((StateRow.MEAN, "mean"), (StateRow.DEVIATION, "deviation")):
                 value, finer = divide_by_mantissa(statistics[name], self.dense.mantissa)
-                from_running = NORM_FRACTION - product - _RUNNING_FRACTION + finer
+                from_running = NORM_FRACTION - product - RUNNING_FRACTION + finer
                 rows[row] = rescale(value, from_running, WIDE_BITS)[0]
         store(device, state, rows)
         device.run([
@@ -199,21 +195,15 @@ class Hidden:
                              clip=ACTIVATION_CLIP[space.params.bits]),
         ])
         if not inference:
-            self._follow(load(device, state), product - NORM_FRACTION)
+            self._follow(load(device, state), product)
         return out, space.exponent_of(space.activation_exponents[number]) - PARAMETER_FRACTION
 
-    def _follow(self, state, unit):
+    def _follow(self, state, product):
         """Move the running statistics towards this batch's; the first batch sets them."""
-        mean, deviation = (rescale(state[row] * self.dense.mantissa,
-                                   unit - 2 + _RUNNING_FRACTION, WIDE_BITS)[0]
-                           for row in (StateRow.MEAN, StateRow.DEVIATION))
-        if self.running_mean is None:
-            self.running_mean, self.running_deviation = mean, deviation
-        else:
-            self.running_mean = self.running_mean + round_shift(
-                mean - self.running_mean, _RUNNING_SHIFT)
-            self.running_deviation = self.running_deviation + round_shift(
-                deviation - self.running_deviation, _RUNNING_SHIFT)
+        self.running_mean, self.running_deviation = (
+            follow(running, state[row], self.dense.mantissa, product)
+            for running, row in ((self.running_mean, StateRow.MEAN),
+                                 (self.running_deviation, StateRow.DEVIATION)))
 
     def backward(self, space, u, unit, rate, *, propagate):
         """From the gradient with respect to y in ``space.work``; ``unit`` is its exponent.

@@ -7,13 +7,13 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from hdl.build.floorplan import COLOURS
-from hdl.build.summary import plain_twin
+from hdl.build.summary import DamagedError, plain_twin
+from hdl.build.tables import change
 from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
-from reports.budget import Budget
-from reports.figures import Results
+from reports.figures import Results, fmax_words, read_budget
 from reports.page import page
-from reports.summary import arrays
+from reports.summary import arrays, machines, units
 
 __all__ = ["bars", "main", "project_readme", "readme", "write"]
 
@@ -21,6 +21,8 @@ FOLDER = Path(__file__).resolve().parent
 #: What tables stand between in README.md.
 _STUDY = "<!-- study -->", "<!-- end of study -->"
 _FIGURES = "<!-- figures -->", "<!-- end of figures -->"
+_MACHINES = "<!-- machines -->", "<!-- end of machines -->"
+_UNITS = "<!-- units -->", "<!-- end of units -->"
 _HEAD = """# Measured designs
 
 Whole machines; [index.html](index.html) is a page of everything, arrays and units alone included.
@@ -40,10 +42,6 @@ def _design(report):
             f"{design['rows']}x{design['cols']}x{design['depth']}")
 
 
-def _share(mine, other):
-    return f"{100 * (mine / other - 1):+.1f} %"
-
-
 def _table(heads, rows):
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
@@ -60,7 +58,7 @@ def readme(reports):
         whole.append([
             name, report["part"], f"{total['comb']:,}", f"{total['ff']:,}", total["ebr"],
             total["dsp"], f"{report['design']['clock_mhz']:g}",
-            f"{fmax['median']:.1f} ({fmax['min']:.1f} to {fmax['max']:.1f})", report["gops"]])
+            fmax_words(fmax), report["gops"]])
         mesh = report["array"]
         array.append([name, report["macs_per_clock"], f"{mesh['comb']:,}", f"{mesh['ff']:,}",
                       mesh["dsp"], report["comb_per_mac"],
@@ -68,11 +66,11 @@ def readme(reports):
         twin = plain_twin(report, reports)
         if twin and report["design"]["arith"] != "int":
             costs.append([
-                f"{name} against {_design(twin)}", _share(mesh["comb"], twin["array"]["comb"]),
-                _share(mesh["ff"], twin["array"]["ff"]),
-                _share(total["comb"], twin["total"]["comb"]),
-                _share(total["ff"], twin["total"]["ff"]),
-                _share(fmax["median"], twin["fmax_mhz"]["median"])])
+                f"{name} against {_design(twin)}", change(mesh["comb"], twin["array"]["comb"]),
+                change(mesh["ff"], twin["array"]["ff"]),
+                change(total["comb"], twin["total"]["comb"]),
+                change(total["ff"], twin["total"]["ff"]),
+                change(fmax["median"], twin["fmax_mhz"]["median"])])
     text = _HEAD + "\n## Whole designs\n\n" + _table(
         ["design", "part", "COMB", "FF", "EBR", "DSP", "clock, MHz", "Fmax, MHz", "GOPS"], whole)
     text += "\n## Arrays\n\n" + _table(
@@ -148,8 +146,11 @@ def with_table(text, marks, table):
 
 
 def project_readme(text, results):
-    """The project's README with the tables of the study and of arrays."""
-    return with_table(with_table(text, _STUDY, summary(RESULTS)), _FIGURES, arrays(results))
+    """The project's README with the tables of the study, machines, arrays and units."""
+    for marks, table in ((_STUDY, summary(RESULTS)), (_MACHINES, machines(results)),
+                         (_FIGURES, arrays(results)), (_UNITS, units(results))):
+        text = with_table(text, marks, table)
+    return text
 
 
 def main(argv=None):
@@ -159,7 +160,12 @@ def main(argv=None):
     results = Results()
     for error in results.damaged:
         print(error, file=sys.stderr)
-    write(results, Budget.read())
+    budget = None
+    try:
+        budget = read_budget()
+    except DamagedError as error:
+        print(error, file=sys.stderr)
+    write(results, budget)
     path = FOLDER.parent / "README.md"
     path.write_text(project_readme(path.read_text(), results))
     if not find_spec("matplotlib"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from math import ceil, floor, log10
 
-__all__ = ["Mark", "Series", "bars", "dots", "legend", "lines"]
+__all__ = ["Mark", "Series", "bars", "dots", "keys", "legend", "lines"]
 
 _WIDTH = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 12, 44
@@ -47,12 +47,15 @@ class Series:
         There is one figure, whatever x is: it becomes a line across the chart.
     dash : str
         How that line is drawn: ``dashed`` or ``dotted``.
+    ring : bool
+        Thin, with rings for markers: what lies below, even at the same place, can be seen.
     """
     name: str
     colour: int
     marks: list = field(default_factory=list)
     level: bool = False
     dash: str = "dashed"
+    ring: bool = False
 
 
 def legend(names):
@@ -62,13 +65,33 @@ def legend(names):
     return f'<ul class="legend">{items}</ul>'
 
 
+def keys(series):
+    """Series of :func:`lines` as a row of words, each with its line and marker."""
+    items = []
+    for one in series:
+        if not one.marks:
+            continue
+        line = f'<line x1="0" x2="32" y1="9" y2="9" class="{_stroke(one)}"/>'
+        marker = "" if one.level else _marker(one, 16, 9)
+        items.append(f'<li><svg viewBox="0 0 32 18" aria-hidden="true">{line}{marker}</svg>'
+                     f'{escape(one.name)}</li>')
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _stroke(series):
+    return (f"s{series.colour}" + (f" {series.dash}" if series.level else "")
+            + (" thin" if series.ring else ""))
+
+
 def _linked(mark, shape):
     return (f'<a href="{escape(mark.href)}"><title>{escape(mark.title)}</title>{shape}</a>')
 
 
-def _marker(colour, x, y):
+def _marker(series, x, y):
     """A shape for each colour, for those who cannot tell these apart."""
-    size = 4.5
+    colour, size = series.colour, 4.5
+    if series.ring:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="s{colour} ring"/>'
     if colour % 4 == 1:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" class="f{colour}"/>'
     if colour % 4 == 2:
@@ -133,12 +156,14 @@ def lines(series, *, name, x_label, y_label, log_x=False):
     if len(ticks) == 1:
         ticks = [ticks[0] / 2, ticks[0], ticks[0] * 2]
     pad = 14
+    # Room for the label of the axis beside its numbers.
+    left = max(_LEFT, 28 + 8.5 * max(len(_axis_number(tick)) for tick in ticks))
 
     def scale_x(x):
         at = log10 if log_x else float
         span = at(xs[-1]) - at(xs[0])
         share = (at(x) - at(xs[0])) / span if span else 0.5
-        return _LEFT + pad + share * (_WIDTH - _LEFT - _RIGHT - 2 * pad)
+        return left + pad + share * (_WIDTH - left - _RIGHT - 2 * pad)
 
     def scale_y(y):
         share = (log10(y) - log10(ticks[0])) / (log10(ticks[-1]) - log10(ticks[0]))
@@ -147,12 +172,12 @@ def lines(series, *, name, x_label, y_label, log_x=False):
     shapes = []
     for tick in ticks:
         y = scale_y(tick)
-        shapes.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
+        shapes.append(f'<line x1="{left:.1f}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
                       'class="grid"/>')
-        shapes.append(_text(_LEFT - 6, y + 4, _axis_number(tick), "end"))
+        shapes.append(_text(left - 6, y + 4, _axis_number(tick), "end"))
     if any(not one.level for one in drawn):
         shapes += [_text(scale_x(x), _HEIGHT - _BOTTOM + 16, _axis_number(x)) for x in xs]
-    shapes.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, x_label, cls="label"))
+    shapes.append(_text((left + _WIDTH) / 2, _HEIGHT - 6, x_label, cls="label"))
     shapes.append(_text(12, _HEIGHT / 2 - 10, y_label, cls="label",
                         extra=f' transform="rotate(-90 12 {_HEIGHT / 2 - 10})"'))
     for one in drawn:
@@ -160,16 +185,16 @@ def lines(series, *, name, x_label, y_label, log_x=False):
             continue
         marks = sorted(one.marks, key=lambda mark: mark.x)
         points = " ".join(f"{scale_x(mark.x):.1f},{scale_y(mark.y):.1f}" for mark in marks)
-        shapes.append(f'<polyline points="{points}" class="s{one.colour}"/>')
-        shapes += [_linked(mark, _marker(one.colour, scale_x(mark.x), scale_y(mark.y)))
+        shapes.append(f'<polyline points="{points}" class="{_stroke(one)}"/>')
+        shapes += [_linked(mark, _marker(one, scale_x(mark.x), scale_y(mark.y)))
                    for mark in marks]
     levels = [(scale_y(one.marks[0].y), one) for one in drawn if one.level]
     labels = _apart([y - 4 for y, _ in levels], _TOP + 8, _HEIGHT - _BOTTOM - 4)
     for (y, one), at in zip(levels, labels, strict=True):
         mark = one.marks[0]
         shapes.append(_linked(mark, (
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
-            f'class="s{one.colour} {one.dash}"/>'
+            f'<line x1="{left:.1f}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
+            f'class="{_stroke(one)}"/>'
             + _text(_WIDTH - _RIGHT, at, f"{one.name} {mark.y:,.4g}", "end",
                     f"f{one.colour}"))))
     return _svg(_HEIGHT, name, shapes)
@@ -194,11 +219,13 @@ def _apart(places, low, high, distance=15):
 
 
 def dots(rows, *, name, x_label):
-    """A row of dots for each ``(label, colour, marks)``, with a bar at their median; x from 0."""
+    """A row of dots for each ``(label, colour, marks, cap)``, with a bar at their median and a
+    dashed one at the cap, a :class:`Mark` or None; x from 0."""
     rows = [row for row in rows if row[2]]
     if not rows:
         return '<p class="missing">not measured</p>'
-    ticks = _linear_ticks(max(mark.x for _, _, marks in rows for mark in marks))
+    ticks = _linear_ticks(max(mark.x for _, _, marks, cap in rows
+                              for mark in (*marks, *([cap] if cap else []))))
     height = 34 * len(rows) + _BOTTOM + 8
 
     def scale(x):
@@ -211,12 +238,16 @@ def dots(rows, *, name, x_label):
                       'class="grid"/>')
         shapes.append(_text(x, height - _BOTTOM + 14, _axis_number(tick)))
     shapes.append(_text(_WIDTH / 2, height - 6, x_label, cls="label"))
-    for number, (label, colour, marks) in enumerate(rows):
+    for number, (label, colour, marks, cap) in enumerate(rows):
         y = 34 * number + 12
         shapes.append(_text(8, y, label, "start"))
         ordered = sorted(mark.x for mark in marks)
         count = len(ordered)
         median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+        if cap:
+            shapes.append(_linked(cap, (
+                f'<line x1="{scale(cap.x):.1f}" x2="{scale(cap.x):.1f}" y1="{y + 3}" '
+                f'y2="{y + 19}" class="cap"/>')))
         shapes += [_linked(mark, f'<circle cx="{scale(mark.x):.1f}" cy="{y + 11}" r="4" '
                                  f'class="f{colour} faint"/>') for mark in marks]
         shapes.append(f'<line x1="{scale(median):.1f}" x2="{scale(median):.1f}" y1="{y + 4}" '

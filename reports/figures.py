@@ -1,8 +1,12 @@
 """What is drawn: committed results, looked up by what they measure."""
 
+import gc
+import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+
+from amaranth.hdl import UnusedElaboratable
 
 from boards.platforms import BOARDS, board_part, board_platform
 from hdl.build.compare import gops_per_kilocomb
@@ -10,10 +14,13 @@ from hdl.build.datapaths import DATAPATHS
 from hdl.build.fit import estimate, over
 from hdl.build.summary import DATA, DamagedError, read_point
 from hdl.params import Params
+from reports.budget import BUDGET, SUBJECTS, Budget
 from reports.points import MESH, Store, standing
+from reports.units import UNITS
 
-__all__ = ["CATEGORIES", "Fit", "Result", "Results", "arithmetic", "by_category", "fits", "per_mac",
-           "rate"]
+__all__ = ["CATEGORIES", "FILL", "NORM_ROWS", "Fit", "Result", "Results", "arithmetic",
+           "by_category", "by_seed", "fits", "fmax_words", "microseconds", "norm_cycles", "per_mac",
+           "per_throughput", "rate", "read_budget", "seeds_words", "usable_mhz"]
 
 #: What the units of a machine do, in the order of the data.
 CATEGORIES = {
@@ -26,6 +33,10 @@ CATEGORIES = {
     "array": ("array",),
     "norm": ("norm_forward", "norm_backward"),
 }
+#: Categories by unit.
+_HOMES = {unit: category for category, units in CATEGORIES.items() for unit in units}
+#: Rows of a column that a norm's cycles are counted for: the most that there are.
+NORM_ROWS = 511
 #: Share of a die's LUT4 that a design can be expected to be placed and routed in.
 FILL = 0.85
 
@@ -47,6 +58,15 @@ class Result:
         return "measured" if self.report else "not measured"
 
 
+def _check_units(path, report):
+    """Refuse a machine of which nobody knows what its units do."""
+    if report and report.get("scope", "accelerator") == "accelerator":
+        unknown = set(report["units"]) - set(_HOMES)
+        if unknown:
+            raise DamagedError(f"{path} has units that reports.figures.CATEGORIES does not know, "
+                               f"{', '.join(sorted(unknown))}, and is left out")
+
+
 class Results:
     """All results of a folder.
 
@@ -62,6 +82,7 @@ class Results:
         for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("alone/*.json"))]:
             try:
                 found = read_point(path)
+                _check_units(path, found["report"])
             except DamagedError as error:
                 self.damaged.append(error)
                 continue
@@ -113,15 +134,43 @@ def _matches(point, wanted):
 
 
 def per_mac(result, resource):
-    """Cells of an array for each product per clock, or None."""
+    """Cells of an array for each product per clock, or of an element alone, or None."""
     if not result.report:
         return None
-    return result.report["array"][resource] / result.report["macs_per_clock"]
+    return result.report["array"][resource] / (result.report["macs_per_clock"] or 1)
+
+
+def by_seed(fmax):
+    """``(seed, MHz)`` of the runs that were placed and routed; seeds count from 1.
+
+    >>> by_seed({"seeds": [50.0, 52.0], "failed": {"2": "unroutable"}})
+    [(1, 50.0), (3, 52.0)]
+    """
+    count = len(fmax["seeds"]) + len(fmax["failed"])
+    placed = (seed for seed in range(1, count + 1) if str(seed) not in fmax["failed"])
+    return list(zip(placed, fmax["seeds"], strict=True))
+
+
+def usable_mhz(result):
+    """The median of the seeds of a component, or the cap where that is lower; None without."""
+    if not result.report:
+        return None
+    fmax = result.report["fmax_mhz"]
+    return min(fmax["median"], fmax["cap_mhz"])
 
 
 def rate(result):
     """Peak GOPS per thousand LUT4 of an array, or None."""
     return gops_per_kilocomb(result.report) if result.report else None
+
+
+def per_throughput(comb_per_mac, mhz):
+    """LUT4 for 100 million products a second.
+
+    >>> per_throughput(300, 150)
+    200.0
+    """
+    return comb_per_mac * 100 / mhz
 
 
 def by_category(report, resource="comb"):
@@ -130,11 +179,26 @@ def by_category(report, resource="comb"):
     >>> by_category({"units": {"array": {"comb": 5}, "wide": {"comb": 2}, "quant": {"comb": 1}}})
     {'memory': 3, 'array': 5}
     """
-    home = {unit: category for category, units in CATEGORIES.items() for unit in units}
     counted = dict.fromkeys(CATEGORIES, 0)
     for unit, used in report["units"].items():
-        counted[home[unit]] += used[resource]
+        counted[_HOMES[unit]] += used[resource]
     return {category: count for category, count in counted.items() if count}
+
+
+def read_budget(path=BUDGET):
+    """The sizes by version; :class:`hdl.build.summary.DamagedError` if they cannot be drawn."""
+    try:
+        budget = Budget.read(path)
+        sizes = [entry[name][resource] for entry in budget.content["entries"] for name in SUBJECTS
+                 for resource in ("comb", "ff")]
+        words = [entry[name] for entry in budget.content["entries"] for name in ("date", "what")]
+        if not (all(type(size) is int and size > 0 for size in sizes)
+                and all(isinstance(word, str) for word in words)
+                and isinstance(budget.content["tolerance_percent"], int | float)):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{path} is damaged and is not drawn") from None
+    return budget
 
 
 # What fits a board.
@@ -200,6 +264,51 @@ def fits(results, widths=(2, 4, 6, 8)):
 
 
 # Words.
+
+
+@lru_cache
+def norm_cycles(subject):
+    """Cycles that a norm takes for a column of every lane."""
+    with warnings.catch_warnings():
+        # A unit that is only asked how long it takes is no mistake.
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        cycles = UNITS[subject.scope].make(subject.lanes).cycles(NORM_ROWS, subject.lanes)
+        gc.collect()
+    return cycles
+
+
+def microseconds(subject, result):
+    """What a norm takes for a column."""
+    return norm_cycles(subject) / usable_mhz(result) / subject.lanes
+
+
+def seeds_words(fmax):
+    """How many runs were placed and routed.
+
+    >>> seeds_words({"seeds": [50.0, 52.0], "failed": {}})
+    '2 seeds'
+    >>> seeds_words({"seeds": [50.0, 52.0], "failed": {"2": "unroutable"}})
+    '2 of 3 seeds'
+    """
+    count, failed = len(fmax["seeds"]), len(fmax["failed"])
+    if failed:
+        return f"{count} of {count + failed} seeds"
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def fmax_words(fmax):
+    """A median with its range, and with what is missing from it.
+
+    >>> fmax = {"median": 51.0, "min": 50.0, "max": 52.0, "seeds": [50.0, 52.0], "failed": {}}
+    >>> fmax_words(fmax)
+    '51.0 (50.0 to 52.0)'
+    >>> fmax_words({**fmax, "failed": {"2": "unroutable"}})
+    '51.0 (50.0 to 52.0, 2 of 3 seeds)'
+    """
+    said = [] if len(fmax["seeds"]) == 1 else [f"{fmax['min']:.1f} to {fmax['max']:.1f}"]
+    if not said or fmax["failed"]:
+        said.append(seeds_words(fmax))
+    return f"{fmax['median']:.1f} ({', '.join(said)})"
 
 
 def arithmetic(point):

@@ -6,19 +6,30 @@ from pathlib import Path
 
 from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
+from hdl.build.harness import TARGET_MHZ
+from hdl.build.tables import change
 from reports.budget import SUBJECTS
-from reports.charts import Mark, Series, bars, dots, legend, lines
-from reports.elsewhere import BY_HAND, FOREIGN, PAPER
+from reports.charts import Mark, Series, bars, dots, keys, legend, lines
+from reports.elsewhere import BY_HAND, FOREIGN, KINDS, LIMITS, PAPER
 from reports.figures import (
     CATEGORIES,
     FILL,
+    NORM_ROWS,
     arithmetic,
     by_category,
+    by_seed,
     fits,
+    fmax_words,
+    microseconds,
+    norm_cycles,
     per_mac,
+    per_throughput,
     rate,
+    seeds_words,
+    usable_mhz,
 )
 from reports.points import MESH, SMALL_MESH
+from reports.summary import differences, machine_twins
 from reports.units import UNITS
 
 __all__ = ["page"]
@@ -99,11 +110,7 @@ def _figure(caption, *content):
 
 
 def _fmax(result):
-    fmax = result.report["fmax_mhz"]
-    seeds = len(fmax["seeds"])
-    if seeds == 1:
-        return f"{fmax['median']:.1f} (one seed)"
-    return f"{fmax['median']:.1f} ({fmax['min']:.1f} to {fmax['max']:.1f})"
+    return fmax_words(result.report["fmax_mhz"])
 
 
 def _cells(resource, of="array"):
@@ -131,7 +138,10 @@ def _by_arithmetic(points):
 
 
 def _series(points, x, y, what):
-    """A series for each arithmetic; those of a single width become levels."""
+    """A series for each arithmetic; those of a single width become levels.
+
+    ShiftQuant lies where integers with as wide sums lie: it comes last, as rings.
+    """
     series = []
     for name, group in _by_arithmetic(points).items():
         arith = next(iter(group)).subject.arith
@@ -141,17 +151,39 @@ def _series(points, x, y, what):
         level = x is _width and len(DATAPATHS[arith].widths) == 1
         mapping = next(iter(group)).subject.mapping
         series.append(Series(name, _COLOURS[arith], marks, level,
-                             {"lut": "dashed", "dsp": "dotted"}[mapping]))
-    return series
+                             {"lut": "dashed", "dsp": "dotted"}[mapping], arith == "shift"))
+    return sorted(series, key=lambda one: one.ring)
+
+
+def _shape(subject):
+    return f"{subject.rows}x{subject.cols}x{subject.depth}"
+
+
+def _sums(subject):
+    """The width of an integer array's sums in words."""
+    return (f", {subject.params().psum_bits}-bit sums"
+            if len(DATAPATHS[subject.arith].widths) > 1 else "")
 
 
 def _width(point):
     return point.subject.bits
 
 
-def _names(points):
-    arithmetics = dict.fromkeys(point.subject.arith for point in points)
-    return legend([(name, _COLOURS[name]) for name in arithmetics])
+def _lines(caption, series, **options):
+    """A figure of series over a number, with their names."""
+    return _figure(caption, keys(series), lines(series, **options))
+
+
+def _columns(caption, points, value, what):
+    """A figure with a bar for each array."""
+    rows = []
+    for point, result in points.items():
+        if result.report:
+            number = f"{value(result):,.2f}"
+            mark = Mark(0, value(result), result.href, _title(result, f"{number} {what}"))
+            rows.append((f"{arithmetic(point)}: {number}",
+                         [(_COLOURS[point.subject.arith], mark)]))
+    return _figure(caption, bars(rows, name=f"{what}, {_SMALL_MESH}", x_label=what))
 
 
 # Sections.
@@ -159,49 +191,92 @@ def _names(points):
 
 def _arrays(results):
     points = results.comparison()
-    comb = lines(_series(points, _width, lambda result: per_mac(result, "comb"), "COMB per MAC"),
-                 name="COMB per MAC against width", x_label="bits of an operand",
-                 y_label="COMB per MAC")
-    speed = lines(_series(points, _width, rate, "GOPS per 1,000 COMB"),
-                  name="GOPS per 1,000 COMB against width", x_label="bits of an operand",
-                  y_label="GOPS per 1,000 COMB")
-    figures = (_cells("comb"), _cells("ff"), _cells("dsp"), _each("comb"), _each("ff"), _fmax,
-               _rate)
+    comb = _lines("COMB (LUT4 positions) per MAC; less is better.",
+                  _series(points, _width, lambda result: per_mac(result, "comb"), "COMB per MAC"),
+                  name="COMB per MAC against width", x_label="bits of an operand",
+                  y_label="COMB per MAC")
+    speed = _lines("Peak rate per thousand COMB; more is better.",
+                   _series(points, _width, rate, "GOPS per 1,000 COMB"),
+                   name="GOPS per 1,000 COMB against width", x_label="bits of an operand",
+                   y_label="GOPS per 1,000 COMB")
+    formats = results.comparison(SMALL_MESH)
+    size = _columns("COMB per MAC; less is better.", formats,
+                    lambda result: per_mac(result, "comb"), "COMB per MAC")
+    peak = _columns("Peak rate per thousand COMB; more is better.", formats, rate,
+                    "GOPS per 1,000 COMB")
+    figures = (_each("comb"), _each("ff"), _rate, _fmax, _cells("comb"), _cells("ff"),
+               _cells("dsp"))
     rows, small = ([_row(arithmetic(point), result, figures) for point, result in some.items()]
-                   for some in (points, results.comparison(SMALL_MESH)))
-    heads = ["array", "COMB", "FF", "DSP", "COMB per MAC", "FF per MAC", "Fmax, MHz",
-             "GOPS per 1,000 COMB"]
+                   for some in (points, formats))
+    heads = ["array", "COMB per MAC", "FF per MAC", "GOPS per 1,000 COMB", "Fmax, MHz", "COMB",
+             "FF", "DSP"]
     return (
         f"<p>Arrays of {_MESH} products alone, each in the same harness, with the same options "
-        "and the same aim of the clock, on an LFE5U-25F at -6. The harness is subtracted. "
+        "and the same aim of the clock, on an LFE5U-25F at -6. The harness is not counted. "
         "Floating point has no width to vary: a dashed line. GOPS are two operations per MAC at "
         "the median of the seeds, or at the cap below where that is lower.</p>"
-        '<div class="pair">' + _figure("COMB (LUT4 positions) per MAC; less is better.",
-                                       _names(points), comb)
-        + _figure("Peak rate per thousand COMB; more is better.", _names(points), speed)
-        + "</div>" + _table(
-            heads, rows)
+        f'<div class="pair">{comb}{speed}</div>' + _table(heads, rows)
         + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH}, in which half the elements have "
-        "nothing above them to add to, otherwise as before.</p>" + _table(heads, small))
+        "nothing above them to add to, otherwise as before. Floating point has no width to vary, "
+        f'and the integers here have 4 bits.</p><div class="pair">{size}{peak}</div>'
+        + _table(heads, small) + _differences(results))
+
+
+def _seeds(label, colour, result):
+    """A row of :func:`reports.charts.dots`."""
+    fmax = result.report["fmax_mhz"]
+    marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
+             for seed, mhz in by_seed(fmax)]
+    cap = Mark(fmax["cap_mhz"], 0, result.href,
+               _title(result, f"cap, {fmax['cap_mhz']} MHz: {fmax['cap_reason']}"))
+    if fmax["failed"]:
+        label += f", {seeds_words(fmax)}"
+    return label, colour, marks, cap
+
+
+def _compared(pair, figures):
+    """A row of what sets the first of two results apart from the second."""
+    words, mine, other = pair
+    title = escape(f"{mine.name} against {other.name}\n{mine.command}\n{other.command}")
+    names = "<br>against ".join(f'<a href="{one.href}">{escape(one.name)}</a>'
+                                for one in (mine, other))
+    return [f"<details><summary>{escape(words)}</summary><code>{names}</code></details>",
+            *(f'<a href="{mine.href}" title="{title}">{change(of(mine), of(other))}</a>'
+              for of in figures)]
+
+
+def _differences(results):
+    figures = (*(lambda result, of=of: per_mac(result, of) for of in ("comb", "ff")),
+               lambda result: result.report["fmax_mhz"]["median"], rate)
+    heads = ["COMB per MAC", "FF per MAC", "Fmax, MHz: median", "GOPS per 1,000 COMB"]
+    tables = ""
+    for shape, words in ((MESH, _MESH), (SMALL_MESH, _SMALL_MESH)):
+        rows = [_compared(pair, figures)
+                for pair in differences(results.comparison(shape), (2, 4, 8), (2, 4, 8))]
+        if rows:
+            tables += _table([f"arrays of {words}", *heads], rows)
+    return (
+        "<h3>What the shift costs, and what floating point does</h3>"
+        "<p>Against int-wide: the price of the shift, at sums of equal width. int-wide against "
+        "int: that of the wider sums, which any design pays that adds up in groups. Against int: "
+        "both. Open a row for its two files.</p>"
+        + (tables or f"<p>{_NOT_MEASURED}</p>"))
 
 
 def _clock(results):
-    rows = []
-    for point, result in results.meshes(**MESH).items():
-        subject = point.subject
-        if subject.bits not in (4, 16) or not result.report:
-            continue
-        label = f"{arithmetic(point)}, LFE5U-{point.part.size} at -{point.part.speed}"
-        marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
-                 for seed, mhz in enumerate(result.report["fmax_mhz"]["seeds"], 1)]
-        rows.append((label, _COLOURS[subject.arith], marks))
-    for result in results.machines:
-        design = result.report["design"]
-        label = (f"machine, {design['arith']} {design['groups']}, {design['bits']} bits, "
-                 f"{result.report['part']}")
-        marks = [Mark(mhz, 0, result.href, _title(result, f"{mhz} MHz with seed {seed}"))
-                 for seed, mhz in enumerate(result.report["fmax_mhz"]["seeds"], 1)]
-        rows.append((label, _COLOURS[design["arith"]], marks))
+    figures = []
+    for words, shape in ((_MESH, MESH), (_SMALL_MESH, SMALL_MESH)):
+        rows = [_seeds(f"{arithmetic(point)}, LFE5U-{point.part.size} at -{point.part.speed}",
+                       _COLOURS[point.subject.arith], result)
+                for point, result in results.meshes(**shape).items()
+                if point.subject.bits in (4, 16) and result.report]
+        figures.append(_figure(f"Fmax by seed: arrays of {words}.", dots(
+            rows, name=f"Fmax by seed, {words}", x_label="MHz")))
+    machines = [_seeds(f"{_machine_name(result.report)}",
+                       _COLOURS[result.report["design"]["arith"]], result)
+                for result in results.machines]
+    figures.append(_figure("Fmax by seed: machines.", dots(
+        machines, name="Fmax by seed, machines", x_label="MHz")))
     caps = []
     for speed in (6, 8):
         part = parse_part(f"LFE5U-25F-{speed}BG381C")
@@ -209,22 +284,27 @@ def _clock(results):
         caps.append(f"At -{speed}: {ebr} MHz ({why})"
                     + (f", {dsp:g} MHz with multipliers ({block})" if dsp != ebr else "") + ".")
     return ("<p>A dot is a place-and-route run, the bar their median. What nextpnr reports is not "
-            f"the last word: {escape(' '.join(caps))} nextpnr checks neither.</p>"
-            + _figure("Fmax by seed.", dots(rows, name="Fmax by seed", x_label="MHz")))
+            f"the last word, and the dashed bar is a cap. {escape(' '.join(caps))} nextpnr checks "
+            f"neither: {LIMITS['ebr']}, and {LIMITS['dsp']}.</p>"
+            f"<p>Arrays and units are placed timing-driven with an aim of {TARGET_MHZ:g} MHz, "
+            "machines for short wires (<code>--no-tmdriv</code>) unless they are called "
+            "timing-driven: compare neither with the other.</p>"
+            f'<div class="pair">{"".join(figures)}</div>')
 
 
 def _machine_name(report):
     design = report["design"]
     return (f"{design['arith']} {design['groups']}, {design['bits']} bits, "
             f"{design['rows']}x{design['cols']}x{design['depth']}, "
-            f"{report['board'] or report['part']}")
+            f"{report['board'] or report['part']}"
+            + (", timing-driven" if report["placement"] == "timing" else ""))
 
 
 def _machines(results):
     machines = results.machines
-    figures = (_cells("comb", "total"), _cells("ff", "total"), _cells("ebr", "total"),
-               _cells("dsp", "total"), _each("comb"), _fmax,
-               lambda result: f"{result.report['gops']:.2f}")
+    figures = (_cells("comb", "total"), _cells("ff", "total"), _fmax, _each("comb"),
+               lambda result: f"{result.report['gops']:.2f}", _cells("ebr", "total"),
+               _cells("dsp", "total"))
     rows = [_row(_machine_name(result.report), result, figures) for result in machines]
     parts = []
     for result in machines:
@@ -238,11 +318,20 @@ def _machines(results):
         f"<li><span class=missing>not measured:</span> <code>{escape(point.command)}</code></li>"
         for point in results.standing
         if point.is_machine and results.every[point.name].state == "not measured")
+    price = [_compared((f"{_machine_name(mine.report)} against {twin.report['design']['arith']}",
+                        mine, twin), (
+        *(lambda result, where=where, of=of: result.report[where][of]
+          for where in ("array", "total") for of in ("comb", "ff")),
+        lambda result: result.report["fmax_mhz"]["median"]))
+             for mine, twin in machine_twins(results)]
     return (
-        "<p>The whole accelerator, with link, sequencer, memories, quantiser and norms. The clock "
-        "is the one it was built for; Fmax is over its seeds.</p>"
-        + _table(["machine", "COMB", "FF", "EBR", "DSP", "array: COMB per MAC", "Fmax, MHz",
-                  "GOPS"], rows)
+        "<p>The whole accelerator, with link, sequencer, memories, quantiser and norms, placed for "
+        "short wires unless it is called timing-driven. GOPS are at the clock it was built for; "
+        "Fmax is over its seeds.</p>"
+        + _table(["machine", "COMB", "FF", "Fmax, MHz", "array: COMB per MAC", "GOPS", "EBR",
+                  "DSP"], rows)
+        + (_table(["ShiftQuant's price", "array: COMB", "array: FF", "COMB", "FF",
+                   "Fmax, MHz: median"], price) if price else "")
         + _figure("COMB by what it is for.",
                   legend((name, _CATEGORY_COLOURS[name]) for name in _CATEGORY_COLOURS
                          if name in CATEGORIES),
@@ -254,7 +343,8 @@ def _machines(results):
 def _floorplans(results):
     drawn = [(result, results.floorplan(result.name)) for result in results.machines]
     pictures = "".join(
-        _figure(f'<a href="{path}">{escape(_machine_name(result.report))}</a>',
+        _figure(f'<a href="{path}">{escape(_machine_name(result.report))}</a>, by itself in full '
+                'size',
                 f'<img loading="lazy" src="{path}" alt="Floorplan of {escape(result.name)}">')
         for result, path in drawn if path)
     missing = "".join(
@@ -264,25 +354,86 @@ def _floorplans(results):
     return f'<div class="pair small">{pictures}</div>' + (missing and f"<ul>{missing}</ul>")
 
 
+#: What a quantiser consists of: words, a unit, and the one that it is compared with.
+_STEPS = (
+    ("scan for the maximum of the tensor", "quantise-1x1", "quantise-given"),
+    ("a maximum per column instead", "quantise-column", "quantise-1x1"),
+    ("4 channel groups instead", "quantise-1x4", "quantise-column"),
+    ("4 sample groups more", "quantise-4x4", "quantise-1x4"),
+    ("all groups, against a scale per tensor", "quantise-4x4", "quantise-1x1"),
+    ("every mode, and clips", "quantise-all", "quantise-4x4"),
+    ("random hash and rounding, given scale", "quantise-given", "quantise-given-nearest"),
+    ("random hash and rounding, scale per tensor", "quantise-1x1", "quantise-1x1-nearest"),
+    ("random hash and rounding, 4 channel groups", "quantise-1x4", "quantise-1x4-nearest"),
+    ("random hash and rounding, 4x4 groups", "quantise-4x4", "quantise-4x4-nearest"),
+    ("random hash alone", "noise", None),
+    ("sorter of 4 groups, alone", "sort-4", None),
+)
+
+
+def _added(resource, mine, other):
+    """What one unit takes more than another, linked to the first."""
+    count = mine.report["array"][resource]
+    words, title = f"{count:,}", f"{mine.name}\n{mine.command}"
+    if other:
+        base = other.report["array"][resource]
+        words = f"{count - base:+,} ({change(count, base)})"
+        title += f"\nagainst {other.name}\n{other.command}"
+    return f'<a href="{mine.href}" title="{escape(title)}">{words}</a>'
+
+
+def _steps(units):
+    """What each step of a quantiser costs, as differences."""
+    found = {(point.subject.scope, point.subject.lanes): result for point, result in units.items()
+             if result.report and point.subject.mapping == "dsp"}
+    rows = []
+    for lanes in dict.fromkeys(lanes for _, lanes in found):
+        for words, scope, base in _STEPS:
+            mine, other = found.get((scope, lanes)), found.get((base, lanes))
+            if mine and (other or not base):
+                against = f"{scope} against {base}" if base else scope
+                rows.append([escape(words), str(lanes), _added("comb", mine, other),
+                             _added("ff", mine, other), escape(against)])
+    if not rows:
+        return ""
+    return ("<h3>What a quantiser's steps cost</h3><p>Differences between the units above, all "
+            "stochastic but where the step is random rounding.</p>"
+            + _table(["step", "lanes", "COMB", "FF", ""], rows, words={4}))
+
+
 def _units(results):
-    figures = (_cells("comb"), _cells("ff"), _cells("ebr"), _cells("dsp"), _fmax)
-    text = ("<p>Units and what they are compared with, alone, in the harness of the arrays; those "
-            "of a table do the same work. Multipliers are in DSP blocks.</p>")
+    figures = [_cells("comb"), _cells("ff"), _fmax, _cells("dsp"), _cells("ebr")]
+    heads = ["unit", "COMB", "FF", "Fmax, MHz", "DSP", "EBR"]
+    text = (
+        "<p>Units and what they are compared with, alone, in the harness of the arrays. "
+        "Multipliers are in DSP blocks unless a row says no DSP. Quantisers differ in how a scale "
+        "is found and numbers are rounded, and so in how often a row is read. The L1 and L2 norms "
+        "in integers do the same work with the same accesses to memory; the norm in binary16 does "
+        "less: it has no rectifier, no mask of one, no inference and no count of clamped numbers. "
+        "All take "
+        f"different times: cycles are those of a column of {NORM_ROWS} rows in every lane, "
+        "microseconds those per column at the median of the seeds, or the cap where that is "
+        "lower.</p>")
     units = results.units()
     for category in dict.fromkeys(unit.category for unit in UNITS.values()):
-        rows = []
+        rows, timed = [], category.startswith("norm")
         for point, result in units.items():
             subject = point.subject
             unit = UNITS[subject.scope]
             if unit.category != category:
                 continue
-            name, *cells = _row(f"{subject.scope}, {subject.lanes} "
+            more = [lambda _, subject=subject: f"{norm_cycles(subject):,}",
+                    lambda result, subject=subject: f"{microseconds(subject, result):.1f}"
+                    ] if timed else []
+            mapping = ", no DSP" if subject.mapping == "lut" else ""
+            name, *cells = _row(f"{subject.scope}{mapping}, {subject.lanes} "
                                 f"{'lane' if subject.lanes == 1 else 'lanes'}, "
-                                f"LFE5U-{point.part.size}", result, figures)
+                                f"LFE5U-{point.part.size}", result, figures + more)
             rows.append([name, *cells, escape(unit.description)])
+        columns = [*heads, *(["cycles", "µs per column"] if timed else []), ""]
         text += f"<h3>{escape(category.capitalize())}</h3>" + _table(
-            ["unit", "COMB", "FF", "EBR", "DSP", "Fmax, MHz", ""], rows, words={6})
-    return text
+            columns, rows, words={len(columns) - 1})
+    return text + _steps(units)
 
 
 def _scaling(results):
@@ -291,8 +442,7 @@ def _scaling(results):
 
     def label(point):
         subject = point.subject
-        return (f"{arithmetic(point)}, {subject.rows}x{subject.cols}x{subject.depth}, "
-                f"LFE5U-{point.part.size}")
+        return f"{arithmetic(point)}, {_shape(subject)}, LFE5U-{point.part.size}"
     every = {point: result for point, result in results.meshes(speed=6).items()
              if point.subject.bits in (4, 16) and point.subject.mapping == "lut"
              and result.state != "not measured"}
@@ -303,20 +453,20 @@ def _scaling(results):
         if result.report and point.subject.depth == depth:
             smallest.setdefault((point.subject.arith, point.subject.macs), (point, result))
     points = dict(smallest.values())
-    comb = lines(_series(points, size, lambda result: per_mac(result, "comb"), "COMB per MAC"),
-                 name="COMB per MAC against size", x_label="products per clock",
-                 y_label="COMB per MAC", log_x=True)
-    mhz = lines(_series(points, size, lambda result: result.report["fmax_mhz"]["median"], "MHz"),
-                name="Fmax against size", x_label="products per clock", y_label="Fmax, MHz",
-                log_x=True)
+    comb = _lines("COMB per MAC.", _series(points, size, lambda result: per_mac(result, "comb"),
+                                           "COMB per MAC"),
+                  name="COMB per MAC against size", x_label="products per clock",
+                  y_label="COMB per MAC", log_x=True)
+    mhz = _lines("Median Fmax.", _series(
+        points, size, lambda result: result.report["fmax_mhz"]["median"], "MHz"),
+        name="Fmax against size", x_label="products per clock", y_label="Fmax, MHz", log_x=True)
     rows = [_row(label(point), result, (_each("comb"), _each("ff"), _fmax, _rate))
             for point, result in sorted(every.items(), key=lambda pair: (
                 pair[0].subject.arith, pair[0].subject.macs, pair[0].part.size))]
-    return ('<div class="pair">' + _figure("COMB per MAC.", _names(points), comb)
-            + _figure("Median Fmax.", _names(points), mhz) + "</div>"
-            "<p>Integers have 4 bits and, in the plots, elements of four products; floating point has "
-            "one. The largest of each die take nine tenths of its flip-flops, which run out before "
-            "its LUTs do. Rows x columns x products per element:</p>"
+    return (f'<div class="pair">{comb}{mhz}</div>'
+            "<p>Integers have 4 bits and, in the plots, elements of four products; floating point "
+            "has one. The largest of each die take nine tenths of its flip-flops, which run out "
+            "before its LUTs do. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
                      rows))
 
@@ -351,20 +501,63 @@ def _boards(results):
         + _table(["board", "bits", "estimated", "memory", "measured"], rows))
 
 
-def _elsewhere():
-    rows = [[f"{escape(design.name)}: {escape(design.what)}", f"{design.comb_per_mac:,}",
-             str(design.dsp_per_mac), design.mhz or "-", escape(design.source)]
-            for design in FOREIGN]
+def _calibration(design):
+    """Cells of somebody else's design."""
+    low, high = design.mhz or (None, None)
+    if not design.mhz:
+        clock, unit = "-", "-"
+    else:
+        clock = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        unit = f"{per_throughput(design.comb_per_mac, (low + high) / 2):,.0f}"
+    return [f"{escape(design.name)}: {escape(design.what)}", f"{design.comb_per_mac:,}",
+            str(design.dsp_per_mac), clock, unit, escape(f"by hand, see below; {design.home}")]
+
+
+def _elsewhere(results):
+    heads = ["design", "COMB per MAC", "DSP per MAC", "Fmax, MHz",
+             "COMB per MAC per 100 MHz", "source"]
+    figures = (_each("comb"), lambda result: f"{per_mac(result, 'dsp'):g}", _fmax,
+               lambda result: f"{per_throughput(per_mac(result, 'comb'), usable_mhz(result)):,.0f}")
+    rows = []
+
+    def ours(name, result):
+        name, *cells = _row(f"ours: {name}", result, figures)
+        rows.append([f'<div class="ours">{name}</div>', *cells,
+                     f'<a href="{result.href}">{escape(result.name)}</a>' if result.href else ""])
+
+    for kind, (arithmetics, bits) in KINDS.items():
+        rows.append([_Wide(len(heads), f"<strong>{escape(kind.capitalize())}</strong>")])
+        rows += [_calibration(design) for design in FOREIGN if design.kind == kind]
+        for point, result in results.units().items():
+            _, _, element = point.subject.scope.partition("element-")
+            if element.removesuffix("-dsp") in arithmetics and point.subject.lanes == 1:
+                mapping = {"lut": "no DSP", "dsp": "DSP"}[point.subject.mapping]
+                ours(f"{element.removesuffix('-dsp')}, {mapping}, one element", result)
+        for shape in (MESH, SMALL_MESH):
+            for point, result in results.comparison(shape).items():
+                subject = point.subject
+                if subject.arith not in arithmetics or subject.bits != bits or (
+                        shape == SMALL_MESH and len(DATAPATHS[subject.arith].widths) > 1):
+                    continue
+                ours(f"{arithmetic(point)}, {_shape(subject)}{_sums(subject)}", result)
     return (
-        "<p>Written by hand, each with its source. Out-of-context figures without a harness "
-        "flatter a design's clock, since paths from its ports do not count.</p>"
-        + _table(["design", "COMB per MAC", "DSP per MAC", "Fmax, MHz", "source"], rows, words={4})
-        + f"<p>Designs of others were measured {escape(BY_HAND)}; no file of that is committed.</p>"
+        "<p>Ours beside others, so that a reader sees whether what we compare with is strong. "
+        "Those of others are written by hand. Out of context and without a harness, paths from a "
+        "design's ports do not count, which flatters its clock; ours stand between the registers "
+        "of the harness, and meshes of floating point include what unpacks and packs numbers at "
+        "their edges and the registers that delay operands. Our sums are as wide as a column "
+        "needs, and what adds them up further lies outside the array; those of others are wider "
+        "and stay in it. COMB per MAC per 100 MHz is the price of throughput: at the middle of a "
+        "range, or at our median, or the cap where that is lower.</p>"
+        + _table(heads, rows, words={5})
+        + f"<p>{escape(BY_HAND)}</p>"
         f"<p>The paper's own claim is {PAPER['change']:g} % ({escape(PAPER['source'])}): another "
           "device, another design, and not measured here.</p>")
 
 
 def _history(budget):
+    if budget is None:
+        return '<p class="missing">The file of sizes is damaged.</p>'
     entries = budget.content["entries"]
     if not entries:
         return f"<p>{_NOT_MEASURED}</p>"
@@ -385,8 +578,7 @@ def _history(budget):
         "a quantiser of one lane. A test fails when COMB or FF of one of them grow by more than "
         f"{budget.content['tolerance_percent']} % and nobody enters the new size: "
         "<code>python -m reports.budget --update WHAT</code>.</p>"
-        + _figure("COMB by entry.", legend([(one.name, one.colour) for one in series]),
-                  lines(series, name="COMB by entry", x_label="entry", y_label="COMB"))
+        + _lines("COMB by entry.", series, name="COMB by entry", x_label="entry", y_label="COMB")
         + _table(["entry", *(f"{name}: {resource}" for name in SUBJECTS
                              for resource in ("COMB", "FF"))], rows))
 
@@ -408,7 +600,8 @@ def _everything(results):
 
 
 def page(results, budget):
-    """The page of a :class:`reports.figures.Results` and a :class:`reports.budget.Budget`."""
+    """The page of a :class:`reports.figures.Results` and a :class:`reports.budget.Budget`, or None
+    where that is damaged."""
     sections = [
         ("arrays", "Arithmetic", _arrays(results)),
         ("clock", "Clock", _clock(results)),
@@ -417,7 +610,7 @@ def page(results, budget):
         ("units", "Units", _units(results)),
         ("floorplans", "Floorplans", _floorplans(results)),
         ("boards", "What fits your board", _boards(results)),
-        ("elsewhere", "Elsewhere", _elsewhere()),
+        ("elsewhere", "Elsewhere", _elsewhere(results)),
         ("history", "Size by version", _history(budget)),
         ("points", "Every point", _everything(results)),
     ]

@@ -107,7 +107,7 @@ def gops_per_kilocomb(report):
     """
     if not report["gops"]:
         return None
-    return round(report["gops"] / report["array"]["comb"] * 1000, 3)
+    return report["gops"] / report["array"]["comb"] * 1000
 
 
 _MACHINE = {

@@ -1,9 +1,12 @@
 """The table at the end of a build: this design beside plain integers of the same shape."""
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 from hdl.build.tables import change, columns, number
+from hdl.params import ARITHMETICS
 
 __all__ = ["DATA", "DamagedError", "measured", "plain_twin", "read_point", "summary"]
 
@@ -27,14 +30,69 @@ def read_point(path):
     try:
         point = json.loads(path.read_text())
         report = point["report"]
-        complete = isinstance(point["key"], str) and (
-            isinstance(point["failure"], str) if report is None else
-            all(isinstance(report[of]["comb"], int) for of in ("total", "array")))
+        point = {"name": path.stem, "command": None, "failure": None, **point}
+        complete = (_are(str, point["key"], point["name"])
+                    and (point["command"] is None or _are(str, point["command"]))
+                    and (_are(str, point["failure"]) if report is None else
+                         point["failure"] is None and _is_complete(report)))
         if not complete:
             raise TypeError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{path} is damaged and counts as not measured") from None
-    return {"name": path.stem, "command": None, "failure": None, **point}
+    return point
+
+
+def _are(kind, *values):
+    return all(type(value) is kind for value in values)
+
+
+def _are_positive(*values):
+    return all(type(value) in (int, float) and math.isfinite(value) and value > 0
+               for value in values)
+
+
+def _are_cells(*counts):
+    return all(_are(int, counts[name]) and counts[name] >= 0
+               for counts in counts for name in ("comb", "ff", "ebr", "dsp"))
+
+
+def _is_complete(report):
+    """Whether tables and pictures can be made of a report; it may also lack something and raise."""
+    scope, array = report.get("scope", "accelerator"), report["array"]
+    return (
+        _are(str, scope, report["part"], report["placement"])
+        and (report["board"] is None or _are(str, report["board"]))
+        and _are(str, *report["tools"], *report["tools"].values())
+        and _are_cells(report["total"], array) and array["comb"] > 0
+        and _is_complete_clock(report["fmax_mhz"])
+        and (scope not in ("accelerator", "mesh")
+             or (_are(int, report["macs_per_clock"])
+                 and _are_positive(report["macs_per_clock"], report["gops"])))
+        and (scope != "accelerator" or _is_complete_machine(report)))
+
+
+def _is_complete_clock(fmax):
+    """Of the runs, that their figures are theirs."""
+    seeds, failed = fmax["seeds"], fmax["failed"]
+    return (
+        _are_positive(*seeds, fmax["median"], fmax["cap_mhz"]) and _are(str, fmax["cap_reason"])
+        and abs(statistics.median(seeds) - fmax["median"]) < 0.01
+        and (fmax["min"], fmax["max"]) == (min(seeds), max(seeds))
+        and set(failed) <= {str(seed + 1) for seed in range(len(seeds) + len(failed))}
+        and _are(str, *failed.values()))
+
+
+def _is_complete_machine(report):
+    """Of a machine, that its units are all of it."""
+    design, units = report["design"], report["units"]
+    return (
+        design["arith"] in ARITHMETICS and _are(str, design["groups"])
+        and _are(int, *(design[name] for name in _SHAPE))
+        and _are_positive(*(design[name] for name in _SHAPE), design["clock_mhz"],
+                          report["comb_per_mac"])
+        and _are_cells(*units.values(), units["gemm"], units["array"])
+        and all(sum(used[name] for used in units.values()) == report["total"][name]
+                for name in ("comb", "ff")))
 
 
 def measured(folder=DATA, damaged=None):
@@ -56,9 +114,11 @@ def measured(folder=DATA, damaged=None):
 
 
 def plain_twin(report, reports):
-    """The measured plain-integer design of the same shape, width and part, or None."""
+    """The measured plain-integer design of the same shape, width and part, placed in the same way,
+    or None."""
     for other in reports:
         if (other["design"]["arith"] == "int" and other["part"] == report["part"]
+                and other.get("placement") == report.get("placement")
                 and all(other["design"][name] == report["design"][name] for name in _SHAPE)):
             return other
     return None
@@ -115,4 +175,5 @@ def measure_command(report):
     options = [f"--{name} {design[name]}" for name in _SHAPE]
     target = f"--board {report['board']}" if report["board"] else f"--part {report['part']}"
     return (f"python -m reports.measure --arith int {' '.join(options)} {target} "
-            f"--clock {design['clock_mhz']:g}")
+            f"--clock {design['clock_mhz']:g}"
+            + (" --timing-driven" if report.get("placement") == "timing" else ""))

@@ -25,16 +25,13 @@ from host.torch.numbers import (
 )
 from sim.model.initialise import uniform_weights
 from sim.model.noise import key
+from sim.model.norm import RUNNING_FRACTION, RUNNING_SHIFT
 from sim.model.update import MASTER_FRACTION
 
 __all__ = ["Attention", "AvgPool2d", "Conv2d", "Dropout", "Embedding", "Fork", "GlobalAvgPool2d",
            "GraphConv", "L1BatchNorm1d", "L1BatchNorm2d", "L1LayerNorm", "Layer", "Linear",
            "initialise", "number_layers"]
 
-#: Fraction bits of running means and deviations.
-_RUNNING_FRACTION = 16
-#: Weight of a new batch in the running statistics: 2**-3.
-_RUNNING_SHIFT = 3
 
 
 class Layer(nn.Module):
@@ -202,9 +199,9 @@ class _L1BatchNorm(Layer):
         """x [samples, span, channels], and the scale of its integers per channel."""
         statistics = (None, None)
         if not self.training:
-            unit = wide_power(NORM_FRACTION - exponent - _RUNNING_FRACTION)
+            unit = wide_power(NORM_FRACTION - exponent - RUNNING_FRACTION)
             statistics = [
-                round_half_up(divide_by_mantissa(s * 2.0**_RUNNING_FRACTION, mantissa) * unit)
+                round_half_up(divide_by_mantissa(s * 2.0**RUNNING_FRACTION, mantissa) * unit)
                 .clamp_(-2.0**31, 2.0**31 - 1).to(torch.int64)
                 for s in (self.running_mean, self.running_deviation)]
         y, mean, deviation = functions.L1BatchNorm.apply(
@@ -215,14 +212,17 @@ class _L1BatchNorm(Layer):
         return y
 
     def _follow(self, mean, deviation, exponent):
-        """Move the running statistics towards this batch's; the first batch sets them."""
-        unit = wide_power(exponent - NORM_FRACTION + _RUNNING_FRACTION)
+        """Move the running statistics towards this batch's; the first batch sets them.
+
+        :func:`sim.model.norm.follow`, on values.
+        """
+        unit = wide_power(exponent - NORM_FRACTION + RUNNING_FRACTION)
         for running, new in ((self.running_mean, mean), (self.running_deviation, deviation)):
             new = round_half_up(new.double() * unit).clamp_(-2.0**31, 2.0**31 - 1)
             if self.step:
-                old = running * 2.0**_RUNNING_FRACTION
-                new = old + round_half_up((new - old) * 2.0**-_RUNNING_SHIFT)
-            running.copy_(new * 2.0**-_RUNNING_FRACTION)
+                old = running * 2.0**RUNNING_FRACTION
+                new = old + round_half_up((new - old) * 2.0**-RUNNING_SHIFT)
+            running.copy_(new * 2.0**-RUNNING_FRACTION)
 
     def _integers(self, x):
         """The input, and exponent and mantissa of its scale per channel."""

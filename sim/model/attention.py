@@ -9,6 +9,7 @@ from math import isqrt
 import numpy as np
 
 from hdl.params import PARAMETER_FRACTION
+from sim.model.checks import check_bits, check_groups, check_number, check_shapes, whole
 from sim.model.quantise import SIGNED_CLIP, Quantised, quantise
 from sim.model.relu import relu_gradient, unclipped
 from sim.model.requantise import requantise, safe_shift
@@ -28,6 +29,7 @@ def inverse_root(width):
     >>> inverse_root(16), inverse_root(32)
     (8192, 5792)
     """
+    check_number(width, "width", 1, 1 << 30)
     return isqrt((1 << 30) // width)
 
 
@@ -55,7 +57,21 @@ def attend(q, k, v, bits, *, causal=False):
     of :func:`sim.model.softmax.softmax` become unsigned codes
     ``u = min(round_shift(p, 22 - bits), 2**bits - 1)`` of the fixed scale ``2**-bits``; y is
     rescaled to activations.
+
+    Error against real attention over the codes' values, for scores S below 2**11, ``MASKED`` ones
+    aside: with ``d = 2**-13 + max|S| sqrt(width) 2**-15`` of a query, at most 1/8, below
+    ``sum |v| (2**-bits + 2**-22 + p (2**-13 + 2.3 d)) + 2**-13`` over the keys: the codes of p,
+    and what the scores' rounding and :func:`inverse_root`'s make of it. Source: Vaswani et al.,
+    2017, "Attention Is All You Need".
     """
+    check_bits(bits)
+    q, k, v = (whole(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
+    check_shapes(q.ndim == k.ndim == 4 and k.shape == v.shape
+                 and q.shape[:2] + q.shape[3:] == k.shape[:2] + k.shape[3:]
+                 and (q.shape == k.shape or not causal) and q.size and k.size,
+                 "q, k and v must be [n, heads, tokens, width] that agree" + (
+                     " in all four because the attention is causal" if causal else
+                     " in all but the tokens of q"), q, k, v)
     a, b, c = (_quantise(x, bits) for x in (q, k, v))
     scale = inverse_root(q.shape[-1])
     scores = a.q @ b.q.swapaxes(-1, -2) * scale
@@ -78,7 +94,11 @@ def attend_gradient(dy, context, bits, groups, noise, second_noise):
     as [n * heads * tokens, tokens]; dq = ds k, dk = ds' q. Each product is requantised to
     24 bits by its safe shift, and passes where q, k and v were not clipped.
     """
+    dy = whole(dy, "dy")
+    check_shapes(dy.shape == context.q.q.shape == context.k.q.shape,
+                 "dy must have the shape of q and k", dy, context.q.q, context.k.q)
     n, heads, tokens, width = dy.shape
+    check_groups(groups)
     sample, channel = (count - 1 for count in groups)
     scale = inverse_root(width)
 

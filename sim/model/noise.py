@@ -21,6 +21,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from sim.model.checks import ModelError, check_number, check_within, whole
+
 __all__ = ["ROUNDS", "ROUND_CONSTANT", "bits16", "element_noise", "hash32", "key",
            "key_words", "permutation"]
 
@@ -44,7 +46,19 @@ def hash32(words, index):
     bits; it starts from the counter's halves, ``x`` the high one. Under one key it permutes the
     counters, so over all of them every pair ``(x, y)`` comes exactly once.
     """
-    index = np.asarray(index, np.int64)
+    index = whole(index, "index")
+    check_within(index, "index", 0, 2**32 - 1)
+    return _hash32(_key(words), index)
+
+
+def _key(words):
+    """Four words of 16 bits."""
+    if len(words) != 4 or not all(0 <= word <= 0xFFFF for word in words):
+        raise ModelError(f"a key must be four words from 0 to 65535, got {words}")
+    return words
+
+
+def _hash32(words, index):
     x, y = (index >> 16).astype(np.uint16), index.astype(np.uint16)
     # 16-bit words wrap around by themselves.
     with np.errstate(over="ignore"):
@@ -69,7 +83,10 @@ def element_noise(words, rows, cols):
     pairwise independent (the construction of Carter and Wegman, 1979).
     """
     blocks = -(-cols // BLOCK)
-    x, y = hash32(words, np.arange(rows * blocks).reshape(rows, blocks))
+    check_number(rows, "rows", 0, 2**32)
+    check_number(cols, "cols", 0, 2**32)
+    check_number(rows * blocks, "hashes", 0, 2**32)
+    x, y = _hash32(_key(words), np.arange(rows * blocks).reshape(rows, blocks))
     noise = np.empty((rows, blocks, BLOCK), np.uint16)
     noise[..., 0] = y
     for bit in range(3):
@@ -103,6 +120,8 @@ def key(seed, step, tensor):
     ``seed`` is below 2**32, ``step`` and ``tensor`` below 2**30. Each number in turn is a
     counter under the key so far.
     """
+    for value, name, bits in ((seed, "seed", 32), (step, "step", 30), (tensor, "tensor", 30)):
+        check_number(value, name, 0, (1 << bits) - 1)
     return _absorb(_step_key(seed, step), tensor)
 
 
@@ -112,6 +131,7 @@ def key_words(words):
     >>> [hex(field) for field in key_words((0x0123, 0x4567, 0x89AB, 0xCDEF))]
     ['0x45670123', '0xcdef89ab']
     """
+    words = _key(words)
     return words[0] | words[1] << 16, words[2] | words[3] << 16
 
 
@@ -121,6 +141,7 @@ def permutation(words, count):
     >>> sorted(permutation((1, 2, 3, 4), 5).tolist())
     [0, 1, 2, 3, 4]
     """
+    check_number(count, "count", 0, 2**31)
     index = np.arange(count, dtype=np.int64)
     high, low = bits16(words, 2 * index), bits16(words, 2 * index + 1)
     return np.argsort(high << 16 | low, kind="stable")

@@ -14,13 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS, XHAT_FRACTION
-from sim.model.checks import check_shapes, whole
+from sim.model.checks import (
+    ModelError,
+    check_shapes,
+    check_signed,
+    check_within,
+    largest_magnitude,
+    whole,
+)
 from sim.model.relu import relu, relu_gradient
-from sim.model.rounding import bit_length, floor_divide, round_shift, saturate
+from sim.model.rounding import bit_length, floor_divide, rescale, round_shift, saturate
 
 __all__ = [
+    "GAMMA_BITS",
     "GRADIENT_BITS",
+    "RUNNING_FRACTION",
+    "RUNNING_SHIFT",
     "Context",
+    "follow",
     "gradient_exponent",
     "gradient_means",
     "l1_backward",
@@ -32,8 +43,14 @@ __all__ = [
     "scale_gradient",
 ]
 
+#: Width of gamma.
+GAMMA_BITS = 16
 #: The largest output gradient is brought to this many bits.
 GRADIENT_BITS = 19
+#: Fraction bits of running means and deviations.
+RUNNING_FRACTION = 16
+#: Weight of a new batch in the running statistics: 2**-3.
+RUNNING_SHIFT = 3
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ def reciprocal(s):
     >>> [v.tolist() for v in reciprocal(np.array([0, 1, 3, 2**20]))]
     [[0, 65536, 43690, 65536], [0, 1, 2, 21]]
     """
-    s = np.asarray(s, np.int64)
+    s = whole(s, "s")
     length = bit_length(s)
     left = np.maximum(16 - length, 0)
     right = np.maximum(length - 16, 0)
@@ -99,6 +116,11 @@ def normalise(x, mean=None, deviation=None):
     check_shapes(x.ndim == 2 and x.size, "a tensor must have two axes and an element", x)
     x, clamped_x = saturate(x, NORM_IN_BITS)
     scaled = x << NORM_FRACTION
+    if (mean is None) != (deviation is None):
+        raise ModelError("mean and deviation must both be given or neither, got only "
+                         + ("the deviation" if mean is None else "the mean"))
+    mean, deviation = (v if v is None else _row(v, x.shape[1], name)
+                       for v, name in ((mean, "mean"), (deviation, "deviation")))
     if mean is None:
         mean = floor_divide(scaled.sum(axis=0), x.shape[0])
     d = scaled - mean
@@ -109,11 +131,30 @@ def normalise(x, mean=None, deviation=None):
     return xhat, np.sign(d), mean, deviation, clamped_x + clamped_xhat
 
 
+def _row(x, columns, name, bits=WIDE_BITS):
+    """A number, or one for each column, of so many bits."""
+    x = whole(x, name)
+    check_shapes(x.ndim == 0 or x.shape == (columns,), f"{name} must be ({columns},)", x)
+    check_signed(x, name, bits)
+    return x
+
+
+def _scaled(xhat, gamma, beta):
+    """``(y, clamped)``: gamma times xhat plus beta, as wide elements."""
+    gamma = _row(gamma, xhat.shape[1], "gamma", GAMMA_BITS)
+    beta = _row(beta, xhat.shape[1], "beta")
+    return saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
+
+
 def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
     """``(y, context, mean, deviation, clamped)`` for ``x`` [m, n], ``gamma`` and ``beta`` [n].
 
     With xhat of :func:`normalise`: ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` clamped
     to a wide element. In inference mean and deviation are given.
+
+    Error against real arithmetic, unless clamped: half a unit of y, and gamma times that of xhat
+    in :func:`normalise`. Source: L1 batch normalisation is that of Wu et al., 2018, "L1-Norm Batch
+    Normalization for Efficient Training of Deep Neural Networks".
 
     ``clamped`` counts elements clamped in x, xhat and y.
 
@@ -123,11 +164,46 @@ def l1_forward(x, gamma, beta, *, apply_relu=True, mean=None, deviation=None):
     ([[-6168], [0], [6168]], [256], [170])
     """
     xhat, sign, mean, deviation, clamped = normalise(x, mean, deviation)
-    y, clamped_y = saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
-    mask = np.ones(x.shape, bool)
+    y, clamped_y = _scaled(xhat, gamma, beta)
+    mask = np.ones(xhat.shape, bool)
     if apply_relu:
         y, mask = relu(y)
     return y, Context(xhat, sign, mask), mean, deviation, clamped + clamped_y
+
+
+def follow(running, statistic, mantissa, exponent):
+    """A running mean or deviation [n], ``RUNNING_FRACTION`` fraction bits, after one more batch.
+
+    ``new = rescale(statistic mantissa, exponent - 2 - NORM_FRACTION + RUNNING_FRACTION)`` is the
+    batch's, of :func:`l1_forward` [n] whose x is ``x mantissa / 4 * 2**exponent``, in 32 bits;
+    ``running + round_shift(new - running, RUNNING_SHIFT)``, or ``new`` if running is None, for the
+    first batch. Mantissas [n] are 4..7, exponents [n] or one for all.
+
+    Error against ``7/8 running + new / 8`` of real numbers: half a unit, and an eighth of new's
+    half.
+
+    >>> follow(None, np.array([100]), np.array([5]), -6).tolist()
+    [2000]
+    >>> follow(np.array([1000]), np.array([100]), np.array([5]), -6).tolist()
+    [1125]
+    """
+    statistic, mantissa, exponent = (whole(v, name) for v, name in (
+        (statistic, "statistic"), (mantissa, "mantissa"), (exponent, "exponent")))
+    check_shapes(statistic.ndim == 1 and mantissa.shape == statistic.shape
+                 and exponent.shape in ((), statistic.shape),
+                 "a statistic [n] needs n mantissas, and n exponents or one", statistic, mantissa,
+                 exponent)
+    check_signed(statistic, "statistic", WIDE_BITS)
+    check_within(mantissa, "mantissa", 4, 7)
+    new, _ = rescale(statistic * mantissa, exponent - 2 - NORM_FRACTION + RUNNING_FRACTION,
+                     WIDE_BITS)
+    if running is None:
+        return new
+    running = whole(running, "running")
+    check_shapes(running.shape == new.shape, "running must have the statistic's shape", running,
+                 statistic)
+    check_signed(running, "running", WIDE_BITS)
+    return running + round_shift(new - running, RUNNING_SHIFT)
 
 
 def l1_backward(dy, context, gamma, deviation):
@@ -142,6 +218,12 @@ def l1_backward(dy, context, gamma, deviation):
     ``dx = round_shift(t c, 14 + length - deviation_bits)``, |dx| <= 2**23.
 
     See :func:`gradient_exponent` for the scale of dx.
+
+    Error against real arithmetic with the forward pass's signs, for |xhat| < 32, E the bound of
+    xhat's error in :func:`normalise` and c = 1 if g was cut (e > 19), else 0; in units of g: of
+    grad_beta below ``1 + c``, of grad_gamma below ``G = 1.01 + c + mean((|g| + 2 c) E)``, of t
+    below ``T = 2 + 2 c + 2 G``. Of dx, with gamma in its units and s in those of x: half a unit,
+    and ``((|gamma| + 1) T + |t| (|gamma| (2**-13 + 2**-5 / s) + 1)) / s`` for ``t gamma / s``.
     """
     g, grad_beta, grad_gamma, grad_bits = gradient_means(dy, context)
     centre = floor_divide(context.sign.sum(axis=0) * grad_gamma, len(g))
@@ -157,7 +239,8 @@ def gradient_means(dy, context):
                  context.mask)
     dy = relu_gradient(dy, context.mask)
     m = dy.shape[0]
-    grad_bits = int(bit_length(np.minimum(np.abs(dy).max(), 2**31 - 1)))
+    check_signed(dy, "dy", WIDE_BITS)
+    grad_bits = min(largest_magnitude(dy), 2**31 - 1).bit_length()
     g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (
         dy >> (grad_bits - GRADIENT_BITS))
     grad_beta = floor_divide(g.sum(axis=0), m)
@@ -167,6 +250,10 @@ def gradient_means(dy, context):
 
 def scale_gradient(t, gamma, deviation):
     """``(dx, deviation_bits)`` of :func:`l1_backward`: t times gamma over the deviation."""
+    gamma = _row(gamma, t.shape[1], "gamma", GAMMA_BITS)
+    deviation = whole(deviation, "deviation")
+    check_shapes(deviation.shape == t.shape[1:], "deviation must be one for each column of dy", t,
+                 deviation)
     r, length = reciprocal(deviation)
     deviation_bits = int(length[length > 0].min(initial=64)) % 64
     c = (gamma * r) >> 15
@@ -189,15 +276,16 @@ def layer_forward(x, gamma, beta):
     """``(y, context, deviation [m])``: every row of ``x`` [m, n] normalised over its n columns.
 
     The layer-norm kind: xhat of :func:`normalise` along rows, then
-    ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` with a gamma and beta per column.
+    ``y = round_shift(gamma xhat, XHAT_FRACTION) + beta`` with a gamma and beta per column. Error
+    as of :func:`l1_forward`.
 
     >>> y, _, deviation = layer_forward(np.array([[0, 4, 8]]), np.full(3, 4096), np.zeros(3, int))
     >>> y.tolist(), deviation.tolist()
     ([[-6168, 0, 6168]], [170])
     """
-    xhat, sign, _, deviation, _ = normalise(np.asarray(x, np.int64).T)
+    xhat, sign, _, deviation, _ = normalise(whole(x).T)
     xhat, sign = xhat.T, sign.T
-    y, _ = saturate(round_shift(gamma * xhat, XHAT_FRACTION) + beta, WIDE_BITS)
+    y, _ = _scaled(xhat, gamma, beta)
     return y, Context(xhat, sign, np.ones(xhat.shape, bool)), deviation
 
 
@@ -210,12 +298,21 @@ def layer_backward(dy, context, gamma, deviation):
     deviation: ``dx = round_shift(t r, 17 + length - deviation_bits)``, |dx| <= 2**23 and
     ``dx * 2**(e + 1 - deviation_bits)`` in units of dy per unit of ``2**PARAMETER_FRACTION`` x.
     ``grad_beta = sum g`` and ``grad_gamma = sum g xhat`` over the rows are exact.
+
+    Error as of :func:`l1_backward`, in units of g, with ``P = 1/2 + c max|gamma|`` for p:
+    ``G = 1.01 + P + mean((|p| + 2 P) E)`` for b, ``T = 2 + 2 P + 2 G`` for t, and for dx half a
+    unit and ``(T + |t| (2**-14 + 2**-5 / s)) / s``.
     """
     dy = whole(dy, "dy")
     check_shapes(dy.shape == context.xhat.shape, "dy must have the forward pass's shape", dy,
                  context.xhat)
     n = dy.shape[1]
-    grad_bits = int(bit_length(np.abs(dy).max()))
+    gamma = _row(gamma, n, "gamma", GAMMA_BITS)
+    deviation = whole(deviation, "deviation")
+    check_shapes(deviation.shape == dy.shape[:1], "deviation must be one for each row of dy", dy,
+                 deviation)
+    check_signed(dy, "dy", WIDE_BITS)
+    grad_bits = largest_magnitude(dy).bit_length()
     g = dy << (GRADIENT_BITS - grad_bits) if grad_bits <= GRADIENT_BITS else (
         dy >> (grad_bits - GRADIENT_BITS))
     p = round_shift(gamma * g, PARAMETER_FRACTION)

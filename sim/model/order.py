@@ -8,6 +8,8 @@ need more than ``ceil(k / depth) + groups - 1`` rows, and that bound is always s
 
 import numpy as np
 
+from sim.model.checks import check_number, check_shapes, check_within, whole
+
 __all__ = ["inner_tiles", "order", "schedule_rows"]
 
 
@@ -17,11 +19,14 @@ def schedule_rows(k, depth, groups=1):
     >>> schedule_rows(64, 4, 4), schedule_rows(10, 4)
     (19, 3)
     """
+    for value, name in ((k, "k"), (depth, "depth"), (groups, "groups")):
+        check_number(value, name, 1, 2**31 - 1)
     return -(-k // depth) + groups - 1
 
 
 def inner_tiles(k, depth, rows, groups=1):
     """Times that ``rows`` rows of the array must be filled."""
+    check_number(rows, "rows", 1, 2**31 - 1)
     return -(-schedule_rows(k, depth, groups) // rows)
 
 
@@ -36,11 +41,16 @@ def order(groups_of, groups, depth):
     >>> slots.tolist(), marks
     ([1, 3, 0, 4, -1, -1, 2, -1], [1, 2, 3])
     """
+    groups_of = whole(groups_of, "groups_of")
+    check_shapes(groups_of.ndim == 1, "groups_of must be a list", groups_of)
+    check_number(groups, "groups", 1, 32)
+    check_number(depth, "depth", 1, 2**31 - 1)
+    check_within(groups_of, "groups_of", 0, groups - 1)
     slots, marks = [], []
     for group in range(groups):
         if group:
             marks.append(len(slots) // depth)
-        slots.extend(int(i) for i in np.flatnonzero(np.asarray(groups_of) == group))
+        slots.extend(int(i) for i in np.flatnonzero(groups_of == group))
         empty = len(slots) == (marks[-1] * depth if marks else 0)
         padding = depth if empty and group < groups - 1 else -len(slots) % depth
         slots.extend([-1] * padding)

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.model.add import add_gradients
-from sim.model.checks import check_bits, check_groups, check_shapes, whole
+from sim.model.checks import (
+    ModelError,
+    check_bits,
+    check_groups,
+    check_number,
+    check_shapes,
+    check_within,
+    largest_magnitude,
+    whole,
+)
 from sim.model.rounding import bit_length, floor_divide
 
 __all__ = ["ACTIVATION_CLIP", "INVERSE", "SIGNED_CLIP", "WEIGHT_CLIP", "Quantised",
@@ -32,6 +41,11 @@ ACTIVATION_CLIP = {2: 12, 3: 16, 4: 20, 5: 28, 6: 40, 7: 64, 8: 80}
 SIGNED_CLIP = {2: 6, 3: 10, 4: 14, 5: 17, 6: 24, 7: 30, 8: 36}
 #: The same for weights.
 WEIGHT_CLIP = {2: 6, 3: 8, 4: 10, 5: 14, 6: 24, 7: 30, 8: 36}
+
+#: Largest clip, in quarters of the mean magnitude: a byte of an instruction.
+_LARGEST_CLIP = 255
+#: Magnitudes that are quantised together add up to fewer bits than this.
+_SUM_BITS = 51
 
 #: How far below the maximum a clip may be, in bits.
 _DEEPEST = 7
@@ -55,7 +69,7 @@ class Quantised:
 
 
 def _magnitude(x):
-    return np.abs(np.asarray(x, np.int64))
+    return np.abs(whole(x))
 
 
 def least_exponent(top, need):
@@ -64,7 +78,7 @@ def least_exponent(top, need):
     >>> least_exponent(7, np.array([1, 7, 8, 100])).tolist()
     [-2, 0, 1, 4]
     """
-    need, top = np.asarray(need, np.int64), np.asarray(top, np.int64)
+    need, top = whole(need, "need"), whole(top, "top")
     s = bit_length(need) - bit_length(top)
     # Now top * 2**s and need have their first bit in the same place; one more if need is larger.
     return s + ((need << np.maximum(-s, 0)) > (top << np.maximum(s, 0)))
@@ -84,7 +98,7 @@ def scale_exponent(largest, total, count, top, clip=0):
     >>> scale_exponent(np.array([8, 9, 64]), np.array([16, 18, 66]), 4, 7, clip=13).tolist()
     [0, 1, 3]
     """
-    largest, total = np.asarray(largest, np.int64), np.asarray(total, np.int64)
+    largest, total = whole(largest, "largest"), whole(total, "total")
     some = np.maximum(largest, 1)
     if not clip:
         return np.where(largest > 0, least_exponent(top, some), 0)
@@ -99,9 +113,9 @@ def largest_group(magnitude, exponent, top, groups):
     >>> largest_group(np.array([8, 5, 4, 1, 0]), 0, 8, 4).tolist()
     [0, 0, 1, 3, 3]
     """
-    magnitude = np.asarray(magnitude, np.int64)
+    magnitude = whole(magnitude, "magnitude")
     fits = exponent - least_exponent(top, np.maximum(magnitude, 1))
-    return np.where(magnitude > 0, np.clip(fits, 0, groups - 1), groups - 1)
+    return np.where(magnitude > 0, np.minimum(np.maximum(fits, 0), groups - 1), groups - 1)
 
 
 def sample_groups(x, exponent, top, groups, span=1):
@@ -129,10 +143,10 @@ def round_code(x, shift, noise=None):
     >>> round_code(np.array([1, 1]), np.array([-1] * 2), np.array([0x7FFF, 0x8000])).tolist()
     [0, 1]
     """
-    x, shift = np.asarray(x, np.int64), np.asarray(shift, np.int64) + 17
+    x, shift = whole(x), whole(shift, "shift") + 17
     # One of the two shifts is by 0.
     z = (x << np.minimum(np.maximum(shift, 0), 31)) >> np.minimum(np.maximum(-shift, 0), 63)
-    return (z + (2**16 if noise is None else 2 * np.asarray(noise, np.int64) + 1)) >> 17
+    return (z + (2**16 if noise is None else 2 * whole(noise, "noise") + 1)) >> 17
 
 
 def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=None,
@@ -172,24 +186,44 @@ def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=No
     check_bits(bits)
     x = whole(x)
     check_shapes(x.ndim == 2 and x.size, "a tensor must have two axes and an element", x)
+    check_number(clip, "clip", 0, _LARGEST_CLIP)
     if noise is not None:
-        check_shapes(np.shape(noise) == x.shape, "noise must have x's shape", x, noise)
-    if groups:
+        noise = whole(noise, "noise")
+        check_shapes(noise.shape == x.shape, "noise must have x's shape", x, noise)
+        check_within(noise, "noise", 0, 0xFFFF)
+    if groups is not None:
         check_groups(groups)
+        if per_column:
+            raise ModelError("groups need one scale for the tensor, got per_column=True")
+        check_number(span, "span", 1, len(x))
+        if len(x) % span:
+            raise ModelError(f"span must divide the {len(x)} rows, got {span}")
     top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     a = _magnitude(x)
+    largest = a.max(axis=0 if per_column else None)
+    _check_sum(a, largest, "x")
     if per_column:
-        exponent = scale_exponent(a.max(axis=0), a.sum(axis=0), len(a), top, clip)
+        exponent = scale_exponent(largest, a.sum(axis=0), len(a), top, clip)
     else:
-        exponent = np.broadcast_to(scale_exponent(a.max(), a.sum(), a.size, top, clip), x.shape[1:])
+        exponent = np.broadcast_to(scale_exponent(largest, a.sum(), a.size, top, clip),
+                                   x.shape[1:])
     rows = cols = None
     shift = np.broadcast_to(-exponent, x.shape)
-    if groups:
+    if groups is not None:
         rows = sample_groups(x, exponent[0], top, groups[0], span)
         cols = channel_groups(x, rows, exponent[0], top, groups[1])
         shift = shift + rows[:, None] + cols
     q = np.minimum(np.maximum(round_code(x, shift, noise), -top if signed else 0), top)
     return Quantised(q, exponent, rows, cols)
+
+
+def _check_sum(magnitude, largest, name):
+    """Scales are exact: what a clip multiplies these by stays within 63 bits."""
+    largest = largest_magnitude(largest)
+    if largest * magnitude.size >= 2**_SUM_BITS and float(magnitude.sum(dtype=np.float64)) >= (
+            2.0**_SUM_BITS):
+        raise ModelError(f"the magnitudes of {name} must add up to less than 2**{_SUM_BITS}, got "
+                         f"{magnitude.size} of which the largest is {largest}")
 
 
 def _quarter_steps(top, need):
@@ -217,11 +251,15 @@ def normalise_columns(x, bits, clip=None):
     >>> scaled.tolist(), mantissa.tolist()
     ([[55, 27, 6], [-56, 27, -1]], [5, 7, 5])
     """
-    x = np.asarray(x, np.int64)
+    check_bits(bits)
+    x = whole(x, "masters")
+    check_shapes(x.ndim == 2 and x.size, "masters must have two axes and an element", x)
+    clip = WEIGHT_CLIP[bits] if clip is None else clip
+    check_number(clip, "clip", 0, _LARGEST_CLIP)
     top, a = 2 ** (bits - 1) - 1, np.abs(x)
     largest, total = np.maximum(a.max(axis=0), 1), np.maximum(a.sum(axis=0), 1)
+    _check_sum(a, largest, "masters")
     steps = _quarter_steps(top, largest)
-    clip = WEIGHT_CLIP[bits] if clip is None else clip
     if clip:
         steps = np.minimum(steps, _quarter_steps(4 * len(x) * top, clip * total))
     mantissa = np.where(a.any(axis=0), 4 + steps % 4, 4)
@@ -231,6 +269,7 @@ def normalise_columns(x, bits, clip=None):
 def quantise_weights(x, bits, clip=None):
     """``(Quantised, mantissa [n])`` of masters [k, n]: a column's value is
     ``q * mantissa / 4 * 2**exponent``. ``clip`` as in :func:`normalise_columns`."""
+    check_bits(bits)
     clip = WEIGHT_CLIP[bits] if clip is None else clip
     scaled, mantissa = normalise_columns(x, bits, clip)
     return quantise(scaled, bits=bits, signed=True, per_column=True, clip=clip), mantissa
@@ -244,7 +283,17 @@ def divide_by_mantissa(x, mantissa):
     >>> divide_by_mantissa(np.array([5, -7]), np.array([5, 7]))
     (array([ 16384, -16384]), -12)
     """
-    return floor_divide(np.asarray(x, np.int64) << 14, mantissa), -12
+    x, mantissa = whole(x), _mantissas(mantissa)
+    check_shapes(mantissa.ndim == 0 or mantissa.shape == x.shape[-1:],
+                 "a mantissa must be one, or one for each column", x, mantissa)
+    check_within(x, "x", 1 - 2**40, 2**40 - 1)
+    return floor_divide(x << 14, mantissa), -12
+
+
+def _mantissas(mantissa):
+    mantissa = whole(mantissa, "mantissa")
+    check_within(mantissa, "mantissa", 4, 7)
+    return mantissa
 
 
 def fold(gradient, exponent, mantissa):
@@ -256,8 +305,19 @@ def fold(gradient, exponent, mantissa):
     >>> fold(np.array([[3, 1]]), np.array([-5, -4]), np.array([4, 6]))
     (array([[3145728, 3145728]]), -25)
     """
+    gradient, exponent = whole(gradient, "gradient"), whole(exponent, "exponent")
+    mantissa = _mantissas(mantissa)
+    check_shapes(gradient.ndim == 2 and exponent.shape == mantissa.shape == gradient.shape[1:],
+                 "a gradient [m, n] needs n exponents and n mantissas", gradient, exponent,
+                 mantissa)
+    check_shapes(gradient.size, "a gradient must have an element", gradient)
     lowest = int(np.min(exponent))
-    products = np.asarray(gradient, np.int64) * mantissa << (exponent - lowest)
+    by = exponent - lowest
+    longest = largest_magnitude(gradient).bit_length() + int(by.max()) + 3
+    if longest > 63:
+        raise ModelError("a gradient times its scales must stay within 63 bits, got exponents "
+                         f"from {lowest} to {exponent.max()} that may need {longest}")
+    products = gradient * mantissa << by
     return add_gradients([(products, lowest - 2)])
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sim.model.checks import check_bits, check_shapes, finite, whole
+
 __all__ = ["SIGNED_FROM", "relu", "relu_gradient", "unclipped"]
 
 #: Least width of signed codes of which the largest count as clipped.
@@ -15,12 +17,15 @@ def relu(y):
     >>> out.tolist(), mask.tolist()
     ([0, 0, 5], [False, False, True])
     """
-    mask = np.asarray(y) > 0
+    y = whole(y, "y")
+    mask = y > 0
     return np.where(mask, y, 0), mask
 
 
 def relu_gradient(dy, mask):
-    """``dy`` where the mask is set, else 0."""
+    """``dy`` where the mask is set, else 0. Nothing is computed: dy need not be whole."""
+    dy = finite(dy, "dy")
+    check_shapes(dy.shape == np.shape(mask), "dy and its mask must have one shape", dy, mask)
     return np.where(mask, dy, 0)
 
 
@@ -34,6 +39,8 @@ def unclipped(codes, bits, *, signed=False):
     >>> unclipped([0, 14, 15], 4).tolist(), unclipped([-7, -6, 7], 4, signed=True).tolist()
     ([True, True, False], [False, True, False])
     """
+    check_bits(bits)
+    codes = whole(codes, "codes")
     if not signed:
-        return np.asarray(codes) < 2**bits - 1
+        return codes < 2**bits - 1
     return (np.abs(codes) < 2 ** (bits - 1) - 1) | (bits < SIGNED_FROM)

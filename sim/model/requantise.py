@@ -1,9 +1,13 @@
 """From an accumulator to a wide element: rounding shift and saturation."""
 
 from hdl.params import WIDE_BITS
+from sim.model.checks import check_bits, check_number, whole
 from sim.model.rounding import round_shift, saturate
 
-__all__ = ["requantise", "safe_shift"]
+__all__ = ["LARGEST_SHIFT", "requantise", "safe_shift"]
+
+#: Beyond it the half that is added for rounding would not fit.
+LARGEST_SHIFT = 62
 
 
 def safe_shift(bits, k, *, unsigned=False, shifts=0, limit=WIDE_BITS, streamed=None):
@@ -15,7 +19,11 @@ def safe_shift(bits, k, *, unsigned=False, shifts=0, limit=WIDE_BITS, streamed=N
     >>> safe_shift(4, 64, unsigned=True), safe_shift(8, 64, shifts=14), safe_shift(8, 4096)
     (0, 3, 0)
     """
+    check_bits(bits)
     streamed = streamed or bits
+    check_bits(streamed, "streamed")
+    check_number(k, "k", 1, 2**31 - 1)
+    check_number(shifts, "shifts", 0, 64)
     largest = 2**streamed - 1 if unsigned else 2 ** (streamed - 1)
     worst = k * largest * (2 ** (bits - 1) - 1) << shifts
     shift = 0
@@ -32,4 +40,5 @@ def requantise(x, shift):
     >>> y.tolist(), clamped
     ([2147483647, 3], 1)
     """
-    return saturate(round_shift(x, shift), WIDE_BITS)
+    check_number(shift, "shift", 0, LARGEST_SHIFT)
+    return saturate(round_shift(whole(x), shift), WIDE_BITS)

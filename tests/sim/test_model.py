@@ -271,6 +271,60 @@ def test_the_update_is_unbiased_and_clamped():
     assert weight.tolist() == [low, high] and velocity.tolist() == [high, low]
 
 
+def mean_step(v, g, rate, master=(24, 20), speed=(24, 20)):
+    """``(velocity, weight)`` after a step from rest, means over all words, less the exact ones."""
+    words = np.arange(1 << 16)
+    weight, velocity = sgd(0 * words, 0 * words + v, 0 * words + g, rate, 12, words, master=master,
+                           speed=speed)
+    exact = v * MOMENTUM / 256 + g * 2.0 ** (speed[1] - 22)
+    return (velocity.mean() - exact,
+            weight.mean() + rate * 2.0 ** (master[1] - speed[1] - 12) * exact)
+
+
+@pytest.mark.parametrize(("v", "g", "exact", "found"), [
+    (0, 2, -0.0500, 0), (1, 0, -0.0899, 0), (2, 0, -0.1799, -0.1001),
+    (100000, -77777, -7046.825, -7046.875)])
+def test_the_bias_of_the_update_is_what_the_documentation_says(v, g, exact, found):
+    of_velocity, of_weight = mean_step(v, g, 410)
+    assert abs(of_velocity) < 2.0**-16
+    assert abs(found - exact - of_weight) < 1e-3
+
+
+@pytest.mark.parametrize("formats", [{}, {"master": (16, 12), "speed": (8, 6)}])
+def test_the_bias_of_the_update_is_bounded(formats):
+    rng = np.random.default_rng(7)
+    fractions = formats.get("master", (24, 20))[1] - formats.get("speed", (24, 20))[1]
+    worst = 0
+    for rate in (1, 41, 410, 2048, 4095):
+        r = rate * 2.0 ** (fractions - 12)
+        for _ in range(12):
+            v, g = int(rng.integers(-60, 60)), int(rng.integers(-2**16, 2**16))
+            f = (v * MOMENTUM / 256 + g * 2.0 ** (formats.get("speed", (24, 20))[1] - 22)) % 1
+            below = v * MOMENTUM / 256 + g * 2.0 ** (formats.get("speed", (24, 20))[1] - 22) - f
+            a, b = r * below % 1, r * (below + 1) % 1
+            predicted = -sum(sign * (min(x, 1 - f) - (1 - f) * x) for sign, x in ((1, a), (-1, b)))
+            of_velocity, of_weight = mean_step(v, g, rate, **formats)
+            resolution = 2.0**-16 * (1 + r)
+            assert abs(of_velocity) <= 2.0**-16
+            assert abs(of_weight - predicted) <= resolution
+            assert abs(of_weight) <= min(r, 0.25) + resolution
+            worst = max(worst, abs(of_weight) / (min(r, 0.25) + resolution))
+    assert worst > 0.5
+
+
+@pytest.mark.parametrize("formats", [{}, {"master": (16, 12), "speed": (8, 6)}])
+def test_the_error_of_the_update_is_bounded(formats):
+    rng, n = np.random.default_rng(8), 20000
+    (_, fraction), (_, coarse) = (formats.get(name, (24, 20)) for name in ("master", "speed"))
+    for rate in (1, 410, 4095):
+        v, g = rng.integers(-50, 51, n), rng.integers(-2**16, 2**16, n)
+        weight, velocity = sgd(0 * v, v, g, rate, 12, rng.integers(0, 1 << 16, n), **formats)
+        exact = v * MOMENTUM / 256 + g * 2.0 ** (coarse - 22)
+        assert np.abs(velocity - exact).max() < 1
+        r = rate * 2.0 ** (fraction - coarse - 12)
+        assert 0.7 * max(r, 1) < np.abs(weight + r * exact).max() < 1 + r
+
+
 def test_bit_length_at_every_power_of_two():
     for n in range(53):
         assert bit_length(np.array([2**n - 1, 2**n])).tolist() == [n, n + 1]

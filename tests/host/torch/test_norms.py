@@ -25,7 +25,7 @@ def values(k, exponent):
     return torch.from_numpy((k * 2.0**exponent).astype(np.float32))
 
 
-@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6), st.integers(1, 9))
 def test_batch_kind(seed, samples, span, channels):
     rng, k, gamma, beta, dk, e = case(seed, samples * span, channels, 22)
     unit = rng.integers(-12, 3, channels)
@@ -57,7 +57,7 @@ def test_batch_kind(seed, samples, span, channels):
     assert (dbeta.numpy() == grad_beta * scale).all()
 
 
-@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 20))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 20))
 def test_layer_kind(seed, rows, channels):
     _, k, gamma, beta, dk, e = case(seed, rows, channels, 22)
     y, context, deviation = model.layer_forward(k, gamma, beta)

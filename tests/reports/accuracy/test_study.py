@@ -270,7 +270,8 @@ def test_the_document_compares_groups_as_the_results_do():
 
 
 def test_the_summary_goes_between_its_marks():
-    figures = "<!-- figures -->\n<!-- end of figures -->\n"
+    figures = "".join(f"<!-- {name} -->\n<!-- end of {name} -->\n"
+                      for name in ("machines", "figures", "units"))
     text = f"a\n<!-- study -->\nold\n<!-- end of study -->\nb\n{figures}"
     written = drawing.project_readme(text, Results())
     assert written.startswith(
