@@ -160,7 +160,7 @@ def random_bits(count=2**15, keys=24):
     numpy's generator, in the same construction; and the bias of a sum of ``count`` roundings in
     LSB, beside rounding by discarded bits."""
     rows = []
-    rounds, hashed = noise.ROUNDS, noise.hash32
+    rounds, hashed = noise.ROUNDS, noise._hash32
     words = [tuple(int(w) for w in np.random.default_rng(seed).integers(0, 65536, 4))
              for seed in range(keys)]
     try:
@@ -169,14 +169,14 @@ def random_bits(count=2**15, keys=24):
             rows.append({"rounds": r, "keys": keys, **_statistics(count, words)})
         noise.ROUNDS = rounds
         rng = np.random.default_rng(3)
-        noise.hash32 = lambda _, index: tuple(
+        noise._hash32 = lambda _, index: tuple(
             rng.integers(0, 65536, (2, *np.shape(index)), dtype=np.uint16))
         # Chance itself, and there are more keys to it: how far 24 are from it shows beside them.
         for several in (keys, 200):
             rows.append({"rounds": "ideal", "keys": several,
-                         **_statistics(count, [None] * several)})
+                         **_statistics(count, words[:1] * several)})
     finally:
-        noise.ROUNDS, noise.hash32 = rounds, hashed
+        noise.ROUNDS, noise._hash32 = rounds, hashed
     # A product of a 4-bit sum and a scale, of which 8 bits are dropped.
     rng = np.random.default_rng(2)
     x = np.round(rng.laplace(0, 300, count)).astype(np.int64) * 37

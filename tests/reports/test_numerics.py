@@ -52,9 +52,9 @@ def test_the_variance_is_that_of_stochastic_rounding():
 
 
 def test_the_hash_is_left_as_it_was():
-    before = noise.ROUNDS, noise.hash32
+    before = noise.ROUNDS, noise._hash32
     rows, sums = numerics.random_bits(count=2**10, keys=2)
-    assert (noise.ROUNDS, noise.hash32) == before
+    assert (noise.ROUNDS, noise._hash32) == before
     assert [row["rounds"] for row in rows][-3:] == [10, "ideal", "ideal"]
     assert sums["elements"] == 2**10
 
