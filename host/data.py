@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import io
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,39 +112,62 @@ def _find(relative, system):
                     "install Debian's dataset-fashion-mnist or put the file there")
 
 
-def _idx(name):
+#: What numpy, zipfile and gzip raise on files that are cut off, altered or of another kind.
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, RuntimeError,
+           MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+def _idx(name, *dimensions):
+    """``(path, array)`` of one of MNIST's files of bytes, with dimensions of these names."""
     path = _find(f"fashion-mnist/{name}.gz", _SYSTEM_FASHION)
     try:
         raw = gzip.decompress(path.read_bytes())
-        dimensions = raw[3]
-        shape = np.frombuffer(raw, ">u4", dimensions, 4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+        shape = np.frombuffer(raw, ">u4", raw[3], 4)
+        array = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
+    except _DAMAGE as error:
         raise HostError(f"{path} is damaged: {error}") from None
+    if array.ndim != len(dimensions):
+        raise HostError(f"{path} must hold {' x '.join(dimensions)}, got an array of shape "
+                        f"{array.shape}")
+    if not array.size:
+        raise HostError(f"{path} is empty")
+    return path, array
 
 
 def _fashion_mnist():
-    def part(prefix):
-        x, y = _idx(f"{prefix}-images-idx3-ubyte"), _idx(f"{prefix}-labels-idx1-ubyte")
-        return x.reshape(len(x), -1).astype(np.int64), y.astype(np.int64)
-    return Dataset("fashion-mnist", *part("train"), *part("t10k"))
+    parts = {}
+    for prefix in ("train", "t10k"):
+        images, x = _idx(f"{prefix}-images-idx3-ubyte", "images", "rows", "columns")
+        labels, y = _idx(f"{prefix}-labels-idx1-ubyte", "labels")
+        if len(x) != len(y):
+            raise HostError(f"{images} has {len(x)} images, but {labels} has {len(y)} labels")
+        parts[prefix] = images, x, y
+    (images, x, y), (tests, x_test, y_test) = parts.values()
+    if x.shape[1:] != x_test.shape[1:]:
+        raise HostError(f"{images} has images of {x.shape[1]} x {x.shape[2]}, but {tests} of "
+                        f"{x_test.shape[1]} x {x_test.shape[2]}")
+    return Dataset("fashion-mnist", *(a.reshape(len(a), -1).astype(np.int64) if a.ndim > 1
+                                      else a.astype(np.int64) for a in (x, y, x_test, y_test)))
 
 
 def _npz(path):
     """A file of arrays x_train, y_train, x_test, y_test."""
+    names = "x_train", "y_train", "x_test", "y_test"
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
+            missing = [name for name in names if name not in file.files]
+            arrays = {} if missing else {name: file[name] for name in names}
     except FileNotFoundError:
         raise HostError(f"{path} is missing") from None
-    except KeyError as error:
-        raise HostError(f"{path} has no array {error.args[0].split()[0]}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise HostError(f"{path} is not a data file of numpy: {error}") from None
+    except _DAMAGE as error:
+        raise HostError(f"{path} is damaged or no .npz file of numpy: "
+                        f"{str(error) or type(error).__name__}") from None
+    if missing:
+        raise HostError(f"{path} has no array {missing[0]}")
     arrays = {name: whole_numbers(f"{name} of {path}", a) for name, a in arrays.items()}
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if not len(x) or y.ndim != 1 or len(x) != len(y):
+        if not x.size or y.ndim != 1 or x.shape[:1] != y.shape:
             raise HostError(f"{path} must hold as many labels as samples and at least one, "
                             f"got x_{part} {x.shape} and y_{part} {y.shape}")
         arrays[f"x_{part}"] = x.reshape(len(x), -1)

@@ -91,9 +91,11 @@ def variance(x, steps):
 def bound(x, bits, counts):
     """What the variance cannot exceed, from the maxima alone (docs/numerics.md).
 
-    With sample maxima a and channel maxima b after scaling, ``step <= (2 / B) s_n t_c / L`` with
-    ``s_n = max(2 a_n, 2**(2 - G_s) r)`` bounded by L, likewise t; a variance is at most a quarter
-    of its step squared, and at most the step times the magnitude.
+    L is the range, B the largest code, a_n a sample's maximum, G and C the numbers of groups.
+    ``step <= s_n t_c / (L B)`` with ``s_n = max(2 a_n, 2**(1 - G) L)``, at most L, and
+    ``t_c = max(2 b_c, 2**(1 - C) L)``, at most L, where ``b_c = min(2 max_n |x_nc| L / s_n, L)``
+    is at least the channel's maximum after its samples were scaled. A variance is at most a
+    quarter of its step squared, and at most the step times the magnitude.
     """
     steps = _steps(x, bits, counts)
     top, a = 2 ** (bits - 1) - 1, np.abs(x).astype(float)
@@ -139,31 +141,47 @@ def _moments(bits):
     return z
 
 
+def _statistics(count, words):
+    """Those of the hash as it stands, under each key of ``words``: a word an element, shared."""
+    single, shared = [], []
+    for key in words:
+        single += _moments(noise.bits16(key, np.arange(count)))
+        shared += _moments(noise.element_noise(key, count // 64, 64).reshape(-1))
+
+    def rms(values):
+        return float(np.sqrt(np.mean(np.square(values))))
+    return {"rms": rms(single), "largest": float(np.abs(single).max()),
+            "rms_shared": rms(shared), "largest_shared": float(np.abs(shared).max())}
+
+
 def random_bits(count=2**15, keys=24):
     """Root mean square and largest standardised statistic for each number of rounds (1 and about
-    4 is chance), per word and for the eight neighbours that share a hash; and the bias of a sum
-    of ``count`` roundings in LSB, beside rounding by discarded bits."""
+    4 is chance), per word and for the eight neighbours that share a hash, and of an ideal hash,
+    numpy's generator, in the same construction; and the bias of a sum of ``count`` roundings in
+    LSB, beside rounding by discarded bits."""
     rows = []
-    rounds = noise.ROUNDS
+    rounds, hashed = noise.ROUNDS, noise._hash32
+    words = [tuple(int(w) for w in np.random.default_rng(seed).integers(0, 65536, 4))
+             for seed in range(keys)]
     try:
         for r in (2, 3, 4, 5, 6, 8, 10):
             noise.ROUNDS = r
-            single, shared = [], []
-            for seed in range(keys):
-                words = tuple(int(w) for w in np.random.default_rng(seed).integers(0, 65536, 4))
-                single += _moments(noise.bits16(words, np.arange(count)))
-                shared += _moments(noise.element_noise(words, count // 64, 64).reshape(-1))
-            rows.append({"rounds": r, "rms": float(np.sqrt(np.mean(np.square(single)))),
-                         "largest": float(np.abs(single).max()),
-                         "rms_shared": float(np.sqrt(np.mean(np.square(shared)))),
-                         "largest_shared": float(np.abs(shared).max())})
-    finally:
+            rows.append({"rounds": r, "keys": keys, **_statistics(count, words)})
         noise.ROUNDS = rounds
+        rng = np.random.default_rng(3)
+        noise._hash32 = lambda _, index: tuple(
+            rng.integers(0, 65536, (2, *np.shape(index)), dtype=np.uint16))
+        # Chance itself, and there are more keys to it: how far 24 are from it shows beside them.
+        for several in (keys, 200):
+            rows.append({"rounds": "ideal", "keys": several,
+                         **_statistics(count, words[:1] * several)})
+    finally:
+        noise.ROUNDS, noise._hash32 = rounds, hashed
     # A product of a 4-bit sum and a scale, of which 8 bits are dropped.
     rng = np.random.default_rng(2)
     x = np.round(rng.laplace(0, 300, count)).astype(np.int64) * 37
     exact = x.sum() / 256
-    hashed = (x + (noise.element_noise((1, 2, 3, 4), 1, count)[0] >> 8)) >> 8
+    stochastic = (x + (noise.element_noise((1, 2, 3, 4), 1, count)[0] >> 8)) >> 8
     dropped = x & 255
     swapped = (dropped >> 4) | (dropped & 15) << 4
     discarded = (x + swapped) >> 8
@@ -172,7 +190,7 @@ def random_bits(count=2**15, keys=24):
     return rows, {
         "elements": count, "sigma_of_chance": sigma,
         **{name: float(y.sum() - exact) for name, y in (
-            ("hash", hashed), ("discarded_bits", discarded), ("nearest", nearest))}}
+            ("hash", stochastic), ("discarded_bits", discarded), ("nearest", nearest))}}
 
 
 def main(arguments=None):

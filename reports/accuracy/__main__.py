@@ -72,25 +72,27 @@ def _missing(chosen, options, warn):
 
 
 class _Estimate:
-    """How long what is left will take: by the seconds of points like it, per step of training."""
+    """How long what is left will take: by points of the same variant, else by those like it."""
 
     def __init__(self, jobs):
         self._jobs = jobs
         self._known = {}
 
     @staticmethod
-    def _kind(experiment, variant):
-        return experiment.name, variant.bits is None
+    def _kinds(experiment, variant):
+        return ((experiment.name, variant.name), (experiment.name, variant.bits is None))
 
     def note(self, experiment, variant, seconds):
-        """A finished point."""
-        self._known.setdefault(self._kind(experiment, variant), []).append(seconds)
+        """A finished point, on the device in use."""
+        for kind in self._kinds(experiment, variant):
+            self._known.setdefault(kind, []).append(seconds)
 
     def left(self, points):
         """Seconds for ``[(experiment, variant, share left)]``, None while too little is known."""
         total = 0.0
         for experiment, variant, share in points:
-            known = self._known.get(self._kind(experiment, variant))
+            known = next((self._known[kind] for kind in self._kinds(experiment, variant)
+                          if kind in self._known), None)
             if not known:
                 return None
             total += share * sum(known) / len(known)
@@ -108,6 +110,17 @@ def _device(name):
     return name or ("cuda" if available else "cpu")
 
 
+def _folder(path, made):
+    """Nothing if the folder of results is there or can be ``made``; a sentence otherwise."""
+    try:
+        if made:
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"--folder {path} cannot be made ({error.strerror})") from None
+    if not path.is_dir():
+        raise HostError(f"--folder {path} is not a folder")
+
+
 def _duration(seconds):
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
@@ -115,6 +128,7 @@ def _duration(seconds):
 
 def _run(points, options, say):
     """Run points in worker processes; every finished one is stored at once."""
+    from reports.accuracy.run import device_name
     from reports.accuracy.worker import work
     context = multiprocessing.get_context("spawn")
     tasks, results = context.Queue(), context.Queue()
@@ -123,10 +137,11 @@ def _run(points, options, say):
                for _ in range(jobs)]
     for worker in workers:
         worker.start()
-    estimate, failed = _Estimate(jobs), 0
+    estimate, failed, device = _Estimate(jobs), 0, device_name(options.device)
     for experiment, variant, seeds in _chosen([]):
         for old in store.load(experiment, variant, options.folder)[:seeds]:
-            estimate.note(experiment, variant, old["seconds"])
+            if old.get("device") == device:
+                estimate.note(experiment, variant, old["seconds"])
     start, following, running, live = time.monotonic(), 0, {}, sys.stderr.isatty()
     try:
         while running or following < len(points):
@@ -181,24 +196,30 @@ def _run(points, options, say):
 def _command(arguments):
     options = _arguments(arguments)
     chosen = _chosen(options.names)
-    live = sys.stderr.isatty()
+    live, warned = sys.stderr.isatty(), set()
 
     def say(line):
         print(("\r\x1b[K" if live else "") + line, file=sys.stderr, flush=True)
+
+    def warn(line):
+        if line not in warned:
+            warned.add(line)
+            say(line)
     failed = 0
+    _folder(options.folder, made=not options.tables)
     if not options.tables:
         if not find_spec("torch"):
             raise HostError("the study needs PyTorch: install the extra [torch] of pyproject.toml")
         options.device = _device(options.device)
-        points = _missing(chosen, options, say)
+        points = _missing(chosen, options, warn)
         if points:
             failed = _run(points, options, say)
     if options.json:
         print(json.dumps({experiment.name: table.rows(
-            experiment, store.load_all(experiment, options.folder))
+            experiment, store.load_all(experiment, options.folder, warn))
             for experiment in EXPERIMENTS.values()}, indent=1))
     else:
-        print(table.text(options.folder))
+        print(table.text(options.folder, warn))
     return 1 if failed else 0
 
 

@@ -1,8 +1,11 @@
 """One point of the study: one variant trained with one seed."""
 
 import hashlib
+import platform
+import sys
 import time
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -13,11 +16,16 @@ from reports.accuracy.ablations import changed
 from reports.accuracy.networks import draw
 from sim.model.update import MOMENTUM, MOMENTUM_SHIFT
 
-__all__ = ["TASKS", "run", "train"]
+__all__ = ["TASKS", "device_name", "run", "train"]
 
 TASKS = {"images": tasks.Images, "text": tasks.Text, "graph": tasks.Graph}
 _NORMS = {"l1": (reference.L1BatchNorm1d, reference.L1BatchNorm2d),
           "l2": (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)}
+
+
+def device_name(device):
+    """What runs call a device: a GPU by its product's name, a processor ``cpu``."""
+    return torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
 
 
 def _optimiser(model, variant, recipe):
@@ -100,5 +108,6 @@ def run(recipe, variant, seed, progress=lambda done, total: None, device="cpu"):
     return {"seed": seed, **result, "losses": [round(value, 5) for value in losses],
             "steps": recipe.epochs * task.steps_per_epoch, "training_seconds": round(trained, 1),
             "seconds": round(time.perf_counter() - start, 1),
-            "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
-            "torch": torch.__version__}
+            "device": device_name(device),
+            "torch": torch.__version__, "numpy": np.__version__,
+            "python": platform.python_version(), "platform": sys.platform}

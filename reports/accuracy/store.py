@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import platform
-import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from hdl.params import NUMERICS_VERSION
+from host.errors import HostError
 
 __all__ = ["FOLDER", "add", "load", "load_all"]
 
@@ -30,43 +28,68 @@ def _digest(decided):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load(experiment, variant, folder=FOLDER, warn=None):
-    """The runs of a variant so far; none if the file is of another recipe or damaged."""
+def _check(run):
+    """Raise KeyError or TypeError unless a run has what tables and pictures need."""
+    if not isinstance(run["seed"], int):
+        raise TypeError(f"seed {run['seed']!r} is no whole number")
+    for name in ("accuracy", "seconds", *(["bits"] if "bits" in run else [])):
+        if not isinstance(run[name], int | float):
+            raise TypeError(f"{name} {run[name]!r} is no number")
+    if not run["losses"] or not all(isinstance(loss, int | float) for loss in run["losses"]):
+        raise TypeError("losses are no numbers")
+
+
+def _stored(experiment, variant, folder, warn):
+    """The content of a variant's file; an empty dict if it is missing, damaged or outdated."""
     path = _path(experiment, variant, folder)
     try:
         stored = json.loads(path.read_text())
-        runs, digest = stored["runs"], stored["key"]
-        accuracies = [run["accuracy"] for run in runs]
+        for run in stored["runs"]:
+            _check(run)
+        digest = stored["key"]
     except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if warn:
-            warn(f"{path} is damaged ({error}): its runs are made again")
-        return []
-    if digest != _digest(_key(experiment, variant)):
-        if warn and accuracies:
-            warn(f"{path} is of another recipe or numerics version: its runs are made again")
-        return []
-    return runs
+        return {}
+    except KeyError as error:
+        problem = f"is damaged (it lacks {error.args[0]!r})"
+    except (OSError, ValueError, TypeError) as error:
+        problem = f"is damaged ({error})"
+    else:
+        if digest == _digest(_key(experiment, variant)):
+            return stored
+        if not stored["runs"]:
+            return {}
+        problem = "is of another recipe or numerics version"
+    if warn:
+        warn(f"{path} {problem}: its runs do not count and are made again when they are asked for")
+    return {}
+
+
+def load(experiment, variant, folder=FOLDER, warn=None):
+    """The runs of a variant so far; none if the file is of another recipe or damaged."""
+    return _stored(experiment, variant, folder, warn).get("runs", [])
 
 
 def add(experiment, variant, run, folder=FOLDER):
     """Add a run; the file is whole at any moment."""
     path = _path(experiment, variant, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    others = [old for old in load(experiment, variant, folder) if old["seed"] != run["seed"]]
+    before = _stored(experiment, variant, folder, None)
+    others = [old for old in before.get("runs", []) if old["seed"] != run["seed"]]
     decided = _key(experiment, variant)
     content = {
         "experiment": experiment.name, "title": experiment.title,
-        "command": f"python -m reports.accuracy {experiment.name}", **decided,
+        "command": f"python -m reports.accuracy {experiment.name}:{variant.name}", **decided,
         "key": _digest(decided),
-        "versions": {"python": platform.python_version(), "numpy": version("numpy"),
-                     "platform": sys.platform},
+        # Of the last writer, from before every run had its own.
+        **({"versions": before["versions"]} if "versions" in before else {}),
         "runs": sorted([*others, run], key=lambda r: r["seed"]),
     }
     beside = path.with_suffix(".json.part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(content, indent=1) + "\n")
+        beside.replace(path)
+    except OSError as error:
+        raise HostError(f"{path} cannot be written ({error.strerror})") from None
 
 
 def load_all(experiment, folder=FOLDER, warn=None):
