@@ -123,9 +123,11 @@ class Results:
                 and result.report.get("scope", "accelerator") == "accelerator"]
 
     def units(self):
-        """Results of units alone by their points."""
+        """Results of units alone by their points, without those of the long list that nobody has
+        measured."""
         return {point: self.every[point.name] for point in self.standing
-                if not point.is_machine and point.subject.scope != "mesh"}
+                if not point.is_machine and point.subject.scope != "mesh"
+                and (point.name in self.usual or self.every[point.name].state != "not measured")}
 
 
 def _matches(point, wanted):
