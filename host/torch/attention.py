@@ -124,10 +124,11 @@ def _float_gradients(ctx, dy):
     """Gradients of the quantised forward pass, themselves not quantised."""
     a, b, c, p, u, e_q, e_k, e_v = ctx.saved_tensors
     heads, scale, form = ctx.options[:3]
-    dy = _heads(dy, heads)
-    q, k, v = (x * power(e) for x, e in ((a, e_q), (b, e_k), (c, e_v)))
-    dv = (u * 2.0**-form.bits).transpose(-1, -2) @ dy
-    p = p.float() * 2.0**-PROBABILITY_FRACTION
-    dp = dy @ v.transpose(-1, -2)
-    ds = p * (dp - (p * dp).sum(-1, keepdim=True)) * (scale * 2.0**-15)
-    return _passed(ctx, ds @ k, ds.transpose(-1, -2) @ q, dv)
+    with products.plain_float32(dy):
+        dy = _heads(dy, heads)
+        q, k, v = (x * power(e) for x, e in ((a, e_q), (b, e_k), (c, e_v)))
+        dv = (u * 2.0**-form.bits).transpose(-1, -2) @ dy
+        p = p.float() * 2.0**-PROBABILITY_FRACTION
+        dp = dy @ v.transpose(-1, -2)
+        ds = p * (dp - (p * dp).sum(-1, keepdim=True)) * (scale * 2.0**-15)
+        return _passed(ctx, ds @ k, ds.transpose(-1, -2) @ q, dv)

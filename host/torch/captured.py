@@ -88,6 +88,7 @@ class CapturedStep:
         with keys.Record(self._device) as self._record:
             with torch.cuda.graph(self._gradients):
                 self._value = self._backward(self._buffers)
+                self._optimiser.check_gradients()
             with torch.cuda.graph(self._update, pool=self._gradients.pool()):
                 self._optimiser.step()
         # A capture runs nothing: the counts are still those of the step before.

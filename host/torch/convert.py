@@ -8,7 +8,16 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from host.torch import modules, reference
-from host.torch.errors import ConversionError, FormatError
+from host.torch.errors import (
+    ConversionError,
+    LimitError,
+    check_between,
+    check_bits,
+    check_groups,
+    check_number,
+    check_seed,
+    check_state,
+)
 from host.torch.functions import fixed
 from sim.model.update import MASTER_BITS, MASTER_FRACTION
 
@@ -21,9 +30,28 @@ _ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _RELUS = {F.relu, torch.relu, F.relu_, torch.relu_, "relu", "relu_"}
 #: Calls that give numbers, not tensors.
 _NUMBERS = {"size", "dim", getattr}
+#: What to write where the device has no twin.
+_INSTEAD = {
+    nn.MultiheadAttention: "write Linear layers for q, k, v and the output around a "
+                           "host.torch.reference.Attention",
+    nn.TransformerEncoderLayer: "write Linear layers, LayerNorm and ReLU around a "
+                                "host.torch.reference.Attention",
+    nn.TransformerDecoderLayer: "write Linear layers, LayerNorm and ReLU around a "
+                                "host.torch.reference.Attention",
+}
+_INSTEAD[nn.TransformerEncoder] = _INSTEAD[nn.TransformerEncoderLayer]
+_INSTEAD[nn.TransformerDecoder] = _INSTEAD[nn.TransformerDecoderLayer]
+_INSTEAD[nn.Transformer] = _INSTEAD[nn.TransformerEncoderLayer]
 #: What keeps a value from being negative if it was none before.
 _KEEPS_SIGN = (nn.Flatten, nn.Identity, nn.MaxPool2d, modules.AvgPool2d, modules.GlobalAvgPool2d,
                modules.Dropout)
+
+
+#: What has a twin.
+_CONVERTED = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.Embedding,
+              nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d, reference.L1BatchNorm1d,
+              reference.L1BatchNorm2d, reference.L1LayerNorm, reference.Attention,
+              reference.GraphConv)
 
 
 class _Tracer(fx.Tracer):
@@ -73,6 +101,31 @@ class _Converter:
         match module:
             case nn.ReLU() | nn.Identity() | nn.Flatten():
                 return module
+            case nn.BatchNorm1d() | nn.BatchNorm2d() if not (
+                    module.affine and module.track_running_stats):
+                raise ConversionError(
+                    f"{name} must have affine=True and track_running_stats=True, got "
+                    f"affine={module.affine} and "
+                    f"track_running_stats={module.track_running_stats}")
+            case nn.LayerNorm() if (module.weight is None or module.bias is None
+                                    or len(module.normalized_shape) != 1):
+                raise ConversionError(
+                    f"{name} must normalise the last axis alone with a weight and a bias, got "
+                    f"normalized_shape={tuple(module.normalized_shape)}, "
+                    f"elementwise_affine={module.elementwise_affine}, "
+                    f"bias={module.bias is not None}")
+            case nn.Embedding() if (module.padding_idx is not None or module.max_norm is not None
+                                    or module.scale_grad_by_freq):
+                raise ConversionError(
+                    f"{name} must have padding_idx=None, max_norm=None and "
+                    f"scale_grad_by_freq=False, got padding_idx={module.padding_idx}, "
+                    f"max_norm={module.max_norm} and "
+                    f"scale_grad_by_freq={module.scale_grad_by_freq}")
+            case nn.AvgPool2d() if module.ceil_mode or module.divisor_override is not None:
+                raise ConversionError(
+                    f"{name} must have ceil_mode=False and divisor_override=None, got "
+                    f"ceil_mode={module.ceil_mode} and "
+                    f"divisor_override={module.divisor_override}")
             case nn.BatchNorm2d() | reference.L1BatchNorm2d():
                 return modules.L1BatchNorm2d(module.weight.numel())
             case nn.BatchNorm1d() | reference.L1BatchNorm1d():
@@ -104,10 +157,21 @@ class _Converter:
                 return modules.GraphConv(module.adjacency, signed=signed, **quantised)
             case modules.Layer() | modules.Fork():
                 return module
+        instead = _INSTEAD.get(type(module), (
+            "use Linear, Conv2d, BatchNorm, LayerNorm, ReLU, Dropout(0.5), average or max "
+            "pooling, Embedding, or the layers of host.torch"))
         raise ConversionError(
-            f"{name} is a {type(module).__name__}, which the device has not: use Linear, Conv2d, "
-            "BatchNorm, LayerNorm, ReLU, Dropout(0.5), average or max pooling, Embedding, or the "
-            "layers of host.torch")
+            f"{name} is a {type(module).__name__}, which the device has not: {instead}")
+
+
+def _check_values(path, source):
+    """Refuse parameters and statistics that the device could not hold."""
+    check_state({f"{path}.{name}": value for name, value in source.named_parameters()})
+    for name in ("running_mean", "running_var", "running_deviation"):
+        if (value := getattr(source, name, None)) is not None:
+            check_between(f"{path}.{name}", value, 2.0**30 if name == "running_var" else 2.0**15)
+            if name != "running_mean" and (value < 0).any():
+                raise LimitError(f"{path}.{name} must not be negative, got {float(value.min()):g}")
 
 
 def _copy_state(source, target):
@@ -131,13 +195,78 @@ def _copy_state(source, target):
         target.step = int(source.num_batches_tracked)
 
 
+def _inputs(node):
+    """The values that a call takes, lists of numbers aside."""
+    return [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
+
+
+def _is_number(node):
+    """Whether a node is a number, such as an axis's size, and no tensor."""
+    if node.op not in ("call_function", "call_method"):
+        return False
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim")
+    return node.target in _NUMBERS or (bool(_inputs(node)) and all(
+        _is_number(a) for a in _inputs(node)))
+
+
+def _check_sum(node):
+    """Refuse sums that the device has not: it adds outputs of layers, and nothing scaled."""
+    if _is_number(node):
+        return
+    terms = [*node.args, *(a for name, a in node.kwargs.items() if name != "alpha")]
+    # Python's own sum begins with a 0, which changes nothing.
+    constants = [a for a in terms if not isinstance(a, fx.Node) and a != 0]
+    constants += [a for a in _inputs(node) if a.op == "get_attr" or _is_number(a)]
+    if node.kwargs.get("alpha", 1) != 1:
+        raise ConversionError(f"the sum at {node.name} has alpha={node.kwargs['alpha']}, which the "
+                              "device has not: scale the weights of the layer before")
+    if constants:
+        raise ConversionError(f"the sum at {node.name} adds a constant, {constants[0]}, but the "
+                              "device adds outputs of layers alone: put it into the bias of a "
+                              "layer")
+
+
+def _check_model(model):
+    """Refuse what cannot be converted as a whole."""
+    if not isinstance(model, nn.Module):
+        raise ConversionError(f"convert takes a torch.nn.Module, got {type(model).__name__}")
+    parts = list(model.modules())
+    ours = [m for m in parts if isinstance(m, modules.Layer)]
+    if ours and not any(isinstance(m, _CONVERTED) for m in parts):
+        raise ConversionError(f"{type(model).__name__} has the layers of host.torch already: "
+                              "convert the float model that it was made from, or call "
+                              "host.torch.number_layers to set a seed")
+    owners = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f"{path}.{name}".lstrip(".")
+            if parameter in owners:
+                raise ConversionError(f"{full} and {owners[parameter]} are one tensor, which the "
+                                      "device has not: give each layer weights of its own")
+            owners[parameter] = full
+
+
+def _check_options(o):
+    """Refuse widths and clips that the device has not, whether a layer uses them or not."""
+    for name in ("bits", "last_bits"):
+        check_bits(name, o[name])
+    for name in ("first_bits", "first_layer_bits", "gradient_bits"):
+        if o[name] not in (None, "bits"):
+            check_bits(name, o[name])
+    for name in ("clip", "first_clip"):
+        if o[name] is not None:
+            check_number(name, o[name], 0, 255)
+    check_groups(o["groups"])
+
+
 def _not_negative(node, modules_by_name, known):
     if node.op == "call_module":
         module = modules_by_name[node.target]
         return isinstance(module, nn.ReLU) or (
             isinstance(module, _KEEPS_SIGN) and node.args[0] in known)
     if node.op in ("call_function", "call_method"):
-        inputs = [a for a in node.args if isinstance(a, fx.Node)]
+        inputs = _inputs(node)
         if node.target in _RELUS:
             return True
         return node.target in _MOVES | _ADDS and all(a in known for a in inputs)
@@ -178,15 +307,24 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
     ------
     ConversionError
         A module or function that the device has not, by name.
+    FormatError
+        A width, a clip, groups or a seed out of range.
+    LimitError
+        A weight or statistic that is not finite or too large, by name.
     """
-    groups = (groups, groups) if isinstance(groups, int) else tuple(groups)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise FormatError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed}")
+    options = {"bits": bits, "groups": (groups, groups) if isinstance(groups, int) else groups,
+               "gradient_bits": gradient_bits, "first_bits": first_bits, "last_bits": last_bits,
+               "first_layer_bits": bits if first_layer_bits is None else first_layer_bits,
+               "clip": clip, "first_clip": first_clip}
+    _check_options(options)
+    check_seed(seed)
+    _check_model(model)
     model = copy.deepcopy(model)
-    if isinstance(model, nn.Linear | nn.Conv2d):
+    tracer = _Tracer()
+    if tracer.is_leaf_module(model, ""):
         model = nn.Sequential(model)
     try:
-        graph = _Tracer().trace(model)
+        graph = tracer.trace(model)
     except ConversionError:
         raise
     except Exception as error:
@@ -194,10 +332,7 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
                               f"{str(error).splitlines()[0]}") from error
     result = fx.GraphModule(model, graph)
     by_name = dict(result.named_modules())
-    converter = _Converter({"bits": bits, "groups": groups, "gradient_bits": gradient_bits,
-                            "first_bits": first_bits, "last_bits": last_bits,
-                            "first_layer_bits": first_layer_bits or bits,
-                            "clip": clip, "first_clip": first_clip})
+    converter = _Converter(options)
     weighted = [n for n in graph.nodes if n.op == "call_module"
                 and isinstance(by_name[n.target], nn.Linear | nn.Conv2d)]
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, reference.L1BatchNorm1d, reference.L1BatchNorm2d)
@@ -207,7 +342,7 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
             known.add(node)
         elif node.op == "call_module":
             source = by_name[node.target]
-            signed = not all(a in known for a in node.args if isinstance(a, fx.Node))
+            signed = not all(a in known for a in _inputs(node))
             if isinstance(source, nn.Linear | nn.Conv2d):
                 users = list(node.users)
                 into_norm = (source.bias is None and len(users) == 1
@@ -220,6 +355,7 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
             else:
                 target = converter.other(node.target, source, signed, behind)
             if target is not source:
+                _check_values(node.target, source)
                 _copy_state(source, target)
                 result.set_submodule(node.target, target)
                 by_name[node.target] = target
@@ -231,10 +367,14 @@ def convert(model, bits=4, groups=4, *, gradient_bits="bits", first_bits=8, last
     result.delete_all_unused_submodules()
     result.recompile()
     result.train(model.training)
+    # Refused as a whole, before the first layer has taken up anything.
+    result._register_load_state_dict_pre_hook(check_state)
     return modules.number_layers(result, seed)
 
 
 def _convert_call(result, node, by_name, known):
+    if node.target in _ADDS:
+        _check_sum(node)
     if node.target in _MOVES | _ADDS | _RELUS | _NUMBERS:
         return
     name = getattr(node.target, "__name__", str(node.target))

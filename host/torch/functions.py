@@ -83,8 +83,8 @@ def parameter(master):
 
 
 def gradient_of_master(gradient):
-    """A weight's gradient in its own format."""
-    return fixed(gradient, GRADIENT_FRACTION, MASTER_BITS)
+    """A weight's gradient in its own format; infinity becomes NaN, which the optimiser refuses."""
+    return fixed(gradient + 0.0 * gradient, GRADIENT_FRACTION, MASTER_BITS)
 
 
 def requantised(x, shift, bits):

@@ -3,7 +3,7 @@
 import torch
 
 from hdl.params import PARAMETER_FRACTION
-from host.torch.errors import LimitError, ShapeError, check_range
+from host.torch.errors import LimitError, ShapeError, check_dtype, check_index, check_range
 from sim.model.softmax import (
     _LN_2,
     _LOG2_E,
@@ -14,6 +14,9 @@ from sim.model.softmax import (
 )
 
 __all__ = ["cross_entropy", "exponential", "softmax"]
+
+#: Logits, 24 bits of which 12 are fraction, lie from the negative of this to below it.
+_LIMIT = 2.0**11
 
 
 def exponential(t):
@@ -70,16 +73,16 @@ def cross_entropy(logits, labels):
 
     Its gradient is exactly :func:`sim.model.softmax.cross_entropy`'s.
     """
-    if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(labels):
+    if logits.dim() != 2 or labels.shape != logits.shape[:1] or not logits.numel():
         raise ShapeError("cross_entropy takes logits [m, classes] and labels [m], "
                          f"got {list(logits.shape)} and {list(labels.shape)}")
-    classes = logits.shape[1]
-    check_range(labels, lambda low, high: _check_labels(classes, low, high))
-    # Until a GPU's answer is looked at, a bad label must not lead astray.
-    return _CrossEntropy.apply(logits, labels.clamp(0, classes - 1))
+    check_dtype("logits", logits)
+    labels = check_index("labels", labels, logits.shape[1])
+    check_range(logits, _check_logits)
+    return _CrossEntropy.apply(logits, labels)
 
 
-def _check_labels(classes, low, high):
-    if low < 0 or high >= classes:
-        raise LimitError(f"labels must lie between 0 and {classes - 1}, "
-                         f"got {low:.0f} to {high:.0f}")
+def _check_logits(low, high):
+    if not (low >= -_LIMIT and high < _LIMIT):
+        raise LimitError(f"logits must lie between -{_LIMIT:g} and {_LIMIT:g}, "
+                         f"got values from {low:g} to {high:g}")

@@ -2,7 +2,10 @@
 
 A layer's random bits come from the key (seed, step, layer): ``seed`` and the layer's ``number``
 are set by :func:`number_layers`, and ``step`` counts the layer's training passes and is part of
-its state, so a resumed run goes on with the same bits.
+its state, as the seed is, so a resumed run goes on with the same bits.
+
+An activation's scale follows the range of the whole batch, in evaluation too, as on the device:
+what a sample gives depends on the others of its batch, unless it is a batch of its own.
 """
 
 from math import isqrt
@@ -14,7 +17,20 @@ from hdl.params import NORM_FRACTION, PARAMETER_FRACTION
 from host.tensor_ids import Noise, tensor_id
 from host.torch import functions, keys
 from host.torch.attention import Attend
-from host.torch.errors import ShapeError, check_finite, check_format
+from host.torch.errors import (
+    FormatError,
+    ShapeError,
+    check_adjacency,
+    check_bits,
+    check_dtype,
+    check_finite,
+    check_format,
+    check_groups,
+    check_index,
+    check_number,
+    check_seed,
+    check_state,
+)
 from host.torch.functions import Format
 from host.torch.numbers import (
     divide_by_mantissa,
@@ -52,12 +68,17 @@ class Layer(nn.Module):
         self.step += self.training
 
     def get_extra_state(self):
-        """The count of passes, part of the state dict."""
-        return torch.tensor(self.step)
+        """The count of passes and the seed, part of the state dict."""
+        return torch.tensor([self.step, self.seed])
 
     def set_extra_state(self, state):
-        """Take up the count of a state dict."""
-        self.step = int(state)
+        """Take up those of a state dict; older ones have the count alone."""
+        self.step, *seed = state.reshape(-1).tolist()
+        self.seed = seed[0] if seed else self.seed
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        check_state(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self):
         """What ``print`` shows of it."""
@@ -71,6 +92,7 @@ def number_layers(model, seed=0):
 
     A norm that takes the accumulators of the layer before it shares that layer's number.
     """
+    check_seed(seed)
     number, before = -1, None
     for layer in model.modules():
         if isinstance(layer, Layer):
@@ -88,6 +110,19 @@ def initialise(model, seed=0):
     return model
 
 
+def _one(what, value):
+    """The number that a pair repeats, or the number itself."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or pair[0] != pair[1]:
+        raise FormatError(f"{what} must be the same in both directions, got {value}")
+    return pair[0]
+
+
+def _ones(count, value=1.0):
+    """A vector's first parameters, float32 whatever the program's own type is."""
+    return nn.Parameter(torch.full((count,), value, dtype=torch.float32))
+
+
 class _Weighted(Layer):
     """What Linear and Conv2d share: a weight, a format, and the convolution."""
 
@@ -97,11 +132,12 @@ class _Weighted(Layer):
                  accumulators, clip, weight_clip):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
-        self.form = check_format(Format(bits, gradient_bits, input_bits or bits, signed,
-                                        tuple(groups), clip, weight_clip))
+        self.form = check_format(Format(bits, gradient_bits,
+                                        bits if input_bits is None else input_bits, signed,
+                                        check_groups(groups), clip, weight_clip))
         self.accumulators = accumulators
-        self.weight = nn.Parameter(torch.empty(shape))
-        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        self.weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))
+        self.bias = _ones(shape[0], 0.0) if bias else None
         self.reset_parameters()
 
     _shown = ("number", "form")
@@ -156,15 +192,22 @@ class Conv2d(_Weighted):
                  bits=4, groups=(4, 4), input_bits=None, gradient_bits="bits", signed=False,
                  accumulators=False, clip=None, weight_clip=None):
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        steps = check_number("stride", _one("stride", stride), 1, 2**16)
+        border = check_number("padding", _one("padding", padding), 0, 2**16)
         super().__init__((out_channels, in_channels, *kernel), bias, bits, groups, input_bits,
                          gradient_bits, signed, accumulators, clip, weight_clip)
-        self.stride, self.padding = stride, padding
+        self.stride, self.padding = steps, border
 
     def forward(self, x):
         """[n, c, h, w] -> [n, out, h', w']."""
         if x.dim() != 4 or x.shape[1] != self.weight.shape[1]:
             raise ShapeError(f"{type(self).__name__} {self.number} takes [n, "
                              f"{self.weight.shape[1]}, h, w], got {list(x.shape)}")
+        kernel = self.weight.shape[2:]
+        if any(size + 2 * self.padding < k for size, k in zip(x.shape[2:], kernel, strict=True)):
+            raise ShapeError(f"{type(self).__name__} {self.number} takes images of at least "
+                             f"{list(kernel)} with a padding of {self.padding}, "
+                             f"got {list(x.shape)}")
         x = x.contiguous(memory_format=torch.channels_last)
         return self._marked(*self._product(x, self.weight, self.stride, self.padding))
 
@@ -180,7 +223,7 @@ class Linear(_Weighted):
 
     def forward(self, x):
         """[..., in] -> [..., out]; every row is a sample to the groups."""
-        if x.shape[-1] != self.weight.shape[1]:
+        if not x.dim() or x.shape[-1] != self.weight.shape[1]:
             raise ShapeError(f"Linear {self.number} takes [..., {self.weight.shape[1]}], "
                              f"got {list(x.shape)}")
         y, scale = self._product(x.reshape(-1, x.shape[-1], 1, 1), self.weight[:, :, None, None])
@@ -190,10 +233,17 @@ class Linear(_Weighted):
 class _L1BatchNorm(Layer):
     def __init__(self, num_features):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.weight, self.bias = _ones(num_features), _ones(num_features, 0.0)
         for name in ("running_mean", "running_deviation"):
             self.register_buffer(name, torch.zeros(num_features, dtype=torch.float64))
+
+    def _apply(self, fn, recurse=True):
+        """Statistics go to another device, but keep their 32 bits where ``fn`` changes types."""
+        before = self.running_mean, self.running_deviation
+        super()._apply(fn, recurse)
+        device = self.running_mean.device
+        self.running_mean, self.running_deviation = (x.to(device) for x in before)
+        return self
 
     def _forward(self, x, exponent, mantissa):
         """x [samples, span, channels], and the scale of its integers per channel."""
@@ -242,10 +292,10 @@ class L1BatchNorm2d(_L1BatchNorm):
 
     def forward(self, x):
         """[n, c, h, w], best the sums of a Conv2d with ``accumulators``."""
+        if x.dim() != 4 or x.shape[1] != self.weight.numel():
+            raise ShapeError(f"L1BatchNorm2d {self.number} takes [n, {self.weight.numel()}, h, w]"
+                             f", got {list(x.shape)}")
         n, c, h, w = x.shape
-        if c != self.weight.numel():
-            raise ShapeError(f"L1BatchNorm2d {self.number} takes {self.weight.numel()} channels, "
-                             f"got {list(x.shape)}")
         x, *scale = self._integers(x)
         y = self._forward(x.permute(0, 2, 3, 1).reshape(n, h * w, c), *scale)
         return y.view(n, h, w, c).permute(0, 3, 1, 2)
@@ -268,12 +318,11 @@ class L1LayerNorm(Layer):
 
     def __init__(self, num_features):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.weight, self.bias = _ones(num_features), _ones(num_features, 0.0)
 
     def forward(self, x):
         """[..., channels]."""
-        if x.shape[-1] != self.weight.numel():
+        if not x.dim() or x.shape[-1] != self.weight.numel():
             raise ShapeError(f"L1LayerNorm {self.number} takes [..., {self.weight.numel()}], "
                              f"got {list(x.shape)}")
         check_finite(self, x)
@@ -299,9 +348,15 @@ class AvgPool2d(nn.Module):
     def __init__(self, size):
         super().__init__()
         self.size = (size, size) if isinstance(size, int) else tuple(size)
+        for length in self.size:
+            check_number("the size of AvgPool2d", length, 1, 2**16)
 
     def forward(self, x):
         """[n, c, h, w] -> [n, c, h // size, w // size]."""
+        if x.dim() != 4 or x.shape[2] < self.size[0] or x.shape[3] < self.size[1]:
+            raise ShapeError(f"AvgPool2d takes [n, c, h, w] of at least {list(self.size)}, "
+                             f"got {list(x.shape)}")
+        check_finite(self, x)
         return functions.AveragePool.apply(x, self.size)
 
 
@@ -310,6 +365,9 @@ class GlobalAvgPool2d(nn.Module):
 
     def forward(self, x):
         """[n, c, h, w] -> [n, c, 1, 1]."""
+        if x.dim() != 4:
+            raise ShapeError(f"GlobalAvgPool2d takes [n, c, h, w], got {list(x.shape)}")
+        check_finite(self, x)
         return functions.AveragePool.apply(x, tuple(x.shape[2:]))
 
 
@@ -318,7 +376,8 @@ class Embedding(Layer):
 
     def __init__(self, num_embeddings, embedding_dim):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim))
+        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim,
+                                               dtype=torch.float32))
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -330,6 +389,11 @@ class Embedding(Layer):
 
     def forward(self, index):
         """[...] -> [..., dim]."""
+        check_dtype(f"the weights of Embedding {self.number}", self.weight)
+        if not index.numel():
+            raise ShapeError(f"Embedding {self.number} takes at least one index, "
+                             f"got {list(index.shape)}")
+        index = check_index(f"indices of Embedding {self.number}", index, len(self.weight))
         return functions.Lookup.apply(index, self.weight)
 
 
@@ -338,12 +402,15 @@ class Dropout(Layer):
 
     def forward(self, x):
         """Any shape; random bits by row-major place."""
+        if not x.dim():
+            raise ShapeError(f"Dropout {self.number} takes [..., channels], got []")
+        check_finite(self, x)
         if not self.training:
             return x
         noise = element_noise(self.key(Noise.GRADIENT), x.numel() // x.shape[-1], x.shape[-1],
                               x.device)
         self._pass()
-        return x * ((noise.view(x.shape) & 0x8000 != 0) * 2.0)
+        return x * ((noise.view(x.shape) & 0x8000 != 0).to(x.dtype) * 2.0)
 
 
 class Attention(Layer):
@@ -354,13 +421,16 @@ class Attention(Layer):
     def __init__(self, heads, *, causal=False, bits=4, groups=(4, 4), gradient_bits="bits"):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
-        self.heads, self.causal = heads, causal
-        self.form = check_format(Format(bits, gradient_bits, bits, True, tuple(groups)))
+        self.heads, self.causal = check_number("heads", heads, 1, 2**16), causal
+        self.form = check_format(Format(bits, gradient_bits, bits, True, check_groups(groups)))
 
     _shown = ("number", "heads", "causal", "form")
 
     def forward(self, q, k, v):
         """[n, tokens, heads * width]."""
+        if q.dim() != 3 or not q.shape == k.shape == v.shape:
+            raise ShapeError(f"Attention {self.number} takes q, k and v of one shape [n, tokens, "
+                             f"width], got {list(q.shape)}, {list(k.shape)} and {list(v.shape)}")
         if q.shape[-1] % self.heads:
             raise ShapeError(f"Attention {self.number} takes a width that {self.heads} heads "
                              f"divide, got {q.shape[-1]}")
@@ -384,13 +454,13 @@ class GraphConv(Layer):
                  adjacency_bits=None, clip=0):
         super().__init__()
         gradient_bits = bits if gradient_bits == "bits" else gradient_bits
-        adjacency_bits = adjacency_bits or bits
+        check_bits("bits", bits)
+        adjacency_bits = (bits if adjacency_bits is None else
+                          check_bits("adjacency_bits", adjacency_bits))
         self.form = check_format(Format(adjacency_bits, gradient_bits, bits, signed,
-                                        tuple(groups), clip))
-        adjacency = adjacency.coalesce()
-        if (adjacency.values() < 0).any():
-            raise ShapeError("an adjacency must not be negative, got "
-                             f"{float(adjacency.values().min())}")
+                                        check_groups(groups), clip))
+        adjacency = check_adjacency(adjacency)
+        self.nodes = len(adjacency)
         codes, exponent = quantise(adjacency.values().float(), bits=adjacency_bits, signed=False)
         self.register_buffer("index", adjacency.indices())
         self.register_buffer("codes", codes)
@@ -400,6 +470,9 @@ class GraphConv(Layer):
 
     def forward(self, x):
         """[n, channels] -> [n, channels]."""
+        if x.dim() != 2 or len(x) != self.nodes:
+            raise ShapeError(f"GraphConv {self.number} takes [{self.nodes}, channels], "
+                             f"got {list(x.shape)}")
         check_finite(self, x)
         y = functions.Neighbours.apply(x, self.index, self.codes, self.exponent, self.form,
                                        self.key(Noise.GRADIENT))

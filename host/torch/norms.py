@@ -80,11 +80,11 @@ def batch_forward(x, exponent, gamma, beta, mean=None, deviation=None):
 
 def _normalised_gradient(dy):
     """``(g, e)``: integers ``floor(dy 2**(GRADIENT_BITS - e))``, float32, largest below
-    ``2**GRADIENT_BITS``."""
+    ``2**GRADIENT_BITS``; NaN where dy is not finite."""
     low, high = torch.aminmax(dy)
     largest = torch.maximum(high, -low)
     e = exponent_of(largest)
-    return (dy * power(GRADIENT_BITS - e)).floor_(), e
+    return (dy * (power(GRADIENT_BITS - e) + 0.0 * largest)).floor_(), e
 
 
 def _floor_divide(total, count):

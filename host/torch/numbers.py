@@ -215,11 +215,13 @@ def quantise_gradient(x, *, bits, groups, words):
     torch.abs(x, out=magnitude)
     by_sample = magnitude.amax((1, 2))
     exponent = scale_exponent(by_sample.amax().double(), None, 1, top)
+    # Where the gradient is not finite, all codes are NaN, and the optimiser refuses them.
+    poison = by_sample.amax() * 0.0
     rows = _largest_group(by_sample, exponent, top, groups[0])
     if groups[0] > 1:
         magnitude *= power(rows)[:, None, None]
     cols = _largest_group(magnitude.amax((0, 1)), exponent, top, groups[1])
-    codes = torch.mul(x, power(rows - exponent)[:, None, None], out=magnitude)
+    codes = torch.mul(x, (power(rows - exponent) + poison)[:, None, None], out=magnitude)
     if groups[1] > 1:
         codes *= power(cols)
     return Quantised(round_stochastically(codes, words), exponent, rows, cols)

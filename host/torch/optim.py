@@ -1,10 +1,21 @@
 """Stochastic gradient descent in integers; :func:`sim.model.update.sgd`, bit for bit."""
 
+from numbers import Real
+
 import torch
+from torch import nn
 
 from host.tensor_ids import Noise, tensor_id
 from host.torch import keys
-from host.torch.errors import settle
+from host.torch.errors import (
+    ConversionError,
+    FormatError,
+    LimitError,
+    check_between,
+    check_number,
+    check_range,
+    settle,
+)
 from host.torch.modules import Layer
 from host.torch.numbers import block_noise, round_keys
 from sim.model.noise import key
@@ -22,6 +33,8 @@ __all__ = ["SGD", "masters"]
 
 #: A rate is ``rate * 2**-_RATE_SHIFT``.
 _RATE_SHIFT = 12
+#: Gradients below this are safe in the update's int64; velocities saturate long before.
+_GRADIENT_LIMIT = 2.0**20
 
 
 def _integers(values, fraction):
@@ -38,6 +51,10 @@ def _round_code(x, shift, noise):
 class SGD(torch.optim.Optimizer):
     """Momentum about 0.9 and weight decay on masters of 24 bits, rounded stochastically.
 
+    Gradients that are no multiples of ``2**-22``, as clipping their norm or a layer with
+    ``gradient_bits=None`` leaves them, are rounded towards zero. No weight changes where one of
+    them is not finite.
+
     Parameters
     ----------
     model : nn.Module
@@ -53,25 +70,30 @@ class SGD(torch.optim.Optimizer):
     """
     def __init__(self, model, lr, *, weight_decay=0.0, momentum=MOMENTUM / 2**MOMENTUM_SHIFT,
                  master=(MASTER_BITS, MASTER_FRACTION), speed=(MASTER_BITS, VELOCITY_FRACTION)):
-        if not 0 < lr < 1:
-            raise ValueError(f"lr must lie between 0 and 1, got {lr}")
-        if not 0 <= weight_decay < 2.0**-4:
-            raise ValueError("weight_decay must be at least 0 and below 0.0625, "
-                             f"got {weight_decay}")
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie between 0 and 1, got {momentum}")
-        self._master, self._speed = master, speed
-        self._places = {}
+        if not isinstance(model, nn.Module):
+            raise ConversionError("SGD takes the model itself, as in SGD(model, lr), got "
+                                  f"{type(model).__name__}")
+        options = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "step": 0}
+        _check_options(options)
+        if not lr > 0:
+            raise LimitError(f"lr must lie between 0 and 1, got {lr}")
+        self._master = _check_widths("master", master, 6, 24)
+        # What is shifted by the difference of the fractions must fit int64.
+        self._speed = _check_widths("speed", speed, 4, min(24, self._master[1] + 8))
+        self._places, self._names = {}, {p: name for name, p in model.named_parameters()}
+        if not self._names:
+            raise ConversionError(f"SGD takes a model with parameters, {type(model).__name__} has "
+                                  "none")
         self._layouts = {}
         for layer in model.modules():
             for name, parameter in layer.named_parameters(recurse=False):
                 if not isinstance(layer, Layer):
-                    raise TypeError(f"{type(layer).__name__} has the parameter {name!r}, which "
-                                    "this optimiser does not know: convert the model first")
+                    raise ConversionError(f"{type(layer).__name__} has the parameter {name!r}, "
+                                          "which this optimiser does not know: convert the model "
+                                          "first")
                 use = self._use(layer, name)
                 self._places.setdefault(parameter, (layer, use))
-        super().__init__(list(self._places), {"lr": lr, "weight_decay": weight_decay,
-                                              "momentum": momentum, "step": 0})
+        super().__init__(list(self._places), options)
 
     @staticmethod
     def _use(layer, name):
@@ -87,13 +109,45 @@ class SGD(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        # In a captured step they are checked before the update is replayed.
+        if not keys.recording():
+            self.check_gradients()
         settle()
+        for group in self.param_groups:
+            _check_options(group)
         for group in self.param_groups:
             parameters = tuple(p for p in group["params"] if p.grad is not None)
             if parameters:
                 self._update(parameters, group)
             group["step"] += 1
         return loss
+
+    def load_state_dict(self, state_dict):
+        """Take up a state, unless it has velocities that the device could not hold."""
+        bits, fraction = self._speed
+        for number, state in state_dict["state"].items():
+            check_between(f"velocity {number}", state["velocity"], 2.0 ** (bits - 1 - fraction))
+        super().load_state_dict(state_dict)
+
+    @torch.no_grad()
+    def check_gradients(self):
+        """Refuse gradients that are not finite: at once, or for a GPU with :func:`settle`."""
+        some = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if some:
+            check_range(_flat([p.grad for p in some]), self._check_range)
+
+    def _check_range(self, low, high):
+        if _in_range(low, high):
+            return
+        for parameter, name in self._names.items():
+            if parameter.grad is not None and parameter.grad.numel():
+                extent = [float(x) for x in torch.aminmax(parameter.grad)]
+                if not _in_range(*extent):
+                    raise LimitError(f"the gradient of {name} must lie between "
+                                     f"-{_GRADIENT_LIMIT:.0f} and {_GRADIENT_LIMIT:.0f}, got "
+                                     f"values from {extent[0]:g} to {extent[1]:g}")
+        raise LimitError(f"gradients must lie between -{_GRADIENT_LIMIT:.0f} and "
+                         f"{_GRADIENT_LIMIT:.0f}, got values from {low:g} to {high:g}")
 
     def _update(self, parameters, group):
         """All parameters at once: on a GPU every operation costs its launch."""
@@ -123,6 +177,29 @@ class SGD(torch.optim.Optimizer):
         weight.clamp_(-(1 << bits - 1), (1 << bits - 1) - 1)
         layout.scatter(velocity.double() * 2.0**-speed_fraction, velocities)
         layout.scatter(weight.double() * 2.0**-fraction, parameters)
+
+
+def _in_range(low, high):
+    return low > -_GRADIENT_LIMIT and high < _GRADIENT_LIMIT
+
+
+def _check_options(group):
+    """Refuse rates that the device has not; schedulers may take a rate to 0, which counts as the
+    smallest."""
+    for name, fits, limits in (
+            ("lr", lambda x: 0 <= x < 1, "lie between 0 and 1"),
+            ("weight_decay", lambda x: 0 <= x < 2.0**-4, "be at least 0 and below 0.0625"),
+            ("momentum", lambda x: 0 <= x <= 1, "lie between 0 and 1")):
+        if not isinstance(group[name], Real) or not fits(group[name]):
+            raise LimitError(f"{name} must {limits}, got {group[name]}")
+
+
+def _check_widths(name, widths, low, high):
+    """``(bits, fraction bits)`` if float32 and the update's int64 hold them."""
+    if not isinstance(widths, tuple | list) or len(widths) != 2:
+        raise FormatError(f"{name} must be (bits, fraction bits), got {widths}")
+    return (check_number(f"the bits of {name}", widths[0], 2, 24),
+            check_number(f"the fraction bits of {name}", widths[1], low, high))
 
 
 def _flat(tensors):

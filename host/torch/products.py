@@ -6,11 +6,14 @@ the bound is too large, a processor looks at the operands themselves, then split
 halves of its bits or its batch; a GPU, which would have to wait for the answer, takes part of the
 batch at a time, or ``float64``.
 
+Autocast and a GPU's TF32 are switched off around them. What a processor's own settings allow,
+products of bfloat16, takes nothing away: operands have at most eight significant bits.
+
 On a GPU convolutions are matrix products over patches: cuDNN chooses among algorithms of which
 some transform their operands (Winograd, FFT), and their sums are others.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch.nn import functional as F
@@ -18,21 +21,42 @@ from torch.nn import grad
 
 from host.torch.patches import fold, patches
 
-__all__ = ["conv", "conv_input_gradient", "conv_weight_gradient", "matmul"]
+__all__ = ["conv", "conv_input_gradient", "conv_weight_gradient", "matmul", "plain_float32"]
 
 #: Integers up to this are exact in float32.
 _EXACT = 2.0**24
 
 
 @contextmanager
-def _plain_float32():
-    """Products of a GPU in float32 proper, whatever the program has chosen for its own."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+def plain_float32(x):
+    """Products on the device of x in float32 proper, whatever the program has chosen for its own:
+    neither autocast nor TF32."""
+    with (_without_tf32() if x.is_cuda else nullcontext(),
+          torch.autocast(x.device.type, enabled=False)):
+        yield
+
+
+@contextmanager
+def _without_tf32():
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        before, matmul.allow_tf32 = matmul.allow_tf32, False
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = before
+        return
+    # Where a program uses this setting, reading the older one is an error.
+    before = matmul.fp32_precision
+    if before in ("none", "ieee"):
+        yield
+        return
+    matmul.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        inherited = before == torch.backends.fp32_precision
+        matmul.fp32_precision = "none" if inherited else before
 
 
 def _exact(product, a, b, largest, terms, top, weights):
@@ -68,7 +92,7 @@ def _refined(product, a, b, largest, weights):
 
 def matmul(a, b, largest, top):
     """``a @ b`` of integers, batched; |a| <= largest, |b| <= top. float32 or float64."""
-    with _plain_float32():
+    with plain_float32(a):
         return _exact(torch.matmul, a, b, largest, a.shape[-1], top,
                       lambda magnitude: magnitude.sum(-2).max())
 
@@ -85,8 +109,9 @@ def conv(u, w, stride, padding, largest, top):
         y = matmul(patches(u, w.shape[2:], stride, padding), _as_matrix(w), largest, top)
         height = (u.shape[2] + 2 * padding - w.shape[2]) // stride + 1
         return y.view(len(u), height, -1, len(w)).permute(0, 3, 1, 2)
-    return _exact(lambda a, b: F.conv2d(a, b, None, stride, padding), u, w, largest,
-                  w[0].numel(), top, lambda magnitude: magnitude.sum((1, 2, 3)).max())
+    with plain_float32(u):
+        return _exact(lambda a, b: F.conv2d(a, b, None, stride, padding), u, w, largest,
+                      w[0].numel(), top, lambda magnitude: magnitude.sum((1, 2, 3)).max())
 
 
 def conv_input_gradient(shape, w, g, stride, padding, largest, top):
@@ -97,10 +122,11 @@ def conv_input_gradient(shape, w, g, stride, padding, largest, top):
 
         def product(a, b):
             return fold(a @ b.T, shape, w.shape[2:], stride, padding)
-        with _plain_float32():
+        with plain_float32(g):
             return _exact(product, rows, _as_matrix(w), largest, terms, top, None)
-    return _exact(lambda a, b: grad.conv2d_input(shape, b, a, stride, padding), g, w, largest,
-                  terms, top, lambda magnitude: magnitude.sum((0, 2, 3)).max())
+    with plain_float32(g):
+        return _exact(lambda a, b: grad.conv2d_input(shape, b, a, stride, padding), g, w, largest,
+                      terms, top, lambda magnitude: magnitude.sum((0, 2, 3)).max())
 
 
 def conv_weight_gradient(u, shape, g, stride, padding, largest, top):
@@ -111,7 +137,7 @@ def conv_weight_gradient(u, shape, g, stride, padding, largest, top):
     """
     if g.is_cuda:
         out, c, kh, kw = shape
-        with _plain_float32():
+        with plain_float32(g):
             y = _batched(patches(u, (kh, kw), stride, padding),
                          g.permute(0, 2, 3, 1).flatten(1, 2), largest * top)
         return y.view(kh, kw, c, out).permute(3, 2, 0, 1)
@@ -125,7 +151,8 @@ def conv_weight_gradient(u, shape, g, stride, padding, largest, top):
             return grad.conv2d_weight(x.double(), shape, a.double(), stride, padding)
         half = len(x) // 2
         return part(x[:half], a[:half]).double().add_(part(x[half:], a[half:]))
-    return part(u, g)
+    with plain_float32(g):
+        return part(u, g)
 
 
 def _batched(a, b, largest):

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from host.torch.errors import check_adjacency
+
 __all__ = ["Attention", "GraphConv", "L1BatchNorm1d", "L1BatchNorm2d", "L1LayerNorm"]
 
 
@@ -82,7 +84,7 @@ class GraphConv(nn.Module):
 
     def __init__(self, adjacency):
         super().__init__()
-        self.register_buffer("adjacency", adjacency.coalesce(), persistent=False)
+        self.register_buffer("adjacency", check_adjacency(adjacency), persistent=False)
 
     def forward(self, x):
         """[n, channels]."""

@@ -131,16 +131,20 @@ def test_whole_models_can_be_saved_copied_and_fed_by_a_loader():
     assert torch.equal(*outputs)
 
 
-def test_inference_leaves_the_state_alone_and_does_not_depend_on_the_batch():
+def test_inference_leaves_the_state_alone_and_scales_follow_the_batch():
     net = model()
     train(net, sg.SGD(net, 0.05), 4)
     before = state(net)
     net.eval()
     x, _ = data()
     with torch.no_grad():
-        whole = net(x)
+        whole, again = net(x), net(x)
+        alone = [torch.cat([net(one) for one in batch.split(1)]) for batch in (x, x.flip(0))]
     assert same(before, state(net))
-    assert whole.shape == (32, 3)
+    assert torch.equal(whole, again) and whole.shape == (32, 3)
+    # An image with a smaller range gets a finer scale alone than among others.
+    assert not torch.equal(whole, alone[0])
+    assert torch.equal(alone[0], alone[1].flip(0))
 
 
 def test_optimiser_is_the_models():
@@ -275,7 +279,7 @@ def test_a_graphs_last_sum_belongs_to_its_last_layer():
     (lambda: sg.Linear(3, 3)(torch.full((1, 3), torch.nan)), "got values from nan to nan"),
     (lambda: sg.Linear(3, 3)(torch.full((1, 3), torch.inf)), "must lie between -2048 and 2048"),
     (lambda: sg.Linear(3, 3)(torch.full((1, 3), -1.0)), "built with signed=False, got -1"),
-    (lambda: sg.L1BatchNorm2d(2)(torch.zeros(1, 3, 2, 2)), "takes 2 channels"),
+    (lambda: sg.L1BatchNorm2d(2)(torch.zeros(1, 3, 2, 2)), "takes [n, 2, h, w]"),
     (lambda: sg.Attention(3)(*[torch.zeros(1, 2, 4)] * 3), "3 heads divide, got 4"),
     (lambda: sg.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 3])), "between 0 and 2, got 0"),
     (lambda: sg.cross_entropy(torch.zeros(2, 3), torch.tensor([0])), "got [2, 3] and [1]"),
