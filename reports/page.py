@@ -465,8 +465,8 @@ def _scaling(results):
                 pair[0].subject.arith, pair[0].subject.macs, pair[0].part.size))]
     return (f'<div class="pair">{comb}{mhz}</div>'
             "<p>Integers have 4 bits and, in the plots, elements of four products; floating point "
-            "has one. The array of 512 products takes nine tenths of its die's flip-flops, which run "
-            "out before its LUTs do. Rows x columns x products per element:</p>"
+            "has one. The array of 512 products takes nine tenths of its die's flip-flops, which "
+            "run out before its LUTs do. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
                      rows))
 
