@@ -2,15 +2,19 @@
 
 Times are ratios within one run, the two sides taking turns, medians over repetitions: a ResNet-8
 of PyTorch with batch 128, and the digits perceptron in NumPy (the model's functions against the
-same step in floating point).
+same step in floating point). Beside the clock's ratio stand that of the fastest steps and that of
+processor time, which other programs on the machine disturb less.
 """
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -22,25 +26,36 @@ from host.layers import Mlp
 from host.train import Rate
 from sim.model.machine import Machine
 
-__all__ = ["main", "perceptron", "resnet"]
+__all__ = ["AIM", "AIM_PYTORCH", "FILE", "FUNCTIONS", "LINKED", "main", "perceptron", "resnet",
+           "sentence"]
+
+#: The committed figures, which README's are.
+FILE = Path(__file__).resolve().parent / "data" / "numerics" / "speed.json"
+#: Names of the perceptron's figures.
+FUNCTIONS, LINKED = "perceptron, NumPy, functions", "perceptron, NumPy, with link"
+_RESNET = "ResNet-8, PyTorch"
 
 
 def _ratio(ours, theirs, repetitions):
-    """``(ratio, our seconds, their seconds)``, medians of alternating calls."""
-    times = ([], [])
+    """Medians of alternating calls: seconds of the clock, of the processor, and their ratios."""
+    clock, processor = ([], []), ([], [])
     for side in (ours, theirs):
         side()
     for _ in range(repetitions):
-        for side, seconds in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
+        for i, side in enumerate((ours, theirs)):
+            used, start = time.process_time(), time.perf_counter()
             side()
-            seconds.append(time.perf_counter() - start)
-    mine, other = (statistics.median(seconds) for seconds in times)
-    return {"ratio": mine / other, "seconds": mine, "float_seconds": other}
+            clock[i].append(time.perf_counter() - start)
+            processor[i].append(time.process_time() - used)
+    mine, other = map(statistics.median, clock)
+    busy, others = map(statistics.median, processor)
+    return {"ratio": mine / other, "least_ratio": min(clock[0]) / min(clock[1]),
+            "processor_ratio": busy / others, "seconds": mine, "float_seconds": other,
+            "repetitions": repetitions}
 
 
-def resnet(repetitions=7, threads=1, device="cpu"):
-    """A step of ResNet-8 with batch 128, converted against float."""
+def resnet(repetitions=7, threads=1, device="cpu", captured=False):
+    """A step of ResNet-8 with batch 128, converted against float; ``captured`` as CUDA graphs."""
     import torch
     from torch.nn import functional as F
 
@@ -62,9 +77,16 @@ def resnet(repetitions=7, threads=1, device="cpu"):
             if device != "cpu":
                 torch.cuda.synchronize()
         return run
-    return _ratio(step(converted, shiftgrad.cross_entropy, shiftgrad.SGD(converted, 0.1)),
-                  step(net, F.cross_entropy, torch.optim.SGD(net.parameters(), 0.1, 0.9)),
-                  repetitions)
+    optimiser = shiftgrad.SGD(converted, 0.1)
+    ours = step(converted, shiftgrad.cross_entropy, optimiser)
+    if captured:
+        graphs = shiftgrad.CapturedStep(converted, optimiser, shiftgrad.cross_entropy)
+
+        def ours():
+            graphs(x, y)
+            torch.cuda.synchronize()
+    return _ratio(ours, step(net, F.cross_entropy,
+                             torch.optim.SGD(net.parameters(), 0.1, 0.9)), repetitions)
 
 
 def _float_step(x, y, sizes):
@@ -121,14 +143,14 @@ class _Unlinked:
             self._machine.execute(unpack_instruction(word))
 
 
-def perceptron(repetitions=25):
+def perceptron(repetitions=101):
     """Steps of the digits perceptron with batch 64, the model's functions and the whole of
     ``model:`` with its link, against float NumPy."""
     data = load_dataset("digits")
     x, y, sizes = data.x_train[:64], data.y_train[:64], (64, 64, 10)
     result = {}
     with Device.open("model:", Params()) as linked:
-        for name, device in (("functions", _Unlinked(Params())), ("with link", linked)):
+        for name, device in ((FUNCTIONS, _Unlinked(Params())), (LINKED, linked)):
             network = Mlp(sizes, 0)
             space = network.workspace(device, 64)
             steps = iter(range(10**9))
@@ -139,26 +161,93 @@ def perceptron(repetitions=25):
     return result
 
 
+def _processor():
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines
+                 if line.startswith("model name")), platform.machine())
+
+
+def _machine():
+    """What ran, in words: no name of a host."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"processor": _processor(), "processors": os.cpu_count(), "load_before": load,
+            "python": platform.python_version(), "numpy": np.__version__,
+            "threads": os.environ.get("OMP_NUM_THREADS", "as many as processors")}
+
+
+#: What the project aims at: times float NumPy, and times float PyTorch.
+AIM, AIM_PYTORCH = 20, 6
+#: Load per processor above which the clock says more about other programs than about ours.
+_BUSY = 0.5
+
+
+def sentence(stored):
+    """What README says of the committed figures: by the clock, or on a busy machine by processor
+    time, and whether that is what the project aims at."""
+    figures, machine = stored["figures"], stored["machine"]
+    load = max(machine["load_before"], machine["load_after"])
+    busy = load > _BUSY * machine["processors"]
+    kind = "processor_ratio" if busy else "ratio"
+
+    def times(name):
+        return f"{figures[name][kind]:.1f}"
+
+    def met(name, aim):
+        return ("within" if figures[name][kind] <= aim else "more than") + f" the {aim} aimed at"
+    one = f"{_RESNET}, 1 thread"
+    words = ("A training step of a converted ResNet-8 with batch 128 takes "
+             f"{times(one)} times that of its float twin on one thread, {met(one, AIM_PYTORCH)}; "
+             "one of the digits perceptron takes the model's NumPy functions "
+             f"{times(FUNCTIONS)} times as long as float NumPy, {met(FUNCTIONS, AIM)}, and "
+             f"{times(LINKED)} times with frames and link. ")
+    return words + (
+        f"These are processor times, measured on {machine['processors']} processors that others "
+        f"used at the same time (load {load:.0f}): by the clock the ratios were "
+        f"{figures[one]['ratio']:.1f}, {figures[FUNCTIONS]['ratio']:.0f} and "
+        f"{figures[LINKED]['ratio']:.0f}, and a quiet machine has not been measured since."
+        if busy else f"Measured on {machine['processors']} processors at a load of {load:.1f}.")
+
+
 def main(arguments=None):
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m reports.speed",
                                      description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=Path, help="file for the figures and what they were "
+                                                 "measured on")
     options = parser.parse_args(arguments)
-    result = {f"perceptron, NumPy, {name}": row for name, row in perceptron().items()}
+    machine = _machine()
+    result = perceptron()
     if find_spec("torch"):
-        result["ResNet-8, PyTorch, 1 thread"] = resnet()
-        result["ResNet-8, PyTorch, 2 threads"] = resnet(threads=2)
         import torch
+        machine["torch"] = torch.__version__
+        result[f"{_RESNET}, 1 thread"] = resnet()
+        result[f"{_RESNET}, 2 threads"] = resnet(3, threads=2)
         if torch.cuda.is_available():
             name = torch.cuda.get_device_name()
-            result[f"ResNet-8, PyTorch, {name}"] = resnet(25, device="cuda")
+            result[f"{_RESNET}, {name}"] = resnet(25, device="cuda")
+            result[f"{_RESNET}, {name}, captured"] = resnet(25, device="cuda", captured=True)
+    machine["load_after"] = os.getloadavg()[0] if machine["load_before"] is not None else None
+    stored = {"command": "python -m reports.speed --out reports/data/numerics/speed.json",
+              "machine": machine, "figures": result}
+    if options.out:
+        try:
+            options.out.write_text(json.dumps(stored, indent=1) + "\n")
+        except OSError as error:
+            print(f"reports.speed: {options.out} cannot be written ({error.strerror})",
+                  file=sys.stderr)
+            return 1
     if options.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(stored, indent=1))
     else:
         for name, row in result.items():
             print(f"{name}: {row['ratio']:.1f} times float, {1e3 * row['seconds']:.1f} ms against "
-                  f"{1e3 * row['float_seconds']:.2f} ms")
+                  f"{1e3 * row['float_seconds']:.2f} ms; {row['least_ratio']:.1f} at the fastest, "
+                  f"{row['processor_ratio']:.1f} in processor time")
     return 0
 
 
