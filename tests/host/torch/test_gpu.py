@@ -176,6 +176,58 @@ def test_what_is_refused_is_refused_before_a_weight_changes():
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("factor", [torch.nan, torch.inf])
+def test_no_weight_changes_where_a_gradient_is_not_finite(captured, factor):
+    net = sg.convert(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))).cuda()
+    optimiser, scale = sg.SGD(net, 0.1), torch.ones((), device="cuda")
+
+    def objective(output, labels):
+        return sg.cross_entropy(output, labels) * scale
+
+    def step(x, y):
+        optimiser.zero_grad()
+        objective(net(x), y).backward()
+        optimiser.step()
+    if captured:
+        step = sg.CapturedStep(net, optimiser, objective)
+    x, y = torch.ones(2, 4).cuda(), torch.tensor([0, 1]).cuda()
+    for _ in range(4):
+        step(x, y)
+    before = [p.detach().clone() for p in net.parameters()]
+    scale.fill_(factor)
+    with pytest.raises(sg.LimitError, match=r"the gradient of 0\.weight must lie between"):
+        step(x, y)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    scale.fill_(1)
+    step(x, y)
+    assert not torch.equal(before[0], next(net.parameters()))
+
+
+def test_bad_logits_and_indices_are_refused_by_the_next_settling():
+    sg.cross_entropy(torch.full((2, 3), torch.nan).cuda(), torch.tensor([0, 1]).cuda())
+    with pytest.raises(sg.LimitError, match="logits must lie between"):
+        settle()
+    sg.Embedding(5, 4).cuda()(torch.tensor([7]).cuda())
+    with pytest.raises(sg.LimitError, match="indices of Embedding 0 must lie between 0 and 4"):
+        settle()
+
+
+def test_autocast_and_the_programs_precision_change_no_bit():
+    build, data = NETWORKS.args[1][2]
+    expected = _trained(build, data, "cuda", 8, (8, 8))
+    before = torch.backends.fp32_precision
+    torch.backends.fp32_precision = "tf32"
+    try:
+        with torch.autocast("cuda", torch.float16):
+            found = _trained(build, data, "cuda", 8, (8, 8))
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.fp32_precision = before
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
 def test_the_float_twins_run_there():
     net = draw(ResNet(1, 1, 10, reference.L1BatchNorm2d), 0).cuda()
     (x,), y = _images()
