@@ -206,12 +206,12 @@ OPTIMISER = {
     "master": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(60, 50)),
                "the bits of master must be a whole number from 2 to 24, got 60"),
     "master-fraction": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(24, 50)),
-                        "the fraction bits of master must be a whole number from 6 to 24, got 50"),
+                        "the fraction bits of master must be a whole number from 20 to 24, got 50"),
     "master-number": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=24),
                       "master must be (bits, fraction bits), got 24"),
     "speed": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, speed=(1, 0)),
               "the bits of speed must be a whole number from 2 to 24, got 1"),
-    "speed-fraction": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(16, 6), speed=(16, 15)),
+    "speed-fraction": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(10, 6), speed=(16, 15)),
                        "the fraction bits of speed must be a whole number from 4 to 14, got 15"),
 }
 CONVERSION = {
