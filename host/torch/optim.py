@@ -123,10 +123,21 @@ class SGD(torch.optim.Optimizer):
             group["step"] += 1
         return loss
 
+    def add_param_group(self, param_group):
+        """A group of parameters of the model."""
+        parameters = param_group["params"]
+        parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+        if any(p not in self._places for p in parameters):
+            raise ConversionError("SGD takes parameters of its own model alone, got others")
+        super().add_param_group({**param_group, "params": parameters})
+
     def load_state_dict(self, state_dict):
         """Take up a state, unless it has velocities that the device could not hold."""
         bits, fraction = self._speed
         for number, state in state_dict["state"].items():
+            if "velocity" not in state:
+                raise ConversionError("SGD takes up a state of its own, which has velocities, got "
+                                      f"{' and '.join(map(str, state))}")
             check_between(f"velocity {number}", state["velocity"], 2.0 ** (bits - 1 - fraction))
         super().load_state_dict(state_dict)
 
