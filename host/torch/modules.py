@@ -9,6 +9,7 @@ what a sample gives depends on the others of its batch, unless it is a batch of 
 """
 
 from math import isqrt
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -118,6 +119,13 @@ def _one(what, value):
     return pair[0]
 
 
+def _sizes(what, *values):
+    """Refuse sizes of which no layer can be made."""
+    for value in values:
+        check_number(f"a size of {what}", int(value) if isinstance(value, Integral) else value,
+                     1, 2**31 - 1)
+
+
 def _ones(count, value=1.0):
     """A vector's first parameters, float32 whatever the program's own type is."""
     return nn.Parameter(torch.full((count,), value, dtype=torch.float32))
@@ -136,6 +144,7 @@ class _Weighted(Layer):
                                         bits if input_bits is None else input_bits, signed,
                                         check_groups(groups), clip, weight_clip))
         self.accumulators = accumulators
+        _sizes(type(self).__name__, *shape)
         self.weight = nn.Parameter(torch.empty(shape, dtype=torch.float32))
         self.bias = _ones(shape[0], 0.0) if bias else None
         self.reset_parameters()
@@ -192,6 +201,8 @@ class Conv2d(_Weighted):
                  bits=4, groups=(4, 4), input_bits=None, gradient_bits="bits", signed=False,
                  accumulators=False, clip=None, weight_clip=None):
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        if not isinstance(kernel, tuple | list) or len(kernel) != 2:
+            raise FormatError(f"kernel_size must be a whole number or two, got {kernel_size}")
         steps = check_number("stride", _one("stride", stride), 1, 2**16)
         border = check_number("padding", _one("padding", padding), 0, 2**16)
         super().__init__((out_channels, in_channels, *kernel), bias, bits, groups, input_bits,
@@ -233,6 +244,7 @@ class Linear(_Weighted):
 class _L1BatchNorm(Layer):
     def __init__(self, num_features):
         super().__init__()
+        _sizes(type(self).__name__, num_features)
         self.weight, self.bias = _ones(num_features), _ones(num_features, 0.0)
         for name in ("running_mean", "running_deviation"):
             self.register_buffer(name, torch.zeros(num_features, dtype=torch.float64))
@@ -318,6 +330,7 @@ class L1LayerNorm(Layer):
 
     def __init__(self, num_features):
         super().__init__()
+        _sizes("L1LayerNorm", num_features)
         self.weight, self.bias = _ones(num_features), _ones(num_features, 0.0)
 
     def forward(self, x):
@@ -335,7 +348,7 @@ class Fork(nn.Module):
 
     def __init__(self, count=2):
         super().__init__()
-        self.count = count
+        self.count = check_number("the count of Fork", count, 1, 2**16)
 
     def forward(self, x):
         """A tuple of ``count`` tensors."""
@@ -347,9 +360,11 @@ class AvgPool2d(nn.Module):
 
     def __init__(self, size):
         super().__init__()
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        for length in self.size:
-            check_number("the size of AvgPool2d", length, 1, 2**16)
+        pair = (size, size) if isinstance(size, int) else size
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise FormatError(f"the size of AvgPool2d must be a whole number or two, got {size}")
+        _sizes("AvgPool2d", *pair)
+        self.size = tuple(pair)
 
     def forward(self, x):
         """[n, c, h, w] -> [n, c, h // size, w // size]."""
@@ -376,6 +391,7 @@ class Embedding(Layer):
 
     def __init__(self, num_embeddings, embedding_dim):
         super().__init__()
+        _sizes("Embedding", num_embeddings, embedding_dim)
         self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim,
                                                dtype=torch.float32))
         self.reset_parameters()

@@ -66,7 +66,7 @@ class SGD(torch.optim.Optimizer):
     momentum : float
         Rounded to a multiple of ``2**-8``.
     master, speed : (int, int)
-        Bits and fraction bits of masters and velocities.
+        Bits and fraction bits of masters and velocities; masters lie below 8.
     """
     def __init__(self, model, lr, *, weight_decay=0.0, momentum=MOMENTUM / 2**MOMENTUM_SHIFT,
                  master=(MASTER_BITS, MASTER_FRACTION), speed=(MASTER_BITS, VELOCITY_FRACTION)):
@@ -77,9 +77,10 @@ class SGD(torch.optim.Optimizer):
         _check_options(options)
         if not lr > 0:
             raise LimitError(f"lr must lie between 0 and 1, got {lr}")
-        self._master = _check_widths("master", master, 6, 24)
-        # What is shifted by the difference of the fractions must fit int64.
-        self._speed = _check_widths("speed", speed, 4, min(24, self._master[1] + 8))
+        # Masters stay within those of a state dict; what is shifted by the difference of the
+        # fractions must fit int64.
+        self._master = _check_widths("master", master, lambda bits: max(6, bits - 4), 24)
+        self._speed = _check_widths("speed", speed, lambda bits: 4, min(24, self._master[1] + 8))
         self._places, self._names = {}, {p: name for name, p in model.named_parameters()}
         if not self._names:
             raise ConversionError(f"SGD takes a model with parameters, {type(model).__name__} has "
@@ -122,10 +123,21 @@ class SGD(torch.optim.Optimizer):
             group["step"] += 1
         return loss
 
+    def add_param_group(self, param_group):
+        """A group of parameters of the model."""
+        parameters = param_group["params"]
+        parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+        if any(p not in self._places for p in parameters):
+            raise ConversionError("SGD takes parameters of its own model alone, got others")
+        super().add_param_group({**param_group, "params": parameters})
+
     def load_state_dict(self, state_dict):
         """Take up a state, unless it has velocities that the device could not hold."""
         bits, fraction = self._speed
         for number, state in state_dict["state"].items():
+            if "velocity" not in state:
+                raise ConversionError("SGD takes up a state of its own, which has velocities, got "
+                                      f"{' and '.join(map(str, state))}")
             check_between(f"velocity {number}", state["velocity"], 2.0 ** (bits - 1 - fraction))
         super().load_state_dict(state_dict)
 
@@ -198,8 +210,8 @@ def _check_widths(name, widths, low, high):
     """``(bits, fraction bits)`` if float32 and the update's int64 hold them."""
     if not isinstance(widths, tuple | list) or len(widths) != 2:
         raise FormatError(f"{name} must be (bits, fraction bits), got {widths}")
-    return (check_number(f"the bits of {name}", widths[0], 2, 24),
-            check_number(f"the fraction bits of {name}", widths[1], low, high))
+    bits = check_number(f"the bits of {name}", widths[0], 2, 24)
+    return bits, check_number(f"the fraction bits of {name}", widths[1], low(bits), high)
 
 
 def _flat(tensors):

@@ -166,7 +166,17 @@ SHAPES = {
                        "convert the model with signed_input=True"),
 }
 FORMATS = {
-    "pool": (lambda: sg.AvgPool2d(0), "the size of AvgPool2d must be a whole number from 1"),
+    "pool": (lambda: sg.AvgPool2d(0), "a size of AvgPool2d must be a whole number from 1"),
+    "pool-axes": (lambda: sg.AvgPool2d((2, 2, 2)),
+                  "the size of AvgPool2d must be a whole number or two, got (2, 2, 2)"),
+    "kernel": (lambda: sg.Conv2d(1, 1, 0), "a size of Conv2d must be a whole number from 1"),
+    "kernel-axes": (lambda: sg.Conv2d(1, 1, (3, 3, 3)),
+                    "kernel_size must be a whole number or two, got (3, 3, 3)"),
+    "features": (lambda: sg.Linear(0, 3), "a size of Linear must be a whole number from 1"),
+    "rows": (lambda: sg.Embedding(0, 3), "a size of Embedding must be a whole number from 1"),
+    "norm": (lambda: sg.L1BatchNorm2d(0), "a size of L1BatchNorm2d must be a whole number from"),
+    "layer-norm": (lambda: sg.L1LayerNorm("3"), "a size of L1LayerNorm must be a whole number"),
+    "fork": (lambda: sg.Fork(0), "the count of Fork must be a whole number from 1 to 65536"),
     "heads": (lambda: sg.Attention(0), "heads must be a whole number from 1 to 65536, got 0"),
     "stride": (lambda: sg.Conv2d(1, 1, 3, stride=(1, 2)),
                "stride must be the same in both directions, got (1, 2)"),
@@ -201,17 +211,22 @@ OPTIMISER = {
     "lr-nan": (lambda: sg.SGD(sg.Linear(3, 3), NAN), "lr must lie between 0 and 1, got nan"),
     "lr-one": (lambda: sg.SGD(sg.Linear(3, 3), 1), "lr must lie between 0 and 1, got 1"),
     "lr-later": (lambda: with_lr(-0.5), "lr must lie between 0 and 1, got -0.5"),
+    "group": (lambda: sg.SGD(sg.Linear(3, 3), 0.1).add_param_group(
+        {"params": nn.Parameter(torch.ones(2))}), "SGD takes parameters of its own model alone"),
+    "state": (lambda: sg.SGD(sg.Linear(3, 3), 0.1).load_state_dict(
+        {"state": {0: {"momentum_buffer": None}}, "param_groups": []}),
+        "SGD takes up a state of its own, which has velocities, got momentum_buffer"),
     "momentum": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, momentum=2),
                  "momentum must lie between 0 and 1, got 2"),
     "master": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(60, 50)),
                "the bits of master must be a whole number from 2 to 24, got 60"),
     "master-fraction": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(24, 50)),
-                        "the fraction bits of master must be a whole number from 6 to 24, got 50"),
+                        "the fraction bits of master must be a whole number from 20 to 24, got 50"),
     "master-number": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=24),
                       "master must be (bits, fraction bits), got 24"),
     "speed": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, speed=(1, 0)),
               "the bits of speed must be a whole number from 2 to 24, got 1"),
-    "speed-fraction": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(16, 6), speed=(16, 15)),
+    "speed-fraction": (lambda: sg.SGD(sg.Linear(3, 3), 0.1, master=(10, 6), speed=(16, 15)),
                        "the fraction bits of speed must be a whole number from 4 to 14, got 15"),
 }
 CONVERSION = {
