@@ -159,6 +159,9 @@ def _parser():
                "these options the standing list is measured: --list prints it.")
     parser.add_argument("--list", action="store_true",
                         help="print the points and what there is of them, and measure nothing")
+    parser.add_argument("--check", action="store_true",
+                        help="with --list: whether the files are of the designs and tools of now; "
+                             "makes every design, which takes minutes")
     parser.add_argument("--only", metavar="PATTERN",
                         help="points whose names match, such as 'mesh-shift-*' (* for anything)")
     parser.add_argument("--large", action="store_true",
@@ -247,6 +250,15 @@ def _stored(points, store):
             yield read_point(store.path(point))
 
 
+def _stale(points, states, store):
+    """Measured points of which a design, a tool or an option has changed since."""
+    versions = Tools().versions()
+    for point in points:
+        if states[point.name] == "measured" and not store.is_finished(point, point_key(
+                point.design(), point.seeds, point.timing_driven, versions)):
+            yield point
+
+
 def _interrupt(signum, frame):
     raise KeyboardInterrupt
 
@@ -263,6 +275,10 @@ def main(argv=None, store=None):
                 print(f"{store.path(point)} is damaged and counts as not measured",
                       file=sys.stderr)
         status = 0
+        if given.check and not given.list:
+            raise ArgumentError("check is for --list")
+        if given.check:
+            states |= {point.name: "stale" for point in _stale(points, states, store)}
         if given.list:
             lines = [f"{states[point.name]:12}  {point.name}" for point in points]
             print("\n".join(lines), file=sys.stderr if given.json else sys.stdout)

@@ -74,7 +74,7 @@ def runs(monkeypatch):
         return Outcome(REPORT, True, "")
     monkeypatch.setattr(measure, "build", build)
     monkeypatch.setattr(Point, "design", lambda point: replace(DESIGN, name=point.name))
-    monkeypatch.setattr(measure, "Tools", lambda jobs: SimpleNamespace(
+    monkeypatch.setattr(measure, "Tools", lambda jobs=1: SimpleNamespace(
         versions=lambda: {"yosys": "1"}, stop=lambda: None))
     return made
 
@@ -157,6 +157,19 @@ def test_a_list_says_what_there_is(store, runs, capsys):
         "measured      mesh-shift-3b-4x4-4x4x1-lut-LFE5U-25F-6BG381C",
         "not measured  mesh-shift-4b-4x4-4x4x1-lut-LFE5U-25F-6BG381C"]
     assert len(runs.designs) == 1
+
+
+def test_a_list_can_say_what_is_stale(store, runs, capsys, monkeypatch):
+    assert measure.main(["--scope", "mesh"], store) == 0
+    asked = ["--list", "--check", "--scope", "mesh"]
+    assert measure.main(asked, store) == 0
+    assert capsys.readouterr().out.startswith("measured      mesh-shift-4b")
+    changed = replace(DESIGN, rtlil=DESIGN.rtlil + " ")
+    monkeypatch.setattr(Point, "design", lambda point: changed)
+    assert measure.main(asked, store) == 0
+    assert capsys.readouterr().out.startswith("stale         mesh-shift-4b")
+    assert measure.main(asked[1:], store) == 2
+    assert capsys.readouterr().err == "error: --check is for --list\n"
 
 
 def test_json_is_all_that_is_printed(store, runs, capsys):
