@@ -34,6 +34,7 @@ a row of zeros gives. Whoever reads the sums subtracts the sum of such a row.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
@@ -90,8 +91,11 @@ def recode(params, operands, bank):
 
 
 def write_layout(params):
-    """What travels down beside the entries: their address, and whether they are for this row."""
-    return data.StructLayout({"differs": params.depth - 1, "bank": 1})
+    """What travels down beside the entries: whether there is one, whether it is the last of its
+    row, and its address."""
+    return data.StructLayout({
+        "valid": 1, "end": 1, "address": data.StructLayout({
+            "differs": params.depth - 1, "bank": 1})})
 
 
 @dataclass(frozen=True)
@@ -123,21 +127,26 @@ class TableMac(wiring.Component):
     Attributes
     ----------
     latency : int
-        Cycles from ``wave`` to the ``sum_o`` that contains it.
+        Cycles from ``wave_i`` to the ``sum_o`` that contains it.
     STEP : int
         Cycles from ``sum_i`` to ``sum_o``.
     has_mark : bool
 
     Members
     -------
-    write : In(1)
-        Keep ``entries`` at
-    address : In(write_layout)
-        that place from the next cycle on.
-    entries : In(ArrayLayout(entry_shape, columns))
-    wave : In(wave_layout)
-    mark : In(1)
-        ``latency - STEP`` cycles after the wave; only where ``has_mark``.
+    write_i : In(write_layout), entries_i : In(ArrayLayout(entry_shape, columns))
+        From above;
+    write_o, entries_o : Out(the same)
+        a cycle later, to the element below.
+    token_i : In(1), token_o : Out(1)
+        The entries are for the row below; for this row. That of the last row begins with
+        ``begin`` : In(1), when the first entry of a tile comes in.
+    written : Out(1)
+        The entry that goes out is for this row.
+    wave_i : In(wave_layout), wave_o : Out(the same)
+        From the left, and a cycle later to the right.
+    mark_i : In(1), mark_o : Out(1)
+        The same, ``latency - 1 - STEP`` cycles after the wave; only where ``has_mark``.
     sum_i : In(ArrayLayout(sum_shape, columns))
         Not in row 0.
     sum_o : Out(ArrayLayout(sum_shape, columns))
@@ -154,22 +163,36 @@ class TableMac(wiring.Component):
         self.mapped = mapped
         self.has_mark = row > 0 and params.max_groups > 1
         pairs = (params.bits + 1) // 2
-        self.latency = registered + 1 + (pairs - 1).bit_length() + self.STEP
+        self.latency = 1 + registered + 1 + (pairs - 1).bit_length() + self.STEP
+        entries = data.ArrayLayout(entry_shape(params), columns)
         members = {
-            "write": In(1), "address": In(write_layout(params)),
-            "entries": In(data.ArrayLayout(entry_shape(params), columns)),
-            "wave": In(wave_layout(params)),
+            "write_i": In(write_layout(params)), "write_o": Out(write_layout(params)),
+            "entries_i": In(entries), "entries_o": Out(entries),
+            "token_i" if row < params.rows - 1 else "begin": In(1), "token_o": Out(1),
+            "written": Out(1),
+            "wave_i": In(wave_layout(params)), "wave_o": Out(wave_layout(params)),
             "sum_o": Out(data.ArrayLayout(sum_shape(params, row + 1), columns)),
         }
         if self.has_mark:
-            members["mark"] = In(1)
+            members |= {"mark_i": In(1), "mark_o": Out(1)}
         if row:
             members["sum_i"] = In(data.ArrayLayout(sum_shape(params, row), columns))
         super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
-        negative = list(self.wave.negative)
+        # What travels. These registers are the element's own: those of others may be equal.
+        for name in ("wave", "entries", "write", *(["mark"] if self.has_mark else [])):
+            self._keep(m, name + "_o", getattr(self, name + "_i"))
+        # Nothing here needs a reset: a row's own entries come after all that a lost token lets in.
+        token = Signal()
+        if self.row < self.params.rows - 1:
+            m.d.comb += token.eq(Mux(self.write_o.end, self.token_i, self.token_o))
+        else:
+            m.d.comb += token.eq(self.begin | self.token_o & ~self.write_o.end)
+        self._keep(m, "token_o", token)
+        self._keep(m, "written", token & self.write_i.valid)
+        negative = list(self.wave_o.negative)
         tables = [self._table(m, plane) for plane in range(self.params.bits)]
         if self.registered:
             negative = [self._register(m, f"negative{plane}", value)
@@ -192,8 +215,8 @@ class TableMac(wiring.Component):
                             o=self.sum_o[col].shape(), mapped=self.mapped)
             m.submodules[f"sum{col}"] = add
             m.d.comb += [add.a.eq(value), add.b.eq(above << 1), add.c.eq(above),
-                         add.select.eq(self.mark if self.has_mark else 0), add.carry.eq(carry)]
-            m.d.sync += self.sum_o[col].eq(add.o)
+                         add.select.eq(self.mark_o if self.has_mark else 0), add.carry.eq(carry)]
+            m.d.comb += self.sum_o[col].eq(self._register(m, f"sum_o{col}", add.o))
         return m
 
     def _table(self, m, plane):
@@ -204,12 +227,16 @@ class TableMac(wiring.Component):
         m.submodules[f"plane{plane}"] = table
         write, read = table.write_port(), table.read_port(domain="comb")
         m.d.comb += [
-            write.en.eq(self.write), write.data.eq(self.entries.as_value()),
-            write.addr.eq(self.address.as_value()),
-            read.addr.eq(Cat(self.wave.differs[plane], self.wave.bank)),
+            write.en.eq(self.written), write.data.eq(self.entries_o.as_value()),
+            write.addr.eq(self.write_o.address.as_value()),
+            read.addr.eq(Cat(self.wave_o.differs[plane], self.wave_o.bank)),
         ]
         return [read.data[width * col:width * (col + 1)].as_signed()
                 for col in range(self.columns)]
+
+    def _keep(self, m, name, value):
+        m.d.comb += Value.cast(getattr(self, name)).eq(
+            self._register(m, f"{name}_register", Value.cast(value)))
 
     @staticmethod
     def _register(m, name, value):
@@ -290,8 +317,8 @@ class Steps(wiring.Component):
         The step is to be negative.
     first : Out(1), carry : Out(1)
         Of the step that is made.
-    valid : Out(1), address : Out(write_layout), end : Out(1), wrap : Out(1)
-        Of the entry a cycle later: there is one; its place; it is the last of its row, of the tile.
+    write : Out(write_layout), begin : Out(1)
+        Of the entry; it is the first of its tile.
     """
     LATENCY = 3
 
@@ -301,7 +328,7 @@ class Steps(wiring.Component):
         super().__init__({
             "load": In(1), "pick": Out(params.depth), "subtract": Out(1),
             "first": Out(1), "carry": Out(1),
-            "valid": Out(1), "address": Out(write_layout(params)), "end": Out(1), "wrap": Out(1),
+            "write": Out(write_layout(params)), "begin": Out(1),
         })
 
     def elaborate(self, platform):
@@ -310,8 +337,8 @@ class Steps(wiring.Component):
         busy, bank = Signal(), Signal(init=1)
         count = Signal(range(self.entries))
         row = Signal(range(self.params.rows), init=self.params.rows - 1)
-        last, wrap = Signal(), Signal()
-        m.d.comb += [last.eq(count == self.entries - 1), wrap.eq(last & (row == 0))]
+        last = Signal()
+        m.d.comb += last.eq(count == self.entries - 1)
         with m.If(busy):
             m.d.sync += count.eq(count + 1)
             with m.If(last):
@@ -330,9 +357,15 @@ class Steps(wiring.Component):
         m.d.comb += [self.pick[-1].eq(count == 0),
                      self.subtract.eq((Cat(self.pick[:lanes]) & gray).any())]
         m.d.sync += [self.first.eq(count == 0), self.carry.eq(self.subtract)]
-        m.d.sync += [self.valid.eq(busy), self.address.differs.eq(gray),
-                     self.address.bank.eq(bank), self.end.eq(busy & last),
-                     self.wrap.eq(busy & wrap)]
+        # With the entry, which comes two cycles later.
+        write = Signal(write_layout(self.params))
+        m.submodules.delay = delay = Delay(write_layout(self.params), 2, reset=True)
+        m.submodules.begin = begin = Delay(1, 2, reset=True)
+        m.d.comb += [write.valid.eq(busy), write.end.eq(busy & last),
+                     write.address.differs.eq(gray), write.address.bank.eq(bank),
+                     delay.i.eq(write), self.write.eq(delay.o),
+                     begin.i.eq(busy & (count == 0) & (row == self.params.rows - 1)),
+                     self.begin.eq(begin.o)]
         return m
 
 
@@ -453,11 +486,10 @@ class TableMesh(wiring.Component):
                          for row in range(rows)]
         self.steps = Steps(params)
         last = self.elements[-1][-1]
-        # Operands are recoded and wait one cycle at the edge.
-        self.latency = 1 + (rows - 1) * last.STEP + (len(self.groups) - 1) + last.latency
+        self.latency = (rows - 1) * last.STEP + (len(self.groups) - 1) + last.latency
         self.load_cycles = self.steps.entries
-        self.swap_wait = Steps.LATENCY + self.steps.entries - 1
-        self.swap_cycles = max(0, len(self.groups) - 1 - Steps.LATENCY)
+        self.swap_wait = Steps.LATENCY + self.steps.entries
+        self.swap_cycles = max(0, len(self.groups) - 2 - Steps.LATENCY)
         super().__init__({
             "load": In(1),
             "weights": In(data.ArrayLayout(data.ArrayLayout(signed(params.bits), params.depth),
@@ -480,38 +512,36 @@ class TableMesh(wiring.Component):
             m.d.comb += delay.i.eq(value)
             return delay.o
 
-        def register(name, value, **options):
-            following = Signal.like(Value.cast(value), name=name, **{"reset_less": True, **options})
+        def register(name, value):
+            following = Signal.like(Value.cast(value), name=name, reset_less=True)
             m.d.sync += following.eq(value)
             return following
 
-        mine, addresses, marked = self._load(m, register)
+        marked = self._load(m, register)
 
         # The wave moves right, the mark with the sums.
         bank = Signal()
         m.d.sync += bank.eq(bank ^ self.swap)
+        depth = self.params.depth
         for row, elements in enumerate(self.elements):
             first = elements[0]
-            depth = self.params.depth
-            wave = delayed(f"skew{row}", recode(
-                self.params, [self.a[row * depth + lane] for lane in range(depth)],
-                bank ^ self.swap), 1 + row * first.STEP)
+            operands = [self.a[row * depth + lane] for lane in range(depth)]
+            wave = delayed(f"skew{row}", recode(self.params, operands, bank ^ self.swap),
+                           row * first.STEP)
+            m.d.comb += first.wave_i.eq(wave)
             if first.has_mark:
                 marks = Signal(2, name=f"marks{row}", reset_less=True)
-                with m.If(mine[row]):
-                    m.d.sync += marks.bit_select(addresses[row].bank, 1).eq(marked[row])
-                mark = delayed(f"mark{row}", marks.bit_select(wave[-1], 1),
-                               first.latency - first.STEP)
-            for number, element in enumerate(elements):
-                if number:
-                    wave = register(f"wave{row}_{number}", wave)
-                m.d.comb += element.wave.eq(wave)
+                with m.If(first.written):
+                    m.d.sync += marks.bit_select(first.write_o.address.bank, 1).eq(marked[row])
+                m.d.comb += first.mark_i.eq(delayed(
+                    f"mark{row}", marks.bit_select(wave[-1], 1), first.latency - 1 - first.STEP))
+            for left, right in pairwise(elements):
+                m.d.comb += right.wave_i.eq(left.wave_o)
                 if first.has_mark:
-                    mark = register(f"mark{row}_{number}", mark) if number else mark
-                    m.d.comb += element.mark.eq(mark)
+                    m.d.comb += right.mark_i.eq(left.mark_o)
 
         # Sums move down and leave group by group.
-        for above, below in zip(self.elements, self.elements[1:], strict=False):
+        for above, below in pairwise(self.elements):
             for source, sink in zip(above, below, strict=True):
                 m.d.comb += sink.sum_i.eq(source.sum_o)
         for number, (group, element) in enumerate(zip(self.groups, self.elements[-1],
@@ -521,8 +551,8 @@ class TableMesh(wiring.Component):
         return m
 
     def _load(self, m, register):
-        """Generators, and what moves down. Of the first group by row: whether it writes, where,
-        and the mark."""
+        """Generators, and what moves down. Of every row the mark of the entries at its first
+        element."""
         params = self.params
         m.submodules.steps = steps = self.steps
         m.d.comb += steps.load.eq(self.load)
@@ -538,37 +568,21 @@ class TableMesh(wiring.Component):
             m.d.sync += mark.eq(self.mark)
         for stage in range(Steps.LATENCY - 1):
             mark = register(f"mark_{stage}", mark)
+        marked = []
+        for row in range(params.rows):
+            mark = register(f"marked{row}", mark)
+            marked.append(mark)
 
-        # The last row begins again when the first has its last entry.
-        wrap = Delay(1, params.rows, reset=True)
-        m.submodules.wrap = wrap
-        m.d.comb += wrap.i.eq(steps.wrap)
-        writes, addresses, marked = [], [], [mark]
+        m.submodules.begin = begin = Delay(1, params.rows - 1)
+        m.d.comb += begin.i.eq(steps.begin)
         for number, group in enumerate(self.groups):
-            tokens = [Signal(name=f"token{row}_{number}", init=row == params.rows - 1)
-                      for row in range(params.rows)]
-            valid, address, end = steps.valid, steps.address, steps.end
-            for row in range(params.rows):
-                element = self.elements[row][number]
-                name = f"{row}_{number}"
-                valid = register(f"valid{name}", valid, reset_less=False)
-                end = register(f"end{name}", end, reset_less=False)
-                following = Signal.like(steps.address, name=f"address{name}", reset_less=True)
-                m.d.sync += following.eq(address)
-                address = following
-                with m.If(end):
-                    m.d.sync += tokens[row].eq(tokens[row + 1] if row + 1 < params.rows else
-                                               wrap.o)
-                m.d.comb += [
-                    element.write.eq(tokens[row] & valid), element.address.eq(address),
-                    element.entries.as_value().eq(Cat(entries[col] for col in group)),
-                ]
-                if number == 0:
-                    writes.append(element.write)
-                    addresses.append(address)
-                    if row:
-                        marked.append(register(f"marked{row}", marked[-1]))
-                if row + 1 < params.rows:
-                    for col in group:
-                        entries[col] = register(f"entry{row}_{col}", entries[col])
-        return writes, addresses, marked
+            column = [elements[number] for elements in self.elements]
+            m.d.comb += [
+                column[0].write_i.eq(steps.write),
+                column[0].entries_i.as_value().eq(Cat(entries[col] for col in group)),
+                column[-1].begin.eq(begin.o),
+            ]
+            for above, below in pairwise(column):
+                m.d.comb += [below.write_i.eq(above.write_o), below.entries_i.eq(above.entries_o),
+                             above.token_i.eq(below.token_o)]
+        return marked

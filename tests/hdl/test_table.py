@@ -108,6 +108,7 @@ def shape(rows, cols, depth, *, bits=4, groups=4):
 @pytest.mark.parametrize("registered", [False, True])
 @pytest.mark.parametrize(("params", "share"), [
     (shape(4, 4, 4), 2), (shape(1, 1, 4), 1), (shape(3, 5, 4), 2), (shape(2, 8, 4), 1),
+    (shape(1, 14, 2), 1),
     (shape(3, 3, 3), 2), (shape(5, 2, 2, groups=8), 2), (shape(4, 3, 4, groups=1), 4),
     *((shape(2, 2, 4, bits=bits), 2) for bits in (2, 3, 5, 6, 7, 8)),
 ], ids=lambda value: value.name if isinstance(value, Params) else str(value))
@@ -121,8 +122,8 @@ def test_tiles_follow_each_other(params, share, registered):
 
 def test_no_gap_where_streaming_takes_longer_than_loading():
     params = shape(3, 4, 4)
-    count = params.rows * 8 + 2
+    count = params.rows * 8 + 3
     tiles = [Tile.random(params, np.random.default_rng(3), count - 1) for _ in range(4)]
     dut, cycles = run(params, tiles)
-    assert (dut.load_cycles, dut.swap_wait, dut.swap_cycles) == (8, 10, 0)
-    assert cycles == 2 * 8 + 10 + 4 * count
+    assert (dut.load_cycles, dut.swap_wait, dut.swap_cycles) == (8, 11, 0)
+    assert cycles == 2 * 8 + 11 + 4 * count
