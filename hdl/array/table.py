@@ -200,6 +200,9 @@ class TableMac(wiring.Component):
             tables = [[self._register(m, f"table{plane}_{col}", value)
                        for col, value in enumerate(values)]
                       for plane, values in enumerate(tables)]
+        tables[1:] = [[Cat(first[0], value).as_signed()
+                       for first, value in zip(tables[0], values, strict=True)]
+                      for values in tables[1:]]
         terms = self._pairs(m, tables, negative)
         # The carry that is left for the last chain comes with the sum.
         carry = self._register(m, "carry0", negative[1])
@@ -220,14 +223,16 @@ class TableMac(wiring.Component):
         return m
 
     def _table(self, m, plane):
-        """What the tables of a plane hold."""
-        width = entry_shape(self.params).width
+        """What the tables of a plane hold. Their lowest places are equal: the first has it."""
+        skipped = int(plane > 0)
+        width = entry_shape(self.params).width - skipped
         table = memory.Memory(shape=unsigned(width * self.columns),
                               depth=1 << self.params.depth, init=[])
         m.submodules[f"plane{plane}"] = table
         write, read = table.write_port(), table.read_port(domain="comb")
         m.d.comb += [
-            write.en.eq(self.written), write.data.eq(self.entries_o.as_value()),
+            write.en.eq(self.written),
+            write.data.eq(Cat(Value.cast(entry)[skipped:] for entry in self.entries_o)),
             write.addr.eq(self.write_o.address.as_value()),
             read.addr.eq(Cat(self.wave_o.differs[plane], self.wave_o.bank)),
         ]
