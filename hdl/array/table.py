@@ -152,6 +152,8 @@ class TableMac(wiring.Component):
     sum_o : Out(ArrayLayout(sum_shape, columns))
     """
     STEP = 1
+    #: Columns that share what else every chain needs.
+    PART = 2
 
     def __init__(self, params, row, *, columns=1, registered=False, mapped=False):
         if not 2 <= params.depth <= 4:
@@ -162,8 +164,10 @@ class TableMac(wiring.Component):
         self.registered = registered
         self.mapped = mapped
         self.has_mark = row > 0 and params.max_groups > 1
-        pairs = (params.bits + 1) // 2
-        self.latency = 1 + registered + 1 + (pairs - 1).bit_length() + self.STEP
+        self.parts = [PlaneSums(params, row, columns=min(self.PART, columns - first),
+                                registered=registered, mapped=mapped)
+                      for first in range(0, columns, self.PART)]
+        self.latency = 1 + self.parts[0].latency
         entries = data.ArrayLayout(entry_shape(params), columns)
         members = {
             "write_i": In(write_layout(params)), "write_o": Out(write_layout(params)),
@@ -182,7 +186,7 @@ class TableMac(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # What travels. These registers are the element's own: those of others may be equal.
-        for name in ("wave", "entries", "write", *(["mark"] if self.has_mark else [])):
+        for name in ("wave", "entries", "write"):
             self._keep(m, name + "_o", getattr(self, name + "_i"))
         # Nothing here needs a reset: a row's own entries come after all that a lost token lets in.
         token = Signal()
@@ -192,34 +196,24 @@ class TableMac(wiring.Component):
             m.d.comb += token.eq(self.begin | self.token_o & ~self.write_o.end)
         self._keep(m, "token_o", token)
         self._keep(m, "written", token & self.write_i.valid)
-        negative = list(self.wave_o.negative)
+
         tables = [self._table(m, plane) for plane in range(self.params.bits)]
-        if self.registered:
-            negative = [self._register(m, f"negative{plane}", value)
-                        for plane, value in enumerate(negative)]
-            tables = [[self._register(m, f"table{plane}_{col}", value)
-                       for col, value in enumerate(values)]
-                      for plane, values in enumerate(tables)]
-        tables[1:] = [[Cat(first[0], value).as_signed()
-                       for first, value in zip(tables[0], values, strict=True)]
-                      for values in tables[1:]]
-        terms = self._pairs(m, tables, negative)
-        # The carry that is left for the last chain comes with the sum.
-        carry = self._register(m, "carry0", negative[1])
-        level = 1
-        while len(terms) > 1:
-            terms = [self._add(m, level, *terms[i:i + 2]) for i in range(0, len(terms), 2)]
-            carry = self._register(m, f"carry{level}", carry)
-            level += 1
-        ((term),) = terms
-        for col, value in enumerate(term.value):
-            above = self.sum_i[col] if self.row else Const(0, signed(1))
-            add = SelectAdd(a=value.shape(), b=signed(len(above) + 1), c=above.shape(),
-                            o=self.sum_o[col].shape(), mapped=self.mapped)
-            m.submodules[f"sum{col}"] = add
-            m.d.comb += [add.a.eq(value), add.b.eq(above << 1), add.c.eq(above),
-                         add.select.eq(self.mark_o if self.has_mark else 0), add.carry.eq(carry)]
-            m.d.comb += self.sum_o[col].eq(self._register(m, f"sum_o{col}", add.o))
+        for number, part in enumerate(self.parts):
+            m.submodules[f"part{number}"] = part
+            first = number * self.PART
+            columns = slice(first, first + part.columns)
+            m.d.comb += part.negative.eq(self.wave_o.negative)
+            for plane, values in enumerate(tables):
+                m.d.comb += getattr(part, f"table{plane}").as_value().eq(Cat(values[columns]))
+            if self.has_mark:
+                m.d.comb += part.mark_i.eq(self.mark_i)
+            if self.row:
+                m.d.comb += part.sum_i.as_value().eq(Cat(
+                    self.sum_i[col] for col in range(self.columns)[columns]))
+            m.d.comb += Cat(Value.cast(self.sum_o[col]) for col in
+                            range(self.columns)[columns]).eq(part.sum_o.as_value())
+        if self.has_mark:
+            m.d.comb += self.mark_o.eq(self.parts[0].mark_o)
         return m
 
     def _table(self, m, plane):
@@ -241,20 +235,91 @@ class TableMac(wiring.Component):
 
     def _keep(self, m, name, value):
         m.d.comb += Value.cast(getattr(self, name)).eq(
-            self._register(m, f"{name}_register", Value.cast(value)))
+            _register(m, f"{name}_register", Value.cast(value)))
 
-    @staticmethod
-    def _register(m, name, value):
-        register = Signal(Value.cast(value).shape(), name=name, reset_less=True)
-        m.d.sync += register.eq(value)
-        return register
+
+def _register(m, name, value):
+    register = Signal(Value.cast(value).shape(), name=name, reset_less=True)
+    m.d.sync += register.eq(value)
+    return register
+
+
+class PlaneSums(wiring.Component):
+    """What neighbouring columns make of the entries that their planes read.
+
+    Parameters
+    ----------
+    params, row, registered, mapped : as of :class:`TableMac`
+    columns : int
+
+    Members
+    -------
+    table0, table1, ... : In(ArrayLayout(signed, columns))
+        By plane, with ``negative``; all but the first without the lowest place, which all have in
+        common.
+    negative : In(bits)
+    mark_i, mark_o, sum_i, sum_o : as of :class:`TableMac`
+    """
+    def __init__(self, params, row, *, columns, registered=False, mapped=False):
+        self.params = params
+        self.row = row
+        self.columns = columns
+        self.registered = registered
+        self.mapped = mapped
+        self.has_mark = row > 0 and params.max_groups > 1
+        pairs = (params.bits + 1) // 2
+        self.latency = registered + 1 + (pairs - 1).bit_length() + TableMac.STEP
+        width = entry_shape(params).width
+        members = {f"table{plane}": In(data.ArrayLayout(signed(width - (plane > 0)), columns))
+                   for plane in range(params.bits)}
+        members |= {"negative": In(params.bits),
+                    "sum_o": Out(data.ArrayLayout(sum_shape(params, row + 1), columns))}
+        if self.has_mark:
+            members |= {"mark_i": In(1), "mark_o": Out(1)}
+        if row:
+            members["sum_i"] = In(data.ArrayLayout(sum_shape(params, row), columns))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        if self.has_mark:
+            m.d.comb += self.mark_o.eq(_register(m, "mark_register", self.mark_i))
+        negative = list(self.negative)
+        tables = [list(getattr(self, f"table{plane}")) for plane in range(self.params.bits)]
+        if self.registered:
+            negative = [_register(m, f"negative{plane}", value)
+                        for plane, value in enumerate(negative)]
+            tables = [[_register(m, f"table{plane}_{col}", value)
+                       for col, value in enumerate(values)]
+                      for plane, values in enumerate(tables)]
+        tables[1:] = [[Cat(first[0], value).as_signed()
+                       for first, value in zip(tables[0], values, strict=True)]
+                      for values in tables[1:]]
+        terms = self._pairs(m, tables, negative)
+        # The carry that is left for the last chain comes with the sum.
+        carry = _register(m, "carry0", negative[1])
+        level = 1
+        while len(terms) > 1:
+            terms = [self._add(m, level, *terms[i:i + 2]) for i in range(0, len(terms), 2)]
+            carry = _register(m, f"carry{level}", carry)
+            level += 1
+        ((term),) = terms
+        for col, value in enumerate(term.value):
+            above = self.sum_i[col] if self.row else Const(0, signed(1))
+            add = SelectAdd(a=value.shape(), b=signed(len(above) + 1), c=above.shape(),
+                            o=self.sum_o[col].shape(), mapped=self.mapped)
+            m.submodules[f"sum{col}"] = add
+            m.d.comb += [add.a.eq(value), add.b.eq(above << 1), add.c.eq(above),
+                         add.select.eq(self.mark_o if self.has_mark else 0), add.carry.eq(carry)]
+            m.d.comb += self.sum_o[col].eq(_register(m, f"sum_o{col}", add.o))
+        return m
 
     def _pairs(self, m, tables, negative):
         terms = []
         for plane in range(0, self.params.bits, 2):
             values = []
             if plane + 1 == self.params.bits:
-                values = [self._register(m, f"single{col}", value)
+                values = [_register(m, f"single{col}", value)
                           for col, value in enumerate(tables[plane])]
             else:
                 for col, (a, b) in enumerate(zip(*tables[plane:plane + 2], strict=True)):
@@ -266,19 +331,19 @@ class TableMac(wiring.Component):
                     m.d.comb += [add.a.eq(a), add.x.eq(negative[plane]),
                                  add.b.eq(b), add.y.eq(negative[plane + 1])]
                     low = [a[0]] if plane else []
-                    values.append(self._register(m, f"pair{plane}_{col}",
+                    values.append(_register(m, f"pair{plane}_{col}",
                                                  Cat(*low, add.o).as_signed()))
             terms.append(_Term(plane, min(2, self.params.bits - plane), values,
-                               self._register(m, f"negative{plane}_1", negative[plane])))
+                               _register(m, f"negative{plane}_1", negative[plane])))
         return terms
 
     def _add(self, m, level, low, high=None):
         """Two terms, the places of the lower one below the other stay as they are; one is kept."""
         if high is None:
-            values = [self._register(m, f"kept{level}_{col}", value)
+            values = [_register(m, f"kept{level}_{col}", value)
                       for col, value in enumerate(low.value)]
             return _Term(low.plane, low.planes, values,
-                         self._register(m, f"kept{level}", low.negative))
+                         _register(m, f"kept{level}", low.negative))
         planes = low.planes + high.planes
         kept = low.planes - (low.plane == 0)
         largest = _largest(self.params) * (2 ** planes - 1) + 1
@@ -291,10 +356,10 @@ class TableMac(wiring.Component):
                            mapped=self.mapped)
             m.submodules[f"add{level}_{low.plane}_{col}"] = add
             m.d.comb += [add.a.eq(upper), add.b.eq(b), add.x.eq(high.negative)]
-            values.append(self._register(m, f"sum{level}_{low.plane}_{col}",
+            values.append(_register(m, f"sum{level}_{low.plane}_{col}",
                                          Cat(a[:kept], add.o).as_signed()))
         return _Term(low.plane, planes, values,
-                     self._register(m, f"negative{low.plane}_{level + 1}", low.negative))
+                     _register(m, f"negative{low.plane}_{level + 1}", low.negative))
 
 
 class Steps(wiring.Component):

@@ -8,6 +8,7 @@ from amaranth.sim import Simulator
 
 from hdl.array.table import TableMesh
 from hdl.params import Params
+from tests.hdl.test_netlist import SCRIPT, Netlist
 
 
 class Tile:
@@ -54,9 +55,8 @@ class Tile:
                    np.array([[low] * params.slots, [most] * params.slots]))
 
 
-def run(params, tiles, **options):
-    """Stream tiles as fast as the mesh's rules allow; the mesh, and the cycles it took."""
-    dut = TableMesh(params, **options)
+def schedule(dut, params, tiles):
+    """Tiles as fast as the mesh's rules allow: loads and streams by cycle, starts, the end."""
     starts, loads = [], {}
     cycle = free = 0
     for tile in tiles:
@@ -69,6 +69,21 @@ def run(params, tiles, **options):
         cycle = starts[-1] + len(tile.operands)
     streams = {start + i: (tile, i) for start, tile in zip(starts, tiles, strict=True)
                for i in range(len(tile.operands))}
+    return loads, streams, starts, cycle
+
+
+def check(params, tiles, starts, found):
+    """Sums by the cycle of their operands are those of NumPy."""
+    for start, tile in zip(starts, tiles, strict=True):
+        sums = np.array([found[start + i] for i in range(len(tile.operands))])
+        np.testing.assert_array_equal(sums - sums[0], tile.dots(params))
+        np.testing.assert_array_equal(sums[0], tile.offsets(params))
+
+
+def run(params, tiles, **options):
+    """Stream tiles; the mesh, and the cycles it took."""
+    dut = TableMesh(params, **options)
+    loads, streams, starts, cycle = schedule(dut, params, tiles)
     found = {}
 
     async def bench(ctx):
@@ -93,10 +108,7 @@ def run(params, tiles, **options):
     simulator.add_clock(1e-8)
     simulator.add_testbench(bench)
     simulator.run()
-    for start, tile in zip(starts, tiles, strict=True):
-        sums = np.array([found[start + i] for i in range(len(tile.operands))])
-        np.testing.assert_array_equal(sums - sums[0], tile.dots(params))
-        np.testing.assert_array_equal(sums[0], tile.offsets(params))
+    check(params, tiles, starts, found)
     return dut, cycle
 
 
@@ -127,3 +139,35 @@ def test_no_gap_where_streaming_takes_longer_than_loading():
     dut, cycles = run(params, tiles)
     assert (dut.load_cycles, dut.swap_wait, dut.swap_cycles) == (8, 11, 0)
     assert cycles == 2 * 8 + 11 + 4 * count
+
+
+def packed(values, bits):
+    """Signed fields of one port, the first in the low bits."""
+    return sum((int(value) & (1 << bits) - 1) << i * bits for i, value in enumerate(values))
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_the_netlist_adds_as_numpy_does(registered, tmp_path):
+    params = shape(3, 3, 4)
+    rng = np.random.default_rng(1)
+    tiles = [Tile.random(params, rng, count) for count in (3, 40, 40, 1, 9)]
+    tiles += [Tile.extreme(params, sign) for sign in (1, -1)]
+    dut = TableMesh(params, registered=registered, mapped=True)
+    loads, streams, starts, cycle = schedule(dut, params, tiles)
+    script = SCRIPT.replace("t:CCU2C %d", "t:CCU2C %d t:TRELLIS_DPR16X4 %d").replace(
+        "opt\nsimplemap\nopt\ndff", "opt\nmemory -nomap\nmemory_map\nopt\nsimplemap\nopt\ndff")
+    netlist = Netlist(dut, tmp_path, script)
+    junk, found, width = random.Random(0), {}, dut.sums[0].shape().width
+    for now in range(cycle + dut.latency):
+        tile, row = loads.get(now, (None, 0))
+        weights = tile.weights[row * 4:row * 4 + 4].T.ravel() if tile else []
+        streamed, i = streams.get(now, (None, None))
+        outputs = netlist.clock(
+            rst=0, load=int(now in loads), swap=int(i == 0),
+            mark=int(row in tile.marks) if tile else junk.randint(0, 1),
+            weights=packed(weights, 4) if tile else junk.getrandbits(4 * 4 * params.cols),
+            a=packed(streamed.operands[i], 4) if streamed else junk.getrandbits(4 * params.slots))
+        if now - dut.latency in streams:
+            sums = [outputs["sums"] >> col * width & (1 << width) - 1 for col in range(params.cols)]
+            found[now - dut.latency] = [value - (value >> width - 1 << width) for value in sums]
+    check(params, tiles, starts, found)
