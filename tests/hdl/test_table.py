@@ -157,6 +157,8 @@ def test_the_netlist_adds_as_numpy_does(registered, tmp_path):
     script = SCRIPT.replace("t:CCU2C %d", "t:CCU2C %d t:TRELLIS_DPR16X4 %d").replace(
         "opt\nsimplemap\nopt\ndff", "opt\nmemory -nomap\nmemory_map\nopt\nsimplemap\nopt\ndff")
     netlist = Netlist(dut, tmp_path, script)
+    # Its registers begin with zeros.
+    netlist.clock(rst=1, load=0, swap=0, mark=0, weights=0, a=0)
     junk, found, width = random.Random(0), {}, dut.sums[0].shape().width
     for now in range(cycle + dut.latency):
         tile, row = loads.get(now, (None, 0))
