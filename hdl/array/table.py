@@ -7,14 +7,16 @@ others. So for the lanes of an element
     D = 2 dot + sum_j w_j = sum_i (-1)**n_i 2**i T(d_i),   T(d) = w_last + sum_j (d_j ? -w_j : w_j)
 
 with ``d_ij`` = bit i of lane j differs from that of the last lane, and ``n_i`` = the factor of the
-last lane, ``s_i e_i,last``, is -1. T has ``2**(depth - 1)`` entries, one bit of a 16-entry LUT RAM's
-address is left, and selects one of two *banks*: one is written while the other is read.
+last lane, ``s_i e_i,last``, is -1. T has ``2**(depth - 1)`` entries. At depth 4 one bit of the
+address of a LUT RAM is left, and selects one of two *banks*: one is written while the other is
+read.
 
 d and n depend on the row alone. They are made once, at its left edge, and travel instead of the
 operands. All the arithmetic of an element is then additions:
 
 * ``-T = ~T + 1``: what is added is ``(T ^ n) + n``. The XOR costs nothing, since a place of a carry
-  chain has four inputs: ``(T_i ^ n_i) + (T_k ^ n_k)``. The ``n`` enter as carries: every chain has one.
+  chain has four inputs: ``(T_i ^ n_i) + (T_k ^ n_k)``. The ``n`` enter as carries, of which every
+  chain has one.
 * All entries of a table have the parity p of the sum of its weights, and ``T_0 ^ n_0 + n_0`` is
   p in its lowest place, with a carry ``n_0 & ~p``. So D's lowest bit is p whatever the operands,
   nothing computes it, and an element adds ``D >> 1 = dot + (sum_j w_j >> 1)``.
@@ -118,7 +120,7 @@ class TableMac(wiring.Component):
         Of depth 2 to 4.
     row : int
     columns : int
-        12 bits of two columns are three LUT RAMs, 6 of one are two.
+        At 4 bits and depth 4 one column has 8 LUT RAMs, two have 12 and four have 21.
     registered : bool
         Registers behind the LUT RAMs.
     mapped : bool
@@ -409,24 +411,25 @@ class Steps(wiring.Component):
         row = Signal(range(self.params.rows), init=self.params.rows - 1)
         last = Signal()
         m.d.comb += last.eq(count == self.entries - 1)
-        with m.If(busy):
-            m.d.sync += count.eq(count + 1)
-            with m.If(last):
-                m.d.sync += [count.eq(0), busy.eq(0), row.eq(row - 1)]
-                with m.If(row == 0):
-                    m.d.sync += [row.eq(self.params.rows - 1), bank.eq(~bank)]
+        following = Signal.like(count)
+        m.d.comb += following.eq(Mux(self.load | ~busy, 0, count + 1))
+        m.d.sync += count.eq(following)
+        with m.If(busy & last):
+            m.d.sync += [busy.eq(0), row.eq(row - 1)]
+            with m.If(row == 0):
+                m.d.sync += [row.eq(self.params.rows - 1), bank.eq(~bank)]
         with m.If(self.load):
             m.d.sync += busy.eq(1)
-        # The row counter begins at the last row.
+        # Bit j of the Gray code changes before every entry whose number ends in 1 and j zeros.
+        following_gray = (following ^ following >> 1)[:lanes]
+        picked = [following[:lane + 1] == 1 << lane for lane in range(lanes)]
+        m.d.sync += [
+            self.pick.eq(Cat(*picked, following == 0)),
+            self.subtract.eq((Cat(picked) & following_gray).any()),
+            self.first.eq(count == 0), self.carry.eq(self.subtract),
+        ]
         gray = Signal(lanes)
         m.d.comb += gray.eq(count ^ count >> 1)
-        # Bit j of the Gray code changes before every entry whose number ends in 1 and j zeros.
-        for lane in range(lanes):
-            changes = (count[:lane + 1] == 1 << lane)
-            m.d.comb += self.pick[lane].eq(changes)
-        m.d.comb += [self.pick[-1].eq(count == 0),
-                     self.subtract.eq((Cat(self.pick[:lanes]) & gray).any())]
-        m.d.sync += [self.first.eq(count == 0), self.carry.eq(self.subtract)]
         # With the entry, which comes two cycles later.
         write = Signal(write_layout(self.params))
         m.submodules.delay = delay = Delay(write_layout(self.params), 2, reset=True)
@@ -546,7 +549,7 @@ class TableMesh(wiring.Component):
     a : In(ArrayLayout(signed(bits), rows * depth))
     sums : Out(ArrayLayout(sum_shape, cols))
     """
-    def __init__(self, params, *, share=2, registered=False, mapped=False):
+    def __init__(self, params, *, share=4, registered=True, mapped=False):
         self.params = params
         self.mapped = mapped
         rows, cols = params.rows, params.cols

@@ -152,7 +152,7 @@ def test_the_netlist_adds_as_numpy_does(registered, tmp_path):
     rng = np.random.default_rng(1)
     tiles = [Tile.random(params, rng, count) for count in (3, 40, 40, 1, 9)]
     tiles += [Tile.extreme(params, sign) for sign in (1, -1)]
-    dut = TableMesh(params, registered=registered, mapped=True)
+    dut = TableMesh(params, share=2, registered=registered, mapped=True)
     loads, streams, starts, cycle = schedule(dut, params, tiles)
     script = SCRIPT.replace("t:CCU2C %d", "t:CCU2C %d t:TRELLIS_DPR16X4 %d").replace(
         "opt\nsimplemap\nopt\ndff", "opt\nmemory -nomap\nmemory_map\nopt\nsimplemap\nopt\ndff")
