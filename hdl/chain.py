@@ -13,16 +13,20 @@ from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Add", "Rows", "SelectAdd"]
+__all__ = ["Add", "HighAdd", "Rows", "SelectAdd", "SignedAdd"]
 
 #: With C and D high nothing propagates, and the carry out is: A, A and B, A or not B.
 _CARRY, _CARRY_ADD, _CARRY_SUBTRACT = 0x000A, 0x0008, 0x000B
+#: The same: A and not B.
+_CARRY_NEGATE = 0x0002
 #: ``A + B``, ``A - B - 1``, with C and D high.
 _ADD, _SUBTRACT = 0x600A, 0x900A
 #: ``A + (D ? B : C)``.
 _SELECT = 0x665A
 #: ``(C & D) + (A & B)``, ``(C & D) - (A & B) - 1``.
 _ROWS, _ROWS_SUBTRACT = 0x7888, 0x8777
+#: ``(A ^ B) + (C ^ D)``.
+_SIGNED = 0x6996
 
 
 def _chain(m, begin, positions):
@@ -170,4 +174,80 @@ class SelectAdd(wiring.Component):
             m.d.comb += Value.cast(self.o).eq(Cat(sums))
         else:
             m.d.comb += self.o.eq(self.a + Mux(self.select, self.b, self.c) + self.carry)
+        return m
+
+
+class SignedAdd(wiring.Component):
+    """Two numbers, each inverted or not, in one chain:
+    ``o = ((x ? ~a : a) >> 1) + (y ? ~b : b) + carry``, modulo its width; signed operands are
+    extended. The lowest place of a gives a carry at most.
+
+    Parameters
+    ----------
+    a, b, o : shape-like
+    own_carry : bool
+        The carry is that of ``(x ? ~a : a) + x`` out of its lowest place: ``x & ~a[0]``. Without,
+        it is y.
+    mapped : bool
+
+    Members
+    -------
+    a, b : In
+    x, y : In(1)
+    o : Out
+    """
+    def __init__(self, *, a, b, o, own_carry, mapped=False):
+        self.own_carry = own_carry
+        self.mapped = mapped
+        super().__init__({"a": In(a), "x": In(1), "b": In(b), "y": In(1), "o": Out(o)})
+
+    def elaborate(self, platform):
+        m = Module()
+        o = Value.cast(self.o)
+        if self.mapped:
+            begin = ((_CARRY_NEGATE, self.x, self.a[0]) if self.own_carry else
+                     (_CARRY, self.y, 0))
+            a, b = _bits(self.a, len(o) + 1)[1:], _bits(self.b, len(o))
+            m.d.comb += o.eq(Cat(_chain(m, begin, [
+                (_SIGNED, ai, self.x, bi, self.y) for ai, bi in zip(a, b, strict=True)])))
+        else:
+            carry = self.x & ~self.a[0] if self.own_carry else self.y
+            m.d.comb += self.o.eq((Mux(self.x, ~self.a, self.a) >> 1) + Mux(self.y, ~self.b, self.b)
+                                  + carry)
+        return m
+
+
+class HighAdd(wiring.Component):
+    """``o = a + b + x`` with the lowest place of b, or all of it, inverted where x is high;
+    modulo its width; signed operands are extended.
+
+    Parameters
+    ----------
+    a, b, o : shape-like
+    whole : bool
+    mapped : bool
+
+    Members
+    -------
+    a, b : In
+    x : In(1)
+    o : Out
+    """
+    def __init__(self, *, a, b, o, whole=False, mapped=False):
+        self.whole = whole
+        self.mapped = mapped
+        super().__init__({"a": In(a), "b": In(b), "x": In(1), "o": Out(o)})
+
+    def elaborate(self, platform):
+        m = Module()
+        o = Value.cast(self.o)
+        if self.mapped:
+            pairs = enumerate(zip(_bits(self.a, len(o)), _bits(self.b, len(o)), strict=True))
+            m.d.comb += o.eq(Cat(_chain(m, (_CARRY, self.x, 0), [
+                (_SIGNED, b, self.x, a, 0) if self.whole or place == 0 else (_ADD, a, b, 1, 1)
+                for place, (a, b) in pairs])))
+        else:
+            inverted = Mux(self.x, ~self.b if self.whole else self.b ^ 1, self.b)
+            m.d.comb += self.o.eq(self.a + inverted.as_signed() + self.x
+                                  if self.b.shape().signed else self.a + inverted + self.x)
         return m

@@ -6,7 +6,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Value, signed
 
-from hdl.chain import Add, Rows, SelectAdd
+from hdl.chain import Add, HighAdd, Rows, SelectAdd, SignedAdd
 from tests.support.verilated import run_yosys
 
 
@@ -44,6 +44,10 @@ def rows(a, b, o, shift=0, subtract=False):
       for width in (5, 6) for subtract in (False, True)),
     partial(Add, a=6, b=4, o=7), partial(Add, a=signed(7), b=signed(8), o=1),
     partial(SelectAdd, a=7, b=5, c=6, o=8), partial(SelectAdd, a=6, b=signed(4), c=signed(5), o=7),
+    *(partial(SignedAdd, a=signed(width), b=signed(6), o=signed(7), own_carry=own_carry)
+      for width in (5, 6) for own_carry in (False, True)),
+    *(partial(HighAdd, a=signed(6), b=signed(7), o=signed(width), whole=whole)
+      for width in (8, 9) for whole in (False, True)),
     # A partial sum of the array.
     partial(SelectAdd, a=signed(9), b=signed(12), c=signed(11), o=signed(13)),
 ], ids=str)

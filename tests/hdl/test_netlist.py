@@ -55,9 +55,9 @@ GATES = {
 
 class Netlist:
     """Gates and flip-flops of a synthesised component, clocked one by one."""
-    def __init__(self, component, folder):
+    def __init__(self, component, folder, script=SCRIPT):
         (folder / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
-        (folder / "netlist.ys").write_text(SCRIPT)
+        (folder / "netlist.ys").write_text(script)
         Tools().run("yosys", ["-s", "netlist.ys"], folder, "synthesis.log")
         top = json.loads((folder / "gates.json").read_text())["modules"]["top"]
         self._ports = {name: port["bits"] for name, port in top["ports"].items()}
