@@ -281,6 +281,9 @@ INSTRUCTION = (
     ("key0", 32), ("key1", 32),
 )
 INSTRUCTION_BYTES = sum(width for _, width in INSTRUCTION) // 8
+#: ``(offset, width)`` by name.
+_PLACES = {name: (sum(width for _, width in INSTRUCTION[:place]), width)
+           for place, (name, width) in enumerate(INSTRUCTION)}
 
 
 class FrameError(ValueError):
@@ -293,17 +296,16 @@ def instruction(op, **fields):
     >>> instruction(Opcode.SORT, k=64, tab0=0x102, arg=4).hex()
     '0300000040000000000000000000000002010000000000040000000000000000'
     """
-    fields = {"op": op, **fields}
-    unknown = set(fields) - {name for name, _ in INSTRUCTION}
+    unknown = fields.keys() - _PLACES.keys()
     if unknown:
         raise TypeError(f"no such instruction field: {', '.join(sorted(unknown))}")
-    word, offset = 0, 0
-    for name, width in INSTRUCTION:
-        value = int(fields.get(name, 0))
+    word = 0
+    for name, value in {"op": op, **fields}.items():
+        offset, width = _PLACES[name]
+        value = int(value)
         if not 0 <= value < 1 << width:
             raise ValueError(f"instruction field {name} must fit {width} bits, got {value}")
         word |= value << offset
-        offset += width
     return word.to_bytes(INSTRUCTION_BYTES, "little")
 
 
@@ -314,11 +316,8 @@ def unpack_instruction(data):
     9
     """
     word = int.from_bytes(data, "little")
-    fields = {}
-    for name, width in INSTRUCTION:
-        fields[name] = word & ((1 << width) - 1)
-        word >>= width
-    return fields
+    return {name: word >> offset & (1 << width) - 1
+            for name, (offset, width) in _PLACES.items()}
 
 
 def escape(data):

@@ -66,7 +66,8 @@ def check_within(x, name, low, high):
     sim.model.checks.ModelError: groups must lie between 0 and 3, got -3 to 7
     """
     if x.size:
-        least, most = x.min(), x.max()
+        # Half the time of the methods where arrays are small.
+        least, most = np.minimum.reduce(x, axis=None), np.maximum.reduce(x, axis=None)
         if least < low or most > high:
             raise ModelError(f"{name} must lie between {low} and {high}, got "
                              + (f"{least}" if least == most else f"{least} to {most}"))
@@ -88,7 +89,9 @@ def largest_magnitude(x):
     >>> largest_magnitude(np.array([3, -(2**63)])) == 2**63
     True
     """
-    return max(int(x.max()), -int(x.min())) if x.size else 0
+    if not x.size:
+        return 0
+    return max(int(np.maximum.reduce(x, axis=None)), -int(np.minimum.reduce(x, axis=None)))
 
 
 def finite(x, name="x"):

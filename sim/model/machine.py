@@ -320,6 +320,12 @@ class Machine:
         self.wide.put(f["src1"], state)
 
 
+_OPCODES = frozenset(int(op) for op in Opcode)
+_GEMM_FLAGS, _QUANTISE_FLAGS, _FORWARD_FLAGS, _BACKWARD_FLAGS = (
+    int(sum(flags)) for flags in (GemmFlag, QuantiseFlag, NormFlag, BackwardFlag))
+_GROUPED = int(GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS | GemmFlag.COL_GROUPS)
+
+
 def check(params, f):
     """Refuse what the sequencer refuses: unknown opcodes, fields and flags out of range."""
     def require(condition):
@@ -327,25 +333,24 @@ def check(params, f):
             raise RunError(Status.BAD_INSTRUCTION)
 
     op, flags, groups = f["op"], f["flags"], params.max_groups
-    require(op in set(Opcode))
+    require(op in _OPCODES)
     op = Opcode(op)
     if op == Opcode.SORT:
         require(1 <= f["k"] <= MAX_K and not flags and groups > 1 and 1 <= f["arg"] <= groups)
         return
     require(1 <= f["m"] <= MAX_M and 1 <= f["n"] <= MAX_N)
     if op == Opcode.GEMM:
-        grouped = GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS | GemmFlag.COL_GROUPS
         tiles = f["key0"] & 0xFFFF
-        require(1 <= f["k"] <= MAX_K and not flags & ~sum(GemmFlag) and f["shift"] <= MAX_SHIFT
+        require(1 <= f["k"] <= MAX_K and not flags & ~_GEMM_FLAGS and f["shift"] <= MAX_SHIFT
                 and tiles
                 and tiles * (f["m"] + bool(flags & GemmFlag.UNSIGNED)) <= params.stream_words
-                and (groups > 1 or not flags & grouped)
+                and (groups > 1 or not flags & _GROUPED)
                 and (not flags & GemmFlag.ROW_GROUPS or f["arg"] & 15 < groups)
                 and (not flags & GemmFlag.COL_GROUPS or f["arg"] >> 4 < groups))
     elif op == Opcode.QUANTISE:
-        require(not flags & ~sum(QuantiseFlag))
+        require(not flags & ~_QUANTISE_FLAGS)
         if flags & QuantiseFlag.GROUPED:
             require(groups > 1 and not f["arg"]
                     and not flags & (QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED))
     else:
-        require(not flags & ~sum(NormFlag if op == Opcode.NORM_FORWARD else BackwardFlag))
+        require(not flags & ~(_FORWARD_FLAGS if op == Opcode.NORM_FORWARD else _BACKWARD_FLAGS))

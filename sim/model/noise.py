@@ -59,13 +59,19 @@ def _key(words):
 
 
 def _hash32(words, index):
-    x, y = (index >> 16).astype(np.uint16), index.astype(np.uint16)
-    # 16-bit words wrap around by themselves.
-    with np.errstate(over="ignore"):
-        for r in range(ROUNDS):
-            k = np.uint16((words[r % 4] + r // 4 * ROUND_CONSTANT) & 0xFFFF)
-            x = ((x << 9 | x >> 7) + y) ^ k
-            y = (y << 2 | y >> 14) ^ x
+    x, y = np.asarray(index >> 16).astype(np.uint16), np.asarray(index).astype(np.uint16)
+    high = np.empty_like(x)
+    # In place, and 16-bit words wrap around by themselves.
+    for r in range(ROUNDS):
+        np.right_shift(x, 7, out=high)
+        np.left_shift(x, 9, out=x)
+        np.bitwise_or(x, high, out=x)
+        np.add(x, y, out=x)
+        np.bitwise_xor(x, np.uint16((words[r % 4] + r // 4 * ROUND_CONSTANT) & 0xFFFF), out=x)
+        np.right_shift(y, 14, out=high)
+        np.left_shift(y, 2, out=y)
+        np.bitwise_or(y, high, out=y)
+        np.bitwise_xor(y, x, out=y)
     return x, y
 
 

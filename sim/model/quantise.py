@@ -143,9 +143,13 @@ def round_code(x, shift, noise=None):
     >>> round_code(np.array([1, 1]), np.array([-1] * 2), np.array([0x7FFF, 0x8000])).tolist()
     [0, 1]
     """
-    x, shift = whole(x), whole(shift, "shift") + 17
-    # One of the two shifts is by 0.
-    z = (x << np.minimum(np.maximum(shift, 0), 31)) >> np.minimum(np.maximum(-shift, 0), 63)
+    x = whole(x)
+    if isinstance(shift, int):
+        z = x << min(shift + 17, 31) if shift >= -17 else x >> min(-shift - 17, 63)
+    else:
+        shift = whole(shift, "shift") + 17
+        # One of the two shifts is by 0.
+        z = (x << np.minimum(np.maximum(shift, 0), 31)) >> np.minimum(np.maximum(-shift, 0), 63)
     return (z + (2**16 if noise is None else 2 * whole(noise, "noise") + 1)) >> 17
 
 

@@ -12,8 +12,8 @@ ROW = {"ratio": 3.0, "least_ratio": 2.0, "processor_ratio": 2.5, "seconds": 1.0,
 
 
 def stored(load, functions=19.0):
-    return {"machine": {"processor": "any", "processors": 2, "load_before": 0.1,
-                        "load_after": load},
+    return {"machine": {"processor": "any", "processors": 2, "load_before": load,
+                        "load_after": 2.0},
             "figures": {"ResNet-8, PyTorch, 1 thread": ROW, speed.LINKED: ROW,
                         speed.FUNCTIONS: {**ROW, "ratio": 30.0, "processor_ratio": functions}}}
 
