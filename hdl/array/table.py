@@ -383,8 +383,8 @@ class Steps(wiring.Component):
     Members
     -------
     load : In(1)
-    pick : Out(depth)
-        What the generator's step is next: one-hot a weight, the last one for the sum's other half.
+    pick : Out(range(depth))
+        What the generator's step is next: that weight, the last one for the sum's other half.
     subtract : Out(1)
         The step is to be negative.
     first : Out(1), carry : Out(1)
@@ -398,7 +398,7 @@ class Steps(wiring.Component):
         self.params = params
         self.entries = 1 << params.depth - 1
         super().__init__({
-            "load": In(1), "pick": Out(params.depth), "subtract": Out(1),
+            "load": In(1), "pick": Out(range(params.depth)), "subtract": Out(1),
             "first": Out(1), "carry": Out(1),
             "write": Out(write_layout(params)), "begin": Out(1),
         })
@@ -424,10 +424,13 @@ class Steps(wiring.Component):
         following_gray = (following ^ following >> 1)[:lanes]
         picked = [following[:lane + 1] == 1 << lane for lane in range(lanes)]
         m.d.sync += [
-            self.pick.eq(Cat(*picked, following == 0)),
+            self.pick.eq(lanes),
             self.subtract.eq((Cat(picked) & following_gray).any()),
             self.first.eq(count == 0), self.carry.eq(self.subtract),
         ]
+        for lane, value in enumerate(picked):
+            with m.If(value):
+                m.d.sync += self.pick.eq(lane)
         gray = Signal(lanes)
         m.d.comb += gray.eq(count ^ count >> 1)
         # With the entry, which comes two cycles later.
@@ -464,7 +467,7 @@ class ColumnTable(wiring.Component):
         self.mapped = mapped
         super().__init__({
             "load": In(1), "weights": In(data.ArrayLayout(signed(params.bits), params.depth)),
-            "pick": In(params.depth), "subtract": In(1), "first": In(1), "carry": In(1),
+            "pick": In(range(params.depth)), "subtract": In(1), "first": In(1), "carry": In(1),
             "entry": Out(entry_shape(params)),
         })
 
@@ -491,13 +494,14 @@ class ColumnTable(wiring.Component):
         with m.If(self.load):
             m.d.sync += [weight.eq(self.weights[lane]) for lane, weight in enumerate(kept)]
         step = Signal(signed(params.bits + 1), reset_less=True)
-        picked = [Mux(self.pick[lane], weight ^ self.subtract.replicate(params.bits).as_signed(), 0)
-                  for lane, weight in enumerate(kept)]
-        twice = 0
-        for value in picked:
-            twice = twice | value
-        m.d.sync += step.eq(Mux(self.pick[-1], halves[1],
-                                Cat(self.subtract, twice[:params.bits]).as_signed()))
+        # Twice the weight, or its negative less one.
+        choices = [Cat(self.subtract, weight ^ self.subtract.replicate(params.bits))
+                   for weight in kept]
+        choices.append(halves[1])
+        for bit in self.pick:
+            choices = [Mux(bit, *reversed(pair)) if len(pair) == 2 else pair[0]
+                       for pair in (choices[i:i + 2] for i in range(0, len(choices), 2))]
+        m.d.sync += step.eq(Cat(choices[0][:len(step)]).as_signed())
         m.submodules.add = add = SelectAdd(a=step.shape(), b=halves[0].shape(),
                                            c=self.entry.shape(), o=self.entry.shape(),
                                            mapped=self.mapped)
