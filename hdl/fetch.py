@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,8 +23,8 @@ TAG = {
     "end": 1,
     #: The row has a mark.
     "mark": 1,
-    #: The element is 1, whatever is stored.
-    "one": 1,
+    #: The element is the code of the streamed operand that stands for 0, whatever is stored.
+    "zero": 1,
 }
 
 
@@ -105,7 +105,8 @@ class Fetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        fields, flags, cols = self.instruction, self.instruction.flags, self.params.cols
+        fields, flags = self.instruction, self.instruction.flags
+        bits, cols = self.params.bits, self.params.cols
         grouped = self.params.max_groups > 1
         inner = Signal()
         if grouped:
@@ -168,11 +169,12 @@ class Fetch(wiring.Component):
                      self.quant_r.addr.eq(address)]
         # Stage 7: the element's lane, once the word has come.
         arrived = Signal(READ_LATENCY, reset_less=True)
+        zero = Mux((flags & GemmFlag.UNSIGNED).any(), Const(-1 << bits - 1, signed(bits)), 0)
         m.d.sync += [
             arrived.eq(Cat(present[4], arrived)),
             *(lane.eq(before) for before, lane in pairwise(lanes)),
             self.port.word.eq(Mux(arrived[-1], Value.cast(self.quant_r.data), 0)),
-            self.port.element.eq(Mux(passing[-2].one, 1, Mux(
+            self.port.element.eq(Mux(passing[-2].zero, zero, Mux(
                 arrived[-1], self.quant_r.data[lanes[-1]], 0))),
         ]
         m.d.comb += [

@@ -1,16 +1,13 @@
 """The unit of ``GEMM``: operand load, array, accumulators, readout."""
 
-from functools import partial
-
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, sum_tag
-from hdl.array.elements import ELEMENTS
 from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay
-from hdl.buffer import Buffer
+from hdl.buffer import SkewedBuffer
 from hdl.memory import READ_LATENCY, ReadPort, WritePort
 from hdl.operands import Operands
 from hdl.params import MAX_M
@@ -94,19 +91,23 @@ class Gemm(wiring.Component):
 
     The streamed operand is loaded into its buffer once, element by element. Then for every tile
     of columns, for every tile along the inner dimension, weights are loaded into the array while
-    the tile before streams, and all rows stream through; sums add up in the accumulators; a
-    finished column tile is read out while the next one begins.
+    the tile before streams, and all rows stream through, one of zeros the last; sums add up in the
+    accumulators; a finished column tile is read out while the next one begins.
 
     From ``start`` to ``done`` an instruction takes exactly
-    ``T R rows depth + L + F + (C - 1) max((T - 1) P + max(P, D), E) + (T - 1) P + D + R + 13``
+    ``T R rows depth + L + F + (C - 1) max((T - 1) P + max(P, D), Q) + (T - 1) P + D + R + 13``
     cycles, and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
 
-    * R = m, one more with ``UNSIGNED``; T = tiles; C = ceil(n / cols);
-    * L = rows * depth, times cols with ``B_TRANSPOSED``: requests for a tile of weights;
-      F = latency of a request, 13, or 10 on a machine without groups;
-    * P = max(R, L + max(F + 1, rows + cols + 1 - depth)): from one tile to the next;
+    * R = m + 1; T = tiles; C = ceil(n / cols);
+    * L = (rows - 1) max(q, G) + q: until the last request for a tile of weights, with
+      q = depth, times cols with ``B_TRANSPOSED``: requests for a row of weights,
+      and G = max(2, 2**(depth - 1)): entries of its table;
+      F = latency of a request, 13, or 10 on a machine without groups, and G more for the last
+      row's table;
+    * P = max(R, L + F + 1 + H): from one tile to the next; H, a hold for wide arrays, is
+      max(0, ceil(cols / 4) - depth - 3 - latency of a request);
     * D = R + latency of the mesh + 6: from the last tile of a column tile to its readout;
-      E = R + 12: a readout; both ``cols + 3`` more with ``COL_GROUPS``.
+      Q = R + 12: a readout; both ``cols + 3`` more with ``COL_GROUPS``.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k``, or whose streamed operand does not fit the buffer, the result is
@@ -116,7 +117,7 @@ class Gemm(wiring.Component):
     ----------
     params : hdl.params.Params
     mapped : bool
-        The array's elements hold cells of the ECP5, see :mod:`hdl.array.mac`.
+        The array's adders are cells of the ECP5, :mod:`hdl.chain`.
 
     Members
     -------
@@ -141,9 +142,12 @@ class Gemm(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         params, fields = self.params, self.control.instruction
-        mesh = Mesh(params, partial(ELEMENTS[params.arith], mapped=self.mapped))
-        operands = Operands(params, guard=READ_LATENCY + mesh.swap_cycles)
-        buffer = Buffer(operands.wdata.shape(), params.stream_words)
+        mesh = Mesh(params, mapped=self.mapped)
+        # The swap comes so many cycles after a tile is taken.
+        operands = Operands(params, load_cycles=mesh.load_cycles,
+                            guard=READ_LATENCY + mesh.swap_cycles,
+                            wait=max(0, mesh.swap_wait - READ_LATENCY))
+        buffer = SkewedBuffer(params.bits * params.depth, params.rows, params.stream_words)
         streamer = Streamer(params)
         accumulators = Accumulators(params, mesh.sums.shape())
         # A row comes again no earlier than weights have been fetched for it.
@@ -176,7 +180,7 @@ class Gemm(wiring.Component):
         m.submodules.swap = swap = Delay(1, READ_LATENCY, reset=True)
         m.d.comb += [
             buffer.wen.eq(operands.wen), buffer.waddr.eq(operands.waddr),
-            buffer.wdata.eq(operands.wdata),
+            buffer.wdata.eq(Value.cast(operands.wdata)),
             streamer.last_row.eq(operands.last_row), streamer.last_tile.eq(operands.last_tile),
             streamer.ready.eq(operands.ready), streamer.shifts.eq(operands.shifts),
             streamer.begun.eq(readout.begun),
@@ -188,7 +192,7 @@ class Gemm(wiring.Component):
         m.submodules.mesh = mesh
         m.d.comb += [
             mesh.load.eq(operands.load), mesh.weights.eq(operands.weights),
-            mesh.mark.eq(operands.mark), mesh.swap.eq(swap.o), mesh.a.eq(buffer.data),
+            mesh.mark.eq(operands.mark), mesh.swap.eq(swap.o), Value.cast(mesh.a).eq(buffer.data),
         ]
 
         # Sums to the accumulators.

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hdl.array.skew import Delay
 from hdl.fetch import Fetch, FetchPort, request_layout
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.params import INDEX_BITS, MAX_M
@@ -75,8 +76,8 @@ class StreamLoader(wiring.Component):
     """Fills the streamed-operand buffer, element by element.
 
     For every tile along the inner dimension, for every row of the streamed operand, ``slots``
-    requests and then one write: word ``tile * rows + row``. With ``UNSIGNED`` a row of ones
-    follows the others. ``tiles * rows * slots`` cycles.
+    requests and then one write: word ``tile * rows + row``. A row of the operand's zeros follows
+    the others: all elements are the code that stands for 0. ``tiles * rows * slots`` cycles.
 
     Parameters
     ----------
@@ -86,11 +87,9 @@ class StreamLoader(wiring.Component):
     -------
     start : In(1)
     last_row : In(range(MAX_M + 1))
-        Rows less one, the row of ones included.
+        Rows that are stored: the row of that number is the row of zeros.
     last_tile : In(16)
         Tiles less one.
-    rows : In(range(MAX_M + 1))
-        Rows that are stored: the row of that number is the row of ones.
     fetch : Out(FetchPort(params))
     done : Out(1)
         With the last request.
@@ -102,7 +101,6 @@ class StreamLoader(wiring.Component):
         self.params = params
         super().__init__({
             "start": In(1), "last_row": In(range(MAX_M + 1)), "last_tile": In(16),
-            "rows": In(range(MAX_M + 1)),
             "fetch": Out(FetchPort(params)), "done": Out(1),
             "wen": Out(1), "waddr": Out(range(params.stream_words)),
             "wdata": Out(data.ArrayLayout(signed(params.bits), params.slots)),
@@ -119,12 +117,12 @@ class StreamLoader(wiring.Component):
                                    Signal.like(request.lane))
         tile = Signal(16)
         busy = Signal()
-        one = row == self.rows
+        zero = row == self.last_row
         m.d.comb += [
             self.fetch.valid.eq(busy),
             request.slot.eq(slot),
             request.outer.eq(row), request.tile.eq(row_tile), request.lane.eq(row_lane),
-            request.one.eq(one), request.skip.eq(one),
+            request.zero.eq(zero), request.skip.eq(zero),
             request.last.eq(place == slots - 1),
         ]
         with m.If(busy):
@@ -134,7 +132,7 @@ class StreamLoader(wiring.Component):
                              row.eq(row + 1), row_lane.eq(row_lane + 1)]
                 with m.If(row_lane == self.params.cols - 1):
                     m.d.sync += [row_lane.eq(0), row_tile.eq(row_tile + 1)]
-                with m.If(row == self.last_row):
+                with m.If(zero):
                     m.d.sync += [row.eq(0), row_lane.eq(0), row_tile.eq(0), tile.eq(tile + 1),
                                  slot.eq(slot + 1), first_slot.eq(slot + 1)]
                     with m.If(tile == self.last_tile):
@@ -161,12 +159,14 @@ class StationarySchedule(wiring.Component):
     """Requests for the weights, tile after tile along the inner dimension, then along n.
 
     The last row of a tile comes first: ``depth`` requests, whose words hold ``cols`` columns
-    each, or with ``B_TRANSPOSED`` ``cols * depth`` of single elements. The first tile begins with
-    ``start``, each of the others ``1 + hold`` cycles after the one before it was ``taken``.
+    each, or with ``B_TRANSPOSED`` ``cols * depth`` of single elements. Rows begin at least
+    ``load_cycles`` cycles after each other. The first tile begins with ``start``, each of the
+    others ``1 + hold`` cycles after the one before it was ``taken``.
 
     Parameters
     ----------
     params : hdl.params.Params
+    load_cycles : int
     hold : int
 
     Members
@@ -181,8 +181,9 @@ class StationarySchedule(wiring.Component):
     shifts : Out(range(max_groups))
         Marks in the tile, after its last request and until ``taken``.
     """
-    def __init__(self, params, *, hold):
+    def __init__(self, params, *, load_cycles, hold):
         self.params = params
+        self.load_cycles = load_cycles
         self.hold = hold
         super().__init__({
             "start": In(1), **stationary_fields(params), "taken": In(1),
@@ -196,6 +197,10 @@ class StationarySchedule(wiring.Component):
         request = self.request
         busy, left = Signal(), Signal()
         hold = Signal(range(self.hold + 1))
+        # Cycles until the next row may begin.
+        pause = Signal(range(self.load_cycles + 1))
+        with m.If(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
 
         # Place in the row, row in the tile, tile along the inner dimension, tile along n.
         lane, col, row, tile = (Signal(range(depth)), Signal(range(cols)), Signal(range(rows)),
@@ -204,12 +209,13 @@ class StationarySchedule(wiring.Component):
                                     for name in ("slot", "row_slot", "top_slot"))
         schedule, top_schedule = Signal(INDEX_BITS), Signal(INDEX_BITS)
         first_col, col_tile = Signal(INDEX_BITS), Signal(INDEX_BITS)
-        mark = Signal()
+        mark, first = Signal(), Signal()
+        m.d.comb += first.eq((lane == 0) & (col == 0))
         if self.params.max_groups > 1:
             m.d.comb += mark.eq(
                 self.grouped & Cat(schedule == marked for marked in self.marks).any())
         m.d.comb += [
-            self.valid.eq(busy),
+            self.valid.eq(busy & ((pause == 0) | ~first)),
             request.stationary.eq(1),
             request.slot.eq(slot),
             request.outer.eq(first_col + col), request.tile.eq(col_tile), request.lane.eq(col),
@@ -218,8 +224,10 @@ class StationarySchedule(wiring.Component):
             request.end.eq(request.last & (row == 0)),
             request.mark.eq(mark),
         ]
-        with m.If(busy):
+        with m.If(self.valid):
             m.d.sync += [slot.eq(slot + 1), lane.eq(lane + 1)]
+            with m.If(first):
+                m.d.sync += pause.eq(self.load_cycles - 1)
             with m.If(lane == depth - 1):
                 m.d.sync += [slot.eq(row_slot), lane.eq(0), col.eq(col + 1)]
             with m.If(request.last):
@@ -229,7 +237,7 @@ class StationarySchedule(wiring.Component):
         following, column_done = Signal.like(slot), tile == self.last_tile
         m.d.comb += following.eq(Mux(column_done, (rows - 1) * depth, top_slot + rows * depth))
         following_schedule = Mux(column_done, rows - 1, top_schedule + rows)
-        with m.If(request.end & busy):
+        with m.If(request.end & self.valid):
             m.d.sync += [
                 busy.eq(0), row.eq(rows - 1), tile.eq(tile + 1),
                 slot.eq(following), row_slot.eq(following), top_slot.eq(following),
@@ -259,16 +267,20 @@ class StationaryLoader(wiring.Component):
     """Loads weights into the mesh, tile after tile.
 
     A row of weights is collected from ``depth`` words or from ``cols * depth`` elements, see
-    :class:`StationarySchedule`. So a tile takes ``rows * depth`` or ``rows * depth * cols``
-    cycles, and is in the mesh ``fetch_latency + 1`` cycles later. The next tile's requests begin
-    after ``taken``, as soon as its first row cannot overtake the swap.
+    :class:`StationarySchedule`, and is in the mesh ``fetch_latency + 1`` cycles after its last one
+    was asked for. The next tile's requests begin after ``taken``, as soon as its first row cannot
+    overtake the swap.
 
     Parameters
     ----------
     params : hdl.params.Params
     fetch_latency : int
+    load_cycles : int
+        From a ``load`` to the next at the earliest.
     guard : int
         Cycles after ``taken`` in which there must be no ``load``.
+    wait : int
+        Cycles from the last ``load`` of a tile to the earliest ``taken``.
 
     Members
     -------
@@ -279,12 +291,14 @@ class StationaryLoader(wiring.Component):
     mark : Out(1)
         As :class:`hdl.array.mesh.Mesh` takes them.
     ready : Out(1)
-        A tile is complete, from its last ``load`` on until ``taken``.
+        A tile is complete, from ``wait`` cycles after its last ``load`` until ``taken``.
     taken : In(1)
         The tile begins.
     """
-    def __init__(self, params, *, fetch_latency, guard):
+    def __init__(self, params, *, fetch_latency, load_cycles, guard, wait):
         self.params = params
+        self.load_cycles = load_cycles
+        self.wait = wait
         # Without a hold the first row is complete ``fetch_latency + depth + 1`` cycles after
         # ``taken``.
         self.hold = max(0, guard - (fetch_latency + params.depth + 1))
@@ -299,7 +313,8 @@ class StationaryLoader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.schedule = schedule = StationarySchedule(self.params, hold=self.hold)
+        m.submodules.schedule = schedule = StationarySchedule(
+            self.params, load_cycles=self.load_cycles, hold=self.hold)
         for name in ("start", "taken", *stationary_fields(self.params)):
             m.d.comb += getattr(schedule, name).eq(getattr(self, name))
         m.d.comb += [
@@ -321,8 +336,10 @@ class StationaryLoader(wiring.Component):
                     weights = Value.cast(weights)
                     m.d.sync += weights.eq(Cat(weights, element)[bits:])
             m.d.sync += [self.load.eq(fetch.tag.last), self.mark.eq(fetch.tag.mark)]
-            with m.If(fetch.tag.end):
-                m.d.sync += self.ready.eq(1)
+        m.submodules.complete = complete = Delay(1, self.wait, reset=True)
+        m.d.comb += complete.i.eq(fetch.done & fetch.tag.stationary & fetch.tag.end)
+        with m.If(complete.o):
+            m.d.sync += self.ready.eq(1)
         return m
 
 
@@ -332,7 +349,7 @@ class Operands(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
-    guard : int
+    load_cycles, guard, wait : int
         See :class:`StationaryLoader`.
 
     Members
@@ -341,7 +358,7 @@ class Operands(wiring.Component):
     instruction : In(INSTRUCTION_LAYOUT)
         From before ``start`` on.
     last_row : Out(range(MAX_M + 1)), last_tile : Out(16)
-        Rows to stream and tiles along the inner dimension, less one.
+        Rows to stream, the row of zeros included, and tiles along the inner dimension, less one.
     quant_r : Out(ReadPort(quant_word))
     order_r : Out(ReadPort(ORDER_ENTRY))
     wen, waddr, wdata : Out
@@ -351,11 +368,13 @@ class Operands(wiring.Component):
     ready, shifts : Out, taken : In(1)
         with those who stream through it, see :class:`StationaryLoader`.
     """
-    def __init__(self, params, *, guard):
+    def __init__(self, params, *, load_cycles, guard, wait):
         self.params = params
         self.fetch = Fetch(params)
         self.stream = StreamLoader(params)
-        self.stationary = StationaryLoader(params, fetch_latency=self.fetch.latency, guard=guard)
+        self.stationary = StationaryLoader(
+            params, fetch_latency=self.fetch.latency, load_cycles=load_cycles, guard=guard,
+            wait=wait)
         self._passed = {
             self.stream: ("wen", "waddr", "wdata"),
             self.stationary: ("load", "weights", "mark", "ready", "shifts"),
@@ -379,13 +398,13 @@ class Operands(wiring.Component):
 
         # What the instruction amounts to.
         m.d.sync += [
-            self.last_row.eq(fields.m - 1 + (flags & GemmFlag.UNSIGNED).any()),
+            self.last_row.eq(fields.m),
             self.last_tile.eq(fields.key0[:16] - 1),
         ]
         m.d.comb += [
             fetch.instruction.eq(fields), fetch.used.eq(fields.k),
-            stream.rows.eq(fields.m), stream.last_row.eq(self.last_row),
-            stream.last_tile.eq(self.last_tile), stationary.last_tile.eq(self.last_tile),
+            stream.last_row.eq(self.last_row), stream.last_tile.eq(self.last_tile),
+            stationary.last_tile.eq(self.last_tile),
             stationary.n.eq(fields.n), stationary.taken.eq(self.taken),
             stationary.transposed.eq((flags & GemmFlag.B_TRANSPOSED).any()),
         ]

@@ -19,6 +19,7 @@ __all__ = [
     "ARITHMETICS",
     "GROUP_CHOICES",
     "INDEX_BITS",
+    "MAX_DEPTH",
     "MAX_K",
     "MAX_M",
     "MAX_N",
@@ -31,21 +32,24 @@ __all__ = [
     "XHAT_FRACTION",
     "ParameterError",
     "Params",
-    "default_depth",
     "parse_groups",
+    "rows_per_block",
 ]
 
 #: Raised whenever a model function's result changes (see docs/numerics.md).
 NUMERICS_VERSION = 2
 #: Raised whenever a frame's or an instruction's layout or meaning changes.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 #: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
 WIDE_BITS = 32
 #: Width of a GEMM accumulator, signed: the word of one ECP5 block RAM.
 ACC_BITS = 36
+#: Most products of an element of the array per clock: sums of 4 weights, up to a sign, are the 8
+#: entries of a table, and two tables fill a LUT RAM.
+MAX_DEPTH = 4
 #: Largest number of output rows of a GEMM, and of rows of any tensor a unit works on. One row
-#: of the 512-deep accumulators is kept for the row of ones that corrects unsigned operands.
+#: of the 512-deep accumulators is kept for the row of zeros that is subtracted from the others.
 MAX_M = 511
 #: Largest inner dimension of a GEMM.
 MAX_K = 4096
@@ -101,6 +105,15 @@ def parse_groups(text):
     return tuple(numbers)
 
 
+def rows_per_block(bits, depth):
+    """Rows of ``bits`` bits that lie in one block RAM of ``depth`` words, at least one.
+
+    >>> rows_per_block(16, 512), rows_per_block(16, 1024), rows_per_block(32, 2048)
+    (2, 1, 1)
+    """
+    return max(1, 36 * 512 // max(512, depth) // bits)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Params:
     """One accelerator.
@@ -125,9 +138,9 @@ class Params:
     bits: int = 4
     sample_groups: int = 4
     channel_groups: int = 4
-    rows: int = 8
+    rows: int = 16
     cols: int = 1
-    depth: int = 8
+    depth: int = 4
     arith: str = "shift"
     memory: int = 32
 
@@ -140,7 +153,7 @@ class Params:
                     f"got '{self.sample_groups}x{self.channel_groups}'")
         _check_range("rows", self.rows, 1, 64)
         _check_range("cols", self.cols, 1, 64)
-        _check_range("depth", self.depth, 1, 16)
+        _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
         if self.arith not in ARITHMETICS:
             raise ParameterError(
@@ -245,13 +258,3 @@ class Params:
         """A folder-safe name: ``shift-4b-4x4-8x1x8``."""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}")
-
-
-def default_depth(rows, cols):
-    """The depth of an array that a user asks for by rows and columns, None where not named: an
-    R x C array has one product per element; without either it is the default array.
-
-    >>> default_depth(8, 8), default_depth(None, None) == Params.depth
-    (1, True)
-    """
-    return Params.depth if rows is None and cols is None else 1

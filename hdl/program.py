@@ -73,7 +73,7 @@ class InstructionCheck(wiring.Component):
         words = Signal(range(most * (MAX_M + 1) + 1))
         m.d.sync += [
             tiles_in.eq(tiles),
-            rows_in.eq(fields.m + (flags & GemmFlag.UNSIGNED).any()),
+            rows_in.eq(fields.m + 1),
             words.eq(tiles_in * rows_in),
         ]
 

@@ -78,7 +78,7 @@ its operation has not; if one of m, k and n that it uses is 0 or beyond ``MAX_M`
 ``MAX_N``; and further
 
 * ``GEMM``: if ``shift`` is above ``MAX_SHIFT``, ``tiles`` is 0, or the streamed operand,
-  ``tiles * m`` words and ``tiles`` more with ``UNSIGNED``, does not fit the buffer of
+  ``tiles * (m + 1)`` words, does not fit the buffer of
   ``Params.stream_words``; if a half of ``arg`` that is used is not below the machine's number of
   groups; if it has a group flag on a machine without groups;
 * ``QUANTISE``: if ``GROUPED`` comes with ``PER_COLUMN``, ``UNSIGNED`` or a clip, or on a machine

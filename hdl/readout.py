@@ -14,24 +14,21 @@ __all__ = ["Readout", "ReadoutControl", "ResultLane"]
 
 
 class ResultLane(wiring.Component):
-    """One column: ``requantise((i + (ones << bits - 1)) * 2**left, shift + row_shift)``.
+    """One column: ``requantise((i - zero) * 2**left, shift + row_shift)``.
 
-    ``ones`` is the last ``i`` that came with ``take_ones``, 0 without ``unsigned``. The sum is
-    exact: it is the result for the unsigned operand, below ``2**34``. One element per clock, lock
-    step.
+    ``zero`` is the last ``i`` that came with ``take_zero``: what the array makes of a row of
+    zeros. The difference is exact: it is the product itself, of magnitude below ``2**34``. One
+    element per clock, lock step.
 
     Parameters
     ----------
-    bits : int
-        Of an element of the streamed operand.
     left : int
         See :class:`hdl.requantise.Requantise`.
 
     Members
     -------
-    unsigned : In(1)
-    take_ones : In(1)
-        ``i`` is of the row of ones.
+    take_zero : In(1)
+        ``i`` is of the row of zeros.
     i : In(signed(ACC_BITS))
     shift, row_shift : In(range(MAX_SHIFT + left + 1))
         Their sum is in this range too.
@@ -40,26 +37,23 @@ class ResultLane(wiring.Component):
     """
     LATENCY = 1 + Requantise.LATENCY
 
-    def __init__(self, bits, left):
-        self.bits = bits
+    def __init__(self, left):
         self.left = left
         shift = range(MAX_SHIFT + left + 1)
         super().__init__({
-            "unsigned": In(1), "take_ones": In(1), "i": In(signed(ACC_BITS)),
+            "take_zero": In(1), "i": In(signed(ACC_BITS)),
             "shift": In(shift), "row_shift": In(shift),
             "o": Out(signed(WIDE_BITS)), "clamped": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        correction = Signal(signed(ACC_BITS), reset_less=True)
-        with m.If(~self.unsigned):
-            m.d.sync += correction.eq(0)
-        with m.Elif(self.take_ones):
-            m.d.sync += correction.eq(self.i << self.bits - 1)
+        zero = Signal(signed(ACC_BITS), reset_less=True)
+        with m.If(self.take_zero):
+            m.d.sync += zero.eq(self.i)
         m.submodules.requantise = requantise = Requantise(self.left)
         m.d.sync += [
-            requantise.i.eq(self.i + correction),
+            requantise.i.eq(self.i - zero),
             requantise.shift.eq(self.shift + self.row_shift),
         ]
         m.d.comb += [self.o.eq(requantise.o), self.clamped.eq(requantise.clamped)]
@@ -80,8 +74,8 @@ class ReadoutControl(wiring.Component):
     start, instruction, finished, begun, row, group_r, done : as of :class:`Readout`
     reading : Out(1)
         A row is being read;
-    reading_ones : Out(1)
-        the row of ones is, before all others.
+    reading_zero : Out(1)
+        the row of zeros is, before all others.
     left_cols : Out(INDEX_BITS)
         Columns from this column tile on.
     shifts : Out(ArrayLayout(range(MAX_SHIFT + left + 1), cols))
@@ -97,7 +91,7 @@ class ReadoutControl(wiring.Component):
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
             "finished": In(1), "begun": Out(1), "row": Out(range(MAX_M + 1)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))), "done": Out(1),
-            "reading": Out(1), "reading_ones": Out(1), "left_cols": Out(INDEX_BITS),
+            "reading": Out(1), "reading_zero": Out(1), "left_cols": Out(INDEX_BITS),
             "shifts": Out(data.ArrayLayout(
                 range(MAX_SHIFT + left_shift(params) + 1), params.cols)),
             "row_groups": Out(1),
@@ -112,8 +106,8 @@ class ReadoutControl(wiring.Component):
             m.d.comb += [self.row_groups.eq((flags & GemmFlag.ROW_GROUPS).any()),
                          col_groups.eq((flags & GemmFlag.COL_GROUPS).any())]
 
-        # Column groups, then the row of ones, then the others.
-        waiting, ones = Signal(), Signal()
+        # Column groups, then the row of zeros, then the others.
+        waiting = Signal()
         count = Signal(range(max(cols, self.drain) + READ_LATENCY + 1))
         row = Signal.like(self.row)
         row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
@@ -124,8 +118,7 @@ class ReadoutControl(wiring.Component):
             m.d.sync += waiting.eq(1)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [count.eq(0), row.eq(0), ones.eq((flags & GemmFlag.UNSIGNED).any()),
-                             row_group.eq(fields.tab1)]
+                m.d.sync += [count.eq(0), row.eq(0), row_group.eq(fields.tab1)]
                 m.d.sync += [shift.eq(base) for shift in self.shifts]
                 with m.If(waiting):
                     m.d.sync += waiting.eq(0)
@@ -148,17 +141,17 @@ class ReadoutControl(wiring.Component):
             with m.State("BEGIN"):
                 m.d.comb += self.begun.eq(1)
                 m.d.sync += count.eq(0)
+                m.next = "ZERO"
+            with m.State("ZERO"):
+                m.d.comb += [self.reading_zero.eq(1), self.row.eq(fields.m)]
                 m.next = "ROWS"
             with m.State("ROWS"):
-                m.d.comb += [self.reading.eq(~ones), self.reading_ones.eq(ones),
-                             self.row.eq(Mux(ones, fields.m, row))]
-                m.d.sync += ones.eq(0)
-                with m.If(~ones):
-                    with m.If(self.row_groups):
-                        m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
-                    m.d.sync += [row.eq(row + 1), row_group.eq(row_group + 1)]
-                    with m.If(row == (fields.m - 1)[:len(row)]):
-                        m.next = "DRAIN"
+                m.d.comb += [self.reading.eq(1), self.row.eq(row)]
+                with m.If(self.row_groups):
+                    m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
+                m.d.sync += [row.eq(row + 1), row_group.eq(row_group + 1)]
+                with m.If(row == (fields.m - 1)[:len(row)]):
+                    m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.sync += count.eq(count + 1)
                 with m.If(count == self.drain):
@@ -172,14 +165,15 @@ class ReadoutControl(wiring.Component):
 
 
 class Readout(wiring.Component):
-    """``y = requantise((acc[i] + (acc[m] << bits - 1)) << e, shift)`` for every row of a tile.
+    """``y = requantise((acc[i] - acc[m]) << e, shift)`` for every row of a tile.
 
-    ``acc[m]``, the row of ones, counts with ``UNSIGNED`` alone. ``e`` is the exponent of the row
-    and of the column, see :mod:`hdl.protocol`. Column tiles follow each other: row i of tile t
+    Row m is that of zeros: what the array adds to a product comes out of it, and where the
+    streamed operand is unsigned, what its codes are below its values. ``e`` is the exponent of the
+    row and of the column, see :mod:`hdl.protocol`. Column tiles follow each other: row i of tile t
     goes to wide word ``dst0 + t * m + i``.
 
-    One row per clock; nothing stalls. A tile takes ``m + 3 + LATENCY`` cycles, one more with
-    ``UNSIGNED`` and ``cols + READ_LATENCY`` more with ``COL_GROUPS``, whose groups are read first.
+    One row per clock; nothing stalls. A tile takes ``m + 4 + LATENCY`` cycles, and
+    ``cols + READ_LATENCY`` more with ``COL_GROUPS``, whose groups are read first.
 
     Parameters
     ----------
@@ -193,7 +187,7 @@ class Readout(wiring.Component):
     finished : In(1)
         A column tile has been accumulated.
     begun : Out(1)
-        Its rows are being read, from the next cycle on; the row of ones first, then the others
+        Its rows are being read, from the next cycle on; the row of zeros first, then the others
         in order.
     row : Out(range(MAX_M + 1)), acc : In(ArrayLayout(signed(ACC_BITS), cols))
         The accumulators' port.
@@ -222,7 +216,7 @@ class Readout(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        flags, cols = self.instruction.flags, self.params.cols
+        cols = self.params.cols
         m.submodules.control = control = ReadoutControl(self.params, drain=self.LATENCY)
         for name in ("start", "instruction", "finished"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
@@ -231,16 +225,14 @@ class Readout(wiring.Component):
         connect(m, control.group_r, flipped(self.group_r))
 
         # Stage 1: a row has been read. Stage 2: its lanes.
-        arrived, arrived_ones = Signal(self.LATENCY), Signal(READ_LATENCY)
+        arrived, arrived_zero = Signal(self.LATENCY), Signal(READ_LATENCY)
         m.d.sync += [arrived.eq(Cat(control.reading, arrived)),
-                     arrived_ones.eq(Cat(control.reading_ones, arrived_ones))]
+                     arrived_zero.eq(Cat(control.reading_zero, arrived_zero))]
         clamped = Signal(cols)
         for col in range(cols):
-            m.submodules[f"lane{col}"] = lane = ResultLane(
-                self.params.bits, left_shift(self.params))
+            m.submodules[f"lane{col}"] = lane = ResultLane(left_shift(self.params))
             m.d.comb += [
-                lane.unsigned.eq((flags & GemmFlag.UNSIGNED).any()),
-                lane.take_ones.eq(arrived_ones[-1]),
+                lane.take_zero.eq(arrived_zero[-1]),
                 lane.i.eq(self.acc[col]),
                 lane.shift.eq(control.shifts[col]),
                 lane.row_shift.eq(Mux(control.row_groups, self.group_r.data[:4], 0)),

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.access import Access
+from hdl.array.skew import Delay
 from hdl.link.frame import ANSWER_BYTE, FramePort
 from hdl.memory import ReadPort, WritePort
 from hdl.params import PROTOCOL_VERSION
@@ -38,8 +39,8 @@ class Sequencer(wiring.Component):
     wide_w, quant_w, group_w : Out(WritePort)
     control : In(UnitPort()) x units
         The units, in the order of :func:`hdl.program.units_of`.
-    units_reset : Out(1)
-        Resets every unit.
+    units_reset : Out(1) x units
+        Resets that unit, two clocks after the reason.
     """
     def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
         self.params = params
@@ -49,7 +50,7 @@ class Sequencer(wiring.Component):
             "o": Out(stream.Signature(ANSWER_BYTE)),
             "fault": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),
-            "units_reset": Out(1),
+            "units_reset": Out(1).array(len(units_of(params))),
         }
         shapes = {"wide": wide_word(params), "quant": quant_word(params),
                   "group": unsigned(GROUP_BITS)}
@@ -82,7 +83,13 @@ class Sequencer(wiring.Component):
         bad_frames = Signal(32)
         error, error_at, error_unit = Signal(8), Signal(8), Signal(8)
         restart = Signal()
-        m.d.comb += clamps.clear.eq(restart), self.units_reset.eq(program.abort | restart)
+        m.d.comb += clamps.clear.eq(restart)
+        # Each unit has a register of its own for this: it reaches most of what the unit has.
+        units_reset = Signal()
+        m.d.sync += units_reset.eq(program.abort | restart)
+        for number, reset in enumerate(self.units_reset):
+            m.submodules[f"reset{number}"] = late = Delay(1, 1, reset=True)
+            m.d.comb += late.i.eq(units_reset), reset.eq(late.o)
         # The last RUN: its number, its answer's status and whether that is all, and for how many
         # requests it stays known.
         run_seq, run_status, run_alone = Signal(8), Signal(8), Signal()

@@ -82,10 +82,11 @@ class Accelerator(wiring.Component):
 
         # Instructions to units.
         units = {}
-        for unit, control in zip(units_of(params), sequencer.control, strict=True):
+        for unit, control, reset in zip(units_of(params), sequencer.control,
+                                        sequencer.units_reset, strict=True):
             options = {"mapped": self.mapped} if unit == Unit.GEMM else {}
             units[unit] = _UNITS[unit](params, **options)
-            m.submodules[unit.name.lower()] = ResetInserter(sequencer.units_reset)(units[unit])
+            m.submodules[unit.name.lower()] = ResetInserter(reset)(units[unit])
             wiring.connect(m, control, units[unit].control)
 
         # Units to memories.

@@ -56,7 +56,8 @@ def gemm(params, a, b, out, *, a_transposed=False, b_transposed=False, unsigned=
     _check("the inner dimension of a GEMM", k, MAX_K)
     _check("output columns of a GEMM", n, MAX_N)
     tiles = inner_tiles(k, params.depth, params.rows, inner.count if inner else 1)
-    need = tiles * (m + unsigned)
+    # A row of zeros comes with the others.
+    need = tiles * (m + 1)
     if need > params.stream_words:
         raise MemoryFullError(
             f"an operand of {m}x{k} needs {need} words of the array's operand buffer, "

@@ -11,7 +11,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-from hdl.params import ParameterError, Params, default_depth, parse_groups
+from hdl.params import MAX_DEPTH, ParameterError, Params, parse_groups
 from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, weights_sha256
 from host.data import DATA_SETS, load_dataset
 from host.device import Device
@@ -203,9 +203,8 @@ def _arguments(arguments):
                         help=f"rows of the array (default {Params.rows})")
     parser.add_argument("--cols", type=_whole("cols", 1, 64),
                         help=f"columns of the array (default {Params.cols})")
-    parser.add_argument("--depth", type=_whole("depth", 1, 16),
-                        help=f"products per element per clock (default {Params.depth}, or 1 if "
-                             "rows or columns are given)")
+    parser.add_argument("--depth", type=_whole("depth", 1, MAX_DEPTH), default=Params.depth,
+                        help="products per element per clock")
     parser.add_argument("--arith", default=None,
                         help="shift, or int: the same array without groups (default shift)")
     parser.add_argument("--memory", type=_whole("memory", 4, 256), default=Params.memory,
@@ -213,10 +212,7 @@ def _arguments(arguments):
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--json", action="store_true", help="print the report on standard output")
-    options = parser.parse_args(arguments)
-    if options.depth is None:
-        options.depth = default_depth(options.rows, options.cols)
-    return options
+    return parser.parse_args(arguments)
 
 
 def _train_command(arguments):

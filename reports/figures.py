@@ -4,6 +4,7 @@ import gc
 import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 from pathlib import Path
 
 from amaranth.hdl import UnusedElaboratable
@@ -110,11 +111,12 @@ class Results:
                 if getattr(point.subject, "scope", None) == "mesh" and _matches(point, wanted)}
 
     def comparison(self, shape=MESH):
-        """The meshes of a shape that differ in arithmetic, width and mapping alone, without those
-        of the long list that nobody has measured."""
+        """The meshes of the deepest elements of a shape, which differ in arithmetic, width and
+        mapping alone, without those of the long list that nobody has measured."""
         return {point: result for point, result
                 in self.meshes(die="25F", speed=6, **shape).items()
-                if point.name in self.usual or result.state != "not measured"}
+                if point.subject.depth == DATAPATHS[point.subject.arith].deepest
+                and (point.name in self.usual or result.state != "not measured")}
 
     @cached_property
     def machines(self):
@@ -208,28 +210,53 @@ def read_budget(path=BUDGET):
 
 @dataclass(frozen=True)
 class Fit:
-    """The largest machine of one column that fits a board, estimated.
+    """The largest machine that fits a board, estimated.
 
     ``rest`` is the result that says what all but the array takes and ``mesh`` the one that says
-    what a product takes; without either ``macs`` is None. ``measured`` is the largest machine of
-    that width that was placed on that board.
+    what a product takes; without either ``shape``, rows and columns, is None, and so it is where
+    nothing fits. ``measured`` is the largest machine of that width that was placed on that board.
     """
     board: str
     bits: int
-    macs: int | None
+    shape: tuple | None
     memory: int | None
     rest: Result | None
     mesh: Result
     measured: Result | None
 
+    @property
+    def macs(self):
+        """Products per clock."""
+        rows, cols = self.shape or (0, 0)
+        return rows * cols * Params.depth
 
-def _memory(bits, rows, part):
+
+#: Units of a machine that have a lane for every column.
+_LANES = ("quantise", "norm_forward", "norm_backward")
+
+
+def _memory(bits, shape, part):
     """The largest memory that the die's block RAM allows, None where even the least is too much."""
+    rows, cols = shape
     for memory in (256, 128, 64, 32, 16, 8, 4):
-        sized = Params(bits=bits, rows=rows, memory=memory)
+        sized = Params(bits=bits, rows=rows, cols=cols, memory=memory)
         if not over({"ebr": estimate(sized)["ebr"]}, part.die.has()):
             return memory
     return None
+
+
+def _takes(rest, mesh, shape, of):
+    """Cells of a machine of that shape, from those of a machine of one column and of an array.
+
+    The unit around the array grows with operands, which are by row, or with sums, by column:
+    with what grows more.
+    """
+    report, (rows, cols) = rest.report, shape
+    lanes = sum(report["units"][unit][of] for unit in _LANES)
+    around = report["units"]["gemm"][of]
+    shared = report["total"][of] - report["array"][of] - lanes - around
+    return (shared + cols * lanes + around * max(rows / report["design"]["rows"], cols)
+            + rows * cols * Params.depth * per_mac(mesh, of))
 
 
 def _fit(results, board, bits):
@@ -238,26 +265,22 @@ def _fit(results, board, bits):
                 if point.subject.arith == "shift" and point.subject.bits == bits)
     machines = [result for result in results.machines
                 if result.report["design"]["arith"] == "shift"]
-    rest = min(machines, default=None, key=lambda result: (
+    rest = min((result for result in machines if result.report["design"]["cols"] == 1),
+               default=None, key=lambda result: (
         abs(result.report["design"]["bits"] - bits), result.name))
     there = [result for result in machines if result.report["board"] == board
              and result.report["design"]["bits"] == bits]
     measured = max(there, default=None, key=lambda result: result.report["macs_per_clock"])
-    if not mesh.report or not rest:
-        return Fit(board, bits, None, None, rest, mesh, measured)
-    report, room = rest.report, []
-    for of in ("comb", "ff"):
-        # Operands and sums grow with the array: all of them, to be on the safe side.
-        moving = report["units"]["gemm"][of]
-        fixed = report["total"][of] - report["array"][of] - moving
-        slots = report["design"]["rows"] * report["design"]["depth"]
-        room.append((FILL * part.die.has()[of] - fixed) / (per_mac(mesh, of) + moving / slots))
-    depth = Params.depth
-    rows = min(64, max(0, int(min(room) // depth)))
-    # Buffers of a wide array need block RAM, too.
-    while rows and not (memory := _memory(bits, rows, part)):
-        rows -= 1
-    return Fit(board, bits, rows * depth, memory if rows else None, rest, mesh, measured)
+    best = memory = None
+    if mesh.report and rest:
+        # The largest; of equal ones that with fewer columns.
+        for shape in sorted(product(range(1, 65), repeat=2), key=lambda shape: (
+                -shape[0] * shape[1], shape[1])):
+            if all(_takes(rest, mesh, shape, of) <= FILL * part.die.has()[of]
+                   for of in ("comb", "ff")) and (memory := _memory(bits, shape, part)):
+                best = shape
+                break
+    return Fit(board, bits, best, memory, rest, mesh, measured)
 
 
 def fits(results, widths=(2, 4, 6, 8)):

@@ -209,7 +209,7 @@ def _alone(scope, argv):
             mapping=given.mapping or made.mappings[0],
             **{**MESH, **_given(rows=_number("rows", given.rows, 1, 64),
                                 cols=_number("cols", given.cols, 1, 64),
-                                depth=_number("depth", given.depth, 1, 16))})
+                                depth=_number("depth", given.depth, 1, made.deepest))})
     else:
         subject = UnitAlone(scope=scope, **_given(
             lanes=_number("lanes", given.lanes, 1, 64), mapping=given.mapping))

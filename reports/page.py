@@ -40,7 +40,7 @@ _COLOURS = {name: place + 1 for place, name in enumerate(DATAPATHS)}
 _CATEGORY_COLOURS = {"array": 1, "quantiser": 2, "norm": 3, "sorter": 4, "memory": 5,
                      "sequencer": 6, "link": 7, "operands and sums": 8}
 _NOT_MEASURED = '<span class="missing">not measured</span>'
-_MESH, _SMALL_MESH = ("{rows}x{cols}x{depth}".format(**shape) for shape in (MESH, SMALL_MESH))
+_MESH, _SMALL_MESH = ("{rows}x{cols}".format(**shape) for shape in (MESH, SMALL_MESH))
 
 
 # Pieces.
@@ -211,12 +211,13 @@ def _arrays(results):
     heads = ["array", "COMB per MAC", "FF per MAC", "GOPS per 1,000 COMB", "Fmax, MHz", "COMB",
              "FF", "DSP"]
     return (
-        f"<p>Arrays of {_MESH} products alone, each in the same harness, with the same options "
-        "and the same aim of the clock, on an LFE5U-25F at -6. The harness is not counted. "
+        f"<p>Arrays of {_MESH} elements alone, each in the same harness, with the same options "
+        "and the same aim of the clock, on an LFE5U-25F at -6. The harness is not counted. An "
+        "element of integers makes four products per clock, one of floating point makes one. "
         "Floating point has no width to vary: a dashed line. GOPS are two operations per MAC at "
         "the median of the seeds, or at the cap below where that is lower.</p>"
         f'<div class="pair">{comb}{speed}</div>' + _table(heads, rows)
-        + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH}, in which half the elements have "
+        + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH} elements, half of which have "
         "nothing above them to add to, otherwise as before. Floating point has no width to vary, "
         f'and the integers here have 4 bits.</p><div class="pair">{size}{peak}</div>'
         + _table(heads, small) + _differences(results))
@@ -449,8 +450,8 @@ def _scaling(results):
     # One die for each size, the smallest that was measured; integers in elements of four products.
     smallest = {}
     for point, result in sorted(every.items(), key=lambda pair: pair[0].part.size):
-        depth = 1 if point.subject.bits == 16 else 4
-        if result.report and point.subject.depth == depth:
+        deepest = DATAPATHS[point.subject.arith].deepest
+        if result.report and point.subject.depth == deepest:
             smallest.setdefault((point.subject.arith, point.subject.macs), (point, result))
     points = dict(smallest.values())
     comb = _lines("COMB per MAC.", _series(points, size, lambda result: per_mac(result, "comb"),
@@ -465,8 +466,7 @@ def _scaling(results):
                 pair[0].subject.arith, pair[0].subject.macs, pair[0].part.size))]
     return (f'<div class="pair">{comb}{mhz}</div>'
             "<p>Integers have 4 bits and, in the plots, elements of four products; floating point "
-            "has one. The array of 512 products takes nine tenths of its die's flip-flops, which "
-            "run out before its LUTs do. Rows x columns x products per element:</p>"
+            "has one. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
                      rows))
 
@@ -475,12 +475,13 @@ def _boards(results):
     rows = []
     every = fits(results)
     for fit in every:
-        if fit.macs is None:
+        if not fit.mesh.report or not fit.rest:
             estimated = _absent(fit.mesh) if not fit.mesh.report else _NOT_MEASURED
-        elif fit.macs == 0:
+        elif not fit.shape:
             estimated = "none"
         else:
-            estimated = "about " + _link(fit.mesh, lambda _, fit=fit: str(fit.macs))
+            words = f"{fit.macs:,} ({fit.shape[0]}x{fit.shape[1]}x{Params.depth})"
+            estimated = "about " + _link(fit.mesh, lambda _, words=words: words)
         measured = _NOT_MEASURED
         if fit.measured:
             measured = _link(fit.measured, lambda result: str(result.report["macs_per_clock"]))
@@ -490,14 +491,15 @@ def _boards(results):
     rest = next((fit.rest for fit in every if fit.rest), None)
     if rest:
         base = (" The rest is that of the measured machine nearest in width, such as "
-                f"{_link(rest, lambda result: _machine_name(result.report))}; its operands and "
-                "sums grow with the array.")
+                f"{_link(rest, lambda result: _machine_name(result.report))}: a column more is a "
+                "lane more of quantiser and norms, and the unit around the array grows with its "
+                "rows or columns.")
     return (
-        "<p>Products per clock of the largest ShiftQuant machine with one column. "
-        f"<em>Estimated</em>: {FILL:.0%} of the die's LUT4 and flip-flops, less the rest of the "
-        f"machine, divided by what a product takes in a {_MESH} array.{base} At most 64 rows of 8; "
-        "memory is in units of 1,024 elements. Nobody has placed these. <em>Measured</em>: the "
-        "largest machine that was placed.</p>"
+        "<p>Products per clock of the largest ShiftQuant machine, rows x columns x products per "
+        f"element. <em>Estimated</em>: {FILL:.0%} of the die's LUT4 and flip-flops, less the rest "
+        f"of the machine, divided by what a product takes in a {_MESH} array.{base} At most 64 "
+        "rows; memory is in units of 1,024 elements. Nobody has placed these. <em>Measured</em>: "
+        "the largest machine that was placed.</p>"
         + _table(["board", "bits", "estimated", "memory", "measured"], rows))
 
 
@@ -574,7 +576,7 @@ def _history(budget):
                    for of in SUBJECTS for resource in ("comb", "ff")]
         rows.append([escape(f"{place}. {entry['date']}, {entry['what']}"), *figures])
     return (
-        "<p>Sizes after synthesis of a small machine (4 bits, 2x1x1), an array (4 bits, 4x4x1) and "
+        "<p>Sizes after synthesis of a small machine (4 bits, 2x1x1), an array (4 bits, 4x4x4) and "
         "a quantiser of one lane. A test fails when COMB or FF of one of them grow by more than "
         f"{budget.content['tolerance_percent']} % and nobody enters the new size: "
         "<code>python -m reports.budget --update WHAT</code>.</p>"

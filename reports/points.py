@@ -20,11 +20,11 @@ __all__ = ["MESH", "SEEDS", "SMALL_MESH", "Point", "Store", "UnitAlone", "alone"
 
 #: Place-and-route runs of a point: a median needs some.
 SEEDS = 5
-#: Shape of the meshes that are compared over widths and arithmetic: small enough for floating
-#: point on the smallest die.
-MESH = {"rows": 4, "cols": 4, "depth": 1}
+#: Shape of the meshes that are compared over widths and arithmetic, of the deepest elements that
+#: there are: small enough for floating point on the smallest die.
+MESH = {"rows": 4, "cols": 4}
 #: One in which every format of floating point is placed in minutes.
-SMALL_MESH = {"rows": 2, "cols": 2, "depth": 1}
+SMALL_MESH = {"rows": 2, "cols": 2}
 #: Part numbers by die and speed grade.
 _PART = "LFE5U-{}-{}BG381C"
 
@@ -183,10 +183,10 @@ def _standing(large):
         yield alone(_mesh(name), speed=8)
         for die in ("45F", "85F"):
             yield alone(_mesh(name), die)
-    # Other sizes, and as many products in deeper elements.
+    # Other sizes, and fewer products per element.
     for name in integers:
-        for shape in (SMALL_MESH, {"rows": 2, "cols": 2, "depth": 4},
-                      {"rows": 4, "cols": 4, "depth": 4}, {"rows": 8, "cols": 1, "depth": 8}):
+        for shape in (SMALL_MESH, {"depth": 1}, {"depth": 2}, {"depth": 3},
+                      {"rows": 16, "cols": 1}, {"rows": 8, "cols": 8}):
             yield alone(_mesh(name, **shape))
     for name in floats:
         for mapping in DATAPATHS[name].mappings:
@@ -199,16 +199,14 @@ def _standing(large):
     yield machine(arith="int", sample_groups=1, channel_groups=1)
     if not large:
         return
-    # Nine tenths of the flip-flops of each die.
-    for die, (rows, cols) in {"25F": (8, 16), "45F": (16, 15), "85F": (16, 30)}.items():
+    # Nine tenths of the LUTs of each die.
+    for die, (rows, cols) in {"25F": (16, 16), "45F": (16, 31), "85F": (30, 32)}.items():
         yield alone(_mesh("shift", rows=rows, cols=cols, depth=4), die)
     for name in integers:
-        yield alone(_mesh(name, rows=8, cols=8))
         for bits in (2, 8):
             yield alone(_mesh(name, bits, rows=8, cols=8), "85F")
-        yield alone(_mesh(name, rows=8, cols=8), "85F")
-        yield alone(_mesh(name, rows=16, cols=16), "85F")
-        yield alone(_mesh(name, rows=8, cols=8, depth=4), "85F")
+        for size in (8, 16):
+            yield alone(_mesh(name, rows=size, cols=size), "85F")
     for name in floats:
         for mapping in DATAPATHS[name].mappings:
             yield alone(_mesh(name, mapping=mapping), speed=8)

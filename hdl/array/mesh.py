@@ -2,85 +2,100 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.array.mac import ShiftMac
+from hdl.array.generate import ColumnTable, Steps
 from hdl.array.skew import Delay
+from hdl.array.table import TableMac, recode, sum_shape
 
 __all__ = ["Mesh"]
 
 
 class Mesh(wiring.Component):
-    """``rows`` x ``cols`` elements: ``sums[c] = sum_s a[s] * w[s][c] * 2**(marks below s)``.
+    """``rows`` x ``cols`` elements: ``sums[c] = K[c] + sum_s a[s] * w[s][c] * 2**(marks below s)``.
 
     Slot s is product ``s % depth`` of row ``s // depth``. "Marks below s" counts the marked rows
     below that of s: a mark doubles the partial sum that enters its row, so a mark on row 0 does
-    nothing here (what the previous tile left is doubled by whoever adds the tiles up).
+    nothing here (what the previous tile left is doubled by whoever adds the tiles up). K is what
+    the weights and marks of a tile decide: the sum that a row of zeros gives.
 
-    Operands move right by one column per clock, partial sums down by one row per ``STEP`` clocks;
-    the triangular delay lines that this needs are inside. Lock step: one row of operands per
-    clock and one row of sums, ``latency`` cycles later; nothing stalls, and there is no valid.
+    Operands move right by ``share`` columns per clock, partial sums down by one row per clock. So
+    the operands of row r come r cycles after those of row 0, as :class:`hdl.buffer.SkewedBuffer`
+    gives them; sums leave together. Lock step: one row of operands per clock and one row of sums,
+    ``latency`` cycles after row 0's; nothing stalls, and there is no valid.
 
-    Weights are loaded row by row into shadow registers, a chain that enters at the top and moves
-    down: the *last* row first, ``rows`` cycles with ``load``, not necessarily in a sequence.
-    ``swap`` comes with the first operands of the new tile and travels with them: they and all
-    after them meet the new weights and marks, all before them the old ones. Tiles may follow each
-    other without a gap under two rules:
+    The entries of the tables enter at the top of every column and move down, and with them, once
+    for the columns that share addresses, their place and to which row they belong: a row that has
+    taken its last one hands over to the row above it.
 
-    * ``swap`` comes at the earliest one cycle after the last ``load``;
+    Weights are loaded row by row, the *last* row first, with ``load`` at most every
+    ``load_cycles`` cycles. ``swap`` comes with the first operands of the new tile and travels with
+    them: they and all after them meet the new weights and marks, all before them the old ones.
+    Tiles may follow each other without a gap under two rules:
+
+    * ``swap`` comes at the earliest ``swap_wait`` cycles after the last ``load``;
     * ``load`` comes at the earliest ``swap_cycles`` cycles after the last ``swap`` (0: in the
-      same cycle), when the wave has swapped its last element.
+      same cycle).
 
     Parameters
     ----------
     params : hdl.params.Params
-    pe : class
-        The element, see :mod:`hdl.array.mac`.
+    share : int
+        Columns that share addresses.
+    marks, mapped : bool
+        See :class:`hdl.array.table.TableMac`.
 
     Attributes
     ----------
     latency : int
-        Cycles from ``a`` to ``sums``.
-    swap_cycles : int
-        Cycles after ``swap`` in which there must be no ``load``.
+        Cycles from ``a`` of row 0 to ``sums``.
+    load_cycles : int
+        Cycles that a row of weights takes.
+    swap_wait, swap_cycles : int
+        See above.
 
     Members
     -------
     load : In(1)
-    weights : In(ArrayLayout(ArrayLayout(weight_shape, depth), cols))
+    weights : In(ArrayLayout(ArrayLayout(signed(bits), depth), cols))
         One row of weights for every column, with ``load``.
     mark : In(1)
         The mark of that row.
     swap : In(1)
-    a : In(ArrayLayout(operand_shape, rows * depth))
-        One row of operands, by slot.
+    a : In(ArrayLayout(signed(bits), rows * depth))
+        One row of operands, by slot; those of row r are r cycles late.
     sums : Out(ArrayLayout(sum_shape, cols))
     """
-    def __init__(self, params, pe=ShiftMac):
+    def __init__(self, params, *, share=4, marks=True, mapped=False):
         self.params = params
+        self.mapped = mapped
         rows, cols = params.rows, params.cols
-        self.elements = [[pe(params, row) for _ in range(cols)] for row in range(rows)]
+        self.groups = [range(first, min(first + share, cols)) for first in range(0, cols, share)]
+        self.elements = [[TableMac(params, row, columns=len(group), marks=marks, mapped=mapped)
+                          for group in self.groups] for row in range(rows)]
+        self.steps = Steps(params)
         last = self.elements[-1][-1]
-        # Operands wait one cycle at the edge, so that the swap is a cycle ahead of them.
-        self.latency = 1 + (rows - 1) * last.STEP + (cols - 1) + last.latency
-        self.swap_cycles = (rows - 1) * last.STEP + (cols - 1)
+        self.latency = (rows - 1) * last.STEP + (len(self.groups) - 1) + last.latency
+        self.load_cycles = self.steps.entries
+        self.swap_wait = Steps.LATENCY + self.steps.entries
+        self.swap_cycles = max(0, len(self.groups) - 2 - Steps.LATENCY)
         super().__init__({
             "load": In(1),
-            "weights": In(data.ArrayLayout(
-                data.ArrayLayout(last.weight_shape, params.depth), cols)),
+            "weights": In(data.ArrayLayout(data.ArrayLayout(signed(params.bits), params.depth),
+                                           cols)),
             "mark": In(1),
             "swap": In(1),
-            "a": In(data.ArrayLayout(last.operand_shape, params.slots)),
-            "sums": Out(data.ArrayLayout(last.sum_shape, cols)),
+            "a": In(data.ArrayLayout(signed(params.bits), params.slots)),
+            "sums": Out(data.ArrayLayout(sum_shape(params, rows), cols)),
         })
 
     def elaborate(self, platform):
         m = Module()
         for row, elements in enumerate(self.elements):
-            for col, element in enumerate(elements):
-                m.submodules[f"row{row}_col{col}"] = element
+            for number, element in enumerate(elements):
+                m.submodules[f"row{row}_group{number}"] = element
 
         def delayed(name, value, cycles):
             delay = Delay(Value.cast(value).shape(), cycles)
@@ -88,44 +103,78 @@ class Mesh(wiring.Component):
             m.d.comb += delay.i.eq(value)
             return delay.o
 
-        # Weights move down, and with them the marks, kept once per row.
-        weights, mark = list(self.weights), self.mark
-        marks = []
-        for row, elements in enumerate(self.elements):
-            for col, element in enumerate(elements):
-                m.d.comb += [element.load.eq(self.load), element.w_i.eq(weights[col])]
-                weights[col] = element.w_o
-            shadow = Signal(name=f"shadow_mark{row}", reset_less=True)
-            with m.If(self.load):
-                m.d.sync += shadow.eq(mark)
-            mark = shadow
-            marks.append(shadow)
+        def register(name, value):
+            following = Signal.like(Value.cast(value), name=name, reset_less=True)
+            m.d.sync += following.eq(value)
+            return following
 
-        # The wave moves right: the swap, operands one cycle behind it, the mark with the sums.
+        marked = self._load(m, register)
+
+        # The wave moves right, the mark with the sums.
+        kept, bank = Signal(), Signal()
+        m.d.comb += bank.eq(kept ^ self.swap)
+        m.d.sync += kept.eq(bank)
+        depth = self.params.depth
         for row, elements in enumerate(self.elements):
             first = elements[0]
-            operands = Cat(self.a[row * self.params.depth + lane]
-                           for lane in range(self.params.depth))
-            swap = delayed(f"swap{row}", self.swap, row * first.STEP)
-            active = Signal(name=f"active_mark{row}", reset_less=True)
-            with m.If(swap):
-                m.d.sync += active.eq(marks[row])
-            wave = {"swap": swap, "a": delayed(f"skew{row}", operands, 1 + row * first.STEP)}
+            operands = [self.a[row * depth + lane] for lane in range(depth)]
+            wave = recode(self.params, operands, bank)
+            bank = register(f"bank{row}", bank)
+            m.d.comb += first.wave_i.eq(wave)
             if first.has_mark:
-                wave["mark"] = delayed(f"mark{row}", active, first.latency - first.STEP)
-            for col, element in enumerate(elements):
-                for name, value in wave.items():
-                    if col:
-                        value = Signal.like(value, name=f"{name}{row}_{col}", reset_less=True)
-                        m.d.sync += value.eq(wave[name])
-                        wave[name] = value
-                    m.d.comb += Value.cast(getattr(element, name)).eq(value)
+                marks = Signal(2, name=f"marks{row}", reset_less=True)
+                with m.If(first.written):
+                    m.d.sync += marks.bit_select(first.write_o.address.bank, 1).eq(marked[row])
+                m.d.comb += first.mark_i.eq(delayed(
+                    f"mark{row}", marks.bit_select(wave[-1], 1), first.latency - 1 - first.STEP))
+            for left, right in pairwise(elements):
+                m.d.comb += right.wave_i.eq(left.wave_o)
+                if first.has_mark:
+                    m.d.comb += right.mark_i.eq(left.mark_o)
 
-        # Sums move down and leave column by column.
+        # Sums move down and leave group by group.
         for above, below in pairwise(self.elements):
             for source, sink in zip(above, below, strict=True):
                 m.d.comb += sink.sum_i.eq(source.sum_o)
-        for col, element in enumerate(self.elements[-1]):
-            m.d.comb += Value.cast(self.sums[col]).eq(
-                delayed(f"deskew{col}", element.sum_o, self.params.cols - 1 - col))
+        for number, (group, element) in enumerate(zip(self.groups, self.elements[-1],
+                                                      strict=True)):
+            sums = delayed(f"deskew{number}", element.sum_o, len(self.groups) - 1 - number)
+            m.d.comb += Cat(Value.cast(self.sums[col]) for col in group).eq(sums)
         return m
+
+    def _load(self, m, register):
+        """Generators, and what moves down. Of every row the mark of the entries at its first
+        element."""
+        params = self.params
+        m.submodules.steps = steps = self.steps
+        m.d.comb += steps.load.eq(self.load)
+        entries = []
+        for col in range(params.cols):
+            m.submodules[f"column{col}"] = column = ColumnTable(params, mapped=self.mapped)
+            m.d.comb += [column.load.eq(self.load), column.weights.eq(self.weights[col])]
+            m.d.comb += [getattr(column, name).eq(getattr(steps, name))
+                         for name in ("pick", "subtract", "first", "carry")]
+            entries.append(column.entry)
+        mark = Signal(reset_less=True)
+        with m.If(self.load):
+            m.d.sync += mark.eq(self.mark)
+        for stage in range(Steps.LATENCY - 1):
+            mark = register(f"mark_{stage}", mark)
+        marked = []
+        for row in range(params.rows):
+            mark = register(f"marked{row}", mark)
+            marked.append(mark)
+
+        m.submodules.begin = begin = Delay(1, params.rows - 1)
+        m.d.comb += begin.i.eq(steps.begin)
+        for number, group in enumerate(self.groups):
+            column = [elements[number] for elements in self.elements]
+            m.d.comb += [
+                column[0].write_i.eq(steps.write),
+                column[0].entries_i.as_value().eq(Cat(entries[col] for col in group)),
+                column[-1].begin.eq(begin.o),
+            ]
+            for above, below in pairwise(column):
+                m.d.comb += [below.write_i.eq(above.write_o), below.entries_i.eq(above.entries_o),
+                             above.token_i.eq(below.token_o)]
+        return marked

@@ -1,4 +1,4 @@
-"""An array of tables: distributed arithmetic in LUT RAM, loaded while it works.
+"""Elements of the array: distributed arithmetic in LUT RAM.
 
 Operands are taken apart into bit planes. With ``e = 2 b - 1`` for a bit b, an operand x of
 ``bits`` bits is ``2 x + 1 = sum_i s_i 2**i e_i``, where ``s_i`` is -1 for the sign and 1 for the
@@ -32,20 +32,21 @@ The lowest place of B stays apart until M, T_2[0] and n_2, since M's lowest plac
 and would waste one.
 
 What the array adds up is so ``dot + K``, where K depends on the weights and marks alone: it is what
-a row of zeros gives. Whoever reads the sums subtracts the sum of such a row.
+a row of zeros gives. Whoever reads the sums subtracts the sum of such a row, or of a row of
+whatever stands for zero (:mod:`hdl.readout`).
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.array.skew import Delay
-from hdl.chain import Add, HighAdd, SelectAdd, SignedAdd
+from hdl.chain import HighAdd, SelectAdd, SignedAdd
+from hdl.params import MAX_DEPTH
 
-__all__ = ["ColumnTable", "TableMac", "TableMesh", "entry_shape", "recode", "sum_shape"]
+__all__ = ["PlaneSums", "TableMac", "entry_shape", "recode", "signed_width", "sum_shape",
+           "wave_layout", "write_layout"]
 
 
 def _largest(params):
@@ -53,10 +54,10 @@ def _largest(params):
     return params.depth * params.qmax
 
 
-def _width(largest):
+def signed_width(largest):
     """Bits of a signed number in ``-largest - 1 .. largest``.
 
-    >>> _width(28), _width(210)
+    >>> signed_width(28), signed_width(210)
     (6, 9)
     """
     return largest.bit_length() + 1
@@ -64,14 +65,14 @@ def _width(largest):
 
 def entry_shape(params):
     """Shape of an entry of a table."""
-    return signed(_width(_largest(params)))
+    return signed(signed_width(_largest(params)))
 
 
 def sum_shape(params, rows):
     """Shape of the partial sum of so many rows, that of their K included."""
     worst = _largest(params) * (2 ** params.bits - 1) // 2
     shifts = min(params.max_groups, rows) - 1
-    return signed(_width(worst * (sum(1 << shift for shift in range(shifts))
+    return signed(signed_width(worst * (sum(1 << shift for shift in range(shifts))
                                   + (rows - shifts << shifts))))
 
 
@@ -117,12 +118,11 @@ class TableMac(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
-        Of depth 2 to 4.
     row : int
     columns : int
         At 4 bits and depth 4 one column has 8 LUT RAMs, two have 12 and four have 21.
-    registered : bool
-        Registers behind the LUT RAMs.
+    marks : bool
+        Whether a mark doubles what comes from above, where there are groups.
     mapped : bool
         Adders as cells of the ECP5, :mod:`hdl.chain`.
 
@@ -157,17 +157,15 @@ class TableMac(wiring.Component):
     #: Columns that share what else every chain needs.
     PART = 2
 
-    def __init__(self, params, row, *, columns=1, registered=False, mapped=False):
-        if not 2 <= params.depth <= 4:
-            raise ValueError(f"depth must be 2 to 4, got {params.depth}")
+    def __init__(self, params, row, *, columns=1, marks=True, mapped=False):
+        assert params.depth <= MAX_DEPTH
         self.params = params
         self.row = row
         self.columns = columns
-        self.registered = registered
         self.mapped = mapped
-        self.has_mark = row > 0 and params.max_groups > 1
+        self.has_mark = marks and row > 0 and params.max_groups > 1
         self.parts = [PlaneSums(params, row, columns=min(self.PART, columns - first),
-                                registered=registered, mapped=mapped)
+                                marks=marks, mapped=mapped)
                       for first in range(0, columns, self.PART)]
         self.latency = 1 + self.parts[0].latency
         entries = data.ArrayLayout(entry_shape(params), columns)
@@ -251,7 +249,7 @@ class PlaneSums(wiring.Component):
 
     Parameters
     ----------
-    params, row, registered, mapped : as of :class:`TableMac`
+    params, row, marks, mapped : as of :class:`TableMac`
     columns : int
 
     Members
@@ -262,15 +260,15 @@ class PlaneSums(wiring.Component):
     negative : In(bits)
     mark_i, mark_o, sum_i, sum_o : as of :class:`TableMac`
     """
-    def __init__(self, params, row, *, columns, registered=False, mapped=False):
+    def __init__(self, params, row, *, columns, marks=True, mapped=False):
         self.params = params
         self.row = row
         self.columns = columns
-        self.registered = registered
         self.mapped = mapped
-        self.has_mark = row > 0 and params.max_groups > 1
+        self.has_mark = marks and row > 0 and params.max_groups > 1
         pairs = (params.bits + 1) // 2
-        self.latency = registered + 1 + (pairs - 1).bit_length() + TableMac.STEP
+        # A register behind the LUT RAMs, one behind each level of chains.
+        self.latency = 2 + (pairs - 1).bit_length() + TableMac.STEP
         width = entry_shape(params).width
         members = {f"table{plane}": In(data.ArrayLayout(signed(width - (plane > 0)), columns))
                    for plane in range(params.bits)}
@@ -288,12 +286,10 @@ class PlaneSums(wiring.Component):
             m.d.comb += self.mark_o.eq(_register(m, "mark_register", self.mark_i))
         negative = list(self.negative)
         tables = [list(getattr(self, f"table{plane}")) for plane in range(self.params.bits)]
-        if self.registered:
-            negative = [_register(m, f"negative{plane}", value)
-                        for plane, value in enumerate(negative)]
-            tables = [[_register(m, f"table{plane}_{col}", value)
-                       for col, value in enumerate(values)]
-                      for plane, values in enumerate(tables)]
+        negative = [_register(m, f"negative{plane}", value)
+                    for plane, value in enumerate(negative)]
+        tables = [[_register(m, f"table{plane}_{col}", value) for col, value in enumerate(values)]
+                  for plane, values in enumerate(tables)]
         tables[1:] = [[Cat(first[0], value).as_signed()
                        for first, value in zip(tables[0], values, strict=True)]
                       for values in tables[1:]]
@@ -326,7 +322,7 @@ class PlaneSums(wiring.Component):
             else:
                 for col, (a, b) in enumerate(zip(*tables[plane:plane + 2], strict=True)):
                     # Half of a's negative is in its carry, or a is not the first, whose own stays.
-                    width = _width((3 * _largest(self.params) + 1) // 2)
+                    width = signed_width((3 * _largest(self.params) + 1) // 2)
                     add = SignedAdd(a=a.shape(), b=b.shape(), o=signed(width),
                                     own_carry=plane == 0, mapped=self.mapped)
                     m.submodules[f"pair{plane}_{col}"] = add
@@ -349,7 +345,7 @@ class PlaneSums(wiring.Component):
         planes = low.planes + high.planes
         kept = low.planes - (low.plane == 0)
         largest = _largest(self.params) * (2 ** planes - 1) + 1
-        width = _width((largest >> (low.plane == 0)) + 1 if low.plane else largest // 2)
+        width = signed_width((largest >> (low.plane == 0)) + 1 if low.plane else largest // 2)
         single = high.planes == 1
         values = []
         for col, (a, b) in enumerate(zip(low.value, high.value, strict=True)):
@@ -362,304 +358,3 @@ class PlaneSums(wiring.Component):
                                          Cat(a[:kept], add.o).as_signed()))
         return _Term(low.plane, planes, values,
                      _register(m, f"negative{low.plane}_{level + 1}", low.negative))
-
-
-class Steps(wiring.Component):
-    """Control of the generators: in which cycle which entry is made and where it goes.
-
-    Entry number e of a row is that of the Gray code of e; the first is the sum of all weights.
-
-    Parameters
-    ----------
-    params : hdl.params.Params
-
-    Attributes
-    ----------
-    entries : int
-        Of a table.
-    LATENCY : int
-        Cycles from ``load`` to the first entry.
-
-    Members
-    -------
-    load : In(1)
-    pick : Out(range(depth))
-        What the generator's step is next: that weight, the last one for the sum's other half.
-    subtract : Out(1)
-        The step is to be negative.
-    first : Out(1), carry : Out(1)
-        Of the step that is made.
-    write : Out(write_layout), begin : Out(1)
-        Of the entry; it is the first of its tile.
-    """
-    LATENCY = 3
-
-    def __init__(self, params):
-        self.params = params
-        self.entries = 1 << params.depth - 1
-        super().__init__({
-            "load": In(1), "pick": Out(range(params.depth)), "subtract": Out(1),
-            "first": Out(1), "carry": Out(1),
-            "write": Out(write_layout(params)), "begin": Out(1),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        lanes = self.params.depth - 1
-        busy, bank = Signal(), Signal(init=1)
-        count = Signal(range(self.entries))
-        row = Signal(range(self.params.rows), init=self.params.rows - 1)
-        last = Signal()
-        m.d.comb += last.eq(count == self.entries - 1)
-        following = Signal.like(count)
-        m.d.comb += following.eq(Mux(self.load | ~busy, 0, count + 1))
-        m.d.sync += count.eq(following)
-        with m.If(busy & last):
-            m.d.sync += [busy.eq(0), row.eq(row - 1)]
-            with m.If(row == 0):
-                m.d.sync += [row.eq(self.params.rows - 1), bank.eq(~bank)]
-        with m.If(self.load):
-            m.d.sync += busy.eq(1)
-        # Bit j of the Gray code changes before every entry whose number ends in 1 and j zeros.
-        following_gray = (following ^ following >> 1)[:lanes]
-        picked = [following[:lane + 1] == 1 << lane for lane in range(lanes)]
-        m.d.sync += [
-            self.pick.eq(lanes),
-            self.subtract.eq((Cat(picked) & following_gray).any()),
-            self.first.eq(count == 0), self.carry.eq(self.subtract),
-        ]
-        for lane, value in enumerate(picked):
-            with m.If(value):
-                m.d.sync += self.pick.eq(lane)
-        gray = Signal(lanes)
-        m.d.comb += gray.eq(count ^ count >> 1)
-        # With the entry, which comes two cycles later.
-        write = Signal(write_layout(self.params))
-        m.submodules.delay = delay = Delay(write_layout(self.params), 2, reset=True)
-        m.submodules.begin = begin = Delay(1, 2, reset=True)
-        m.d.comb += [write.valid.eq(busy), write.end.eq(busy & last),
-                     write.address.differs.eq(gray), write.address.bank.eq(bank),
-                     delay.i.eq(write), self.write.eq(delay.o),
-                     begin.i.eq(busy & (count == 0) & (row == self.params.rows - 1)),
-                     self.begin.eq(begin.o)]
-        return m
-
-
-class ColumnTable(wiring.Component):
-    """Makes the entries of a column's tables, row after row.
-
-    Parameters
-    ----------
-    params : hdl.params.Params
-    mapped : bool
-
-    Members
-    -------
-    load : In(1)
-    weights : In(ArrayLayout(signed(bits), depth))
-        Of the row, with ``load``.
-    pick, subtract, first, carry : In
-        See :class:`Steps`.
-    entry : Out(entry_shape)
-    """
-    def __init__(self, params, *, mapped=False):
-        self.params = params
-        self.mapped = mapped
-        super().__init__({
-            "load": In(1), "weights": In(data.ArrayLayout(signed(params.bits), params.depth)),
-            "pick": In(range(params.depth)), "subtract": In(1), "first": In(1), "carry": In(1),
-            "entry": Out(entry_shape(params)),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        params = self.params
-        kept = [Signal(signed(params.bits), name=f"weight{lane}", reset_less=True)
-                for lane in range(params.depth - 1)]
-        # Two halves of the sum, the larger one first.
-        halves = []
-        for number, lanes in enumerate((range((params.depth + 1) // 2),
-                                        range((params.depth + 1) // 2, params.depth))):
-            shape = signed(_width(len(lanes) * params.qmax))
-            half = Signal(shape, name=f"half{number}", reset_less=True)
-            halves.append(half)
-            total = self.weights[lanes[0]]
-            if len(lanes) == 2:
-                m.submodules[f"half{number}_add"] = add = Add(
-                    a=signed(params.bits), b=signed(params.bits), o=shape, mapped=self.mapped)
-                m.d.comb += [add.a.eq(self.weights[lanes[0]]), add.b.eq(self.weights[lanes[1]])]
-                total = add.o
-            with m.If(self.load):
-                m.d.sync += half.eq(total)
-        with m.If(self.load):
-            m.d.sync += [weight.eq(self.weights[lane]) for lane, weight in enumerate(kept)]
-        step = Signal(signed(params.bits + 1), reset_less=True)
-        # Twice the weight, or its negative less one.
-        choices = [Cat(self.subtract, weight ^ self.subtract.replicate(params.bits))
-                   for weight in kept]
-        choices.append(halves[1])
-        for bit in self.pick:
-            choices = [Mux(bit, *reversed(pair)) if len(pair) == 2 else pair[0]
-                       for pair in (choices[i:i + 2] for i in range(0, len(choices), 2))]
-        m.d.sync += step.eq(Cat(choices[0][:len(step)]).as_signed())
-        m.submodules.add = add = SelectAdd(a=step.shape(), b=halves[0].shape(),
-                                           c=self.entry.shape(), o=self.entry.shape(),
-                                           mapped=self.mapped)
-        m.d.comb += [add.a.eq(step), add.b.eq(halves[0]), add.c.eq(self.entry),
-                     add.select.eq(self.first), add.carry.eq(self.carry)]
-        m.d.sync += self.entry.eq(add.o)
-        return m
-
-
-class TableMesh(wiring.Component):
-    """``rows`` x ``cols`` elements: ``sums[c] = K[c] + sum_s a[s] * w[s][c] * 2**(marks below s)``.
-
-    As :class:`hdl.array.mesh.Mesh`, but for K, which the weights and marks of a tile decide: it is
-    the sum that a row of zeros gives.
-
-    The entries of the tables enter at the top of every column and move down, and with them, once
-    for the columns that share addresses, their place and to which row they belong: a row that has
-    taken its last one hands over to the row above it.
-
-    Weights are loaded row by row, the *last* row first, with ``load`` at most every
-    ``load_cycles`` cycles. ``swap`` comes with the first operands of the new tile and travels with
-    them. Tiles may follow each other without a gap under two rules:
-
-    * ``swap`` comes at the earliest ``swap_wait`` cycles after the last ``load``;
-    * ``load`` comes at the earliest ``swap_cycles`` cycles after the last ``swap`` (0: in the
-      same cycle).
-
-    Parameters
-    ----------
-    params : hdl.params.Params
-    share : int
-        Columns that share addresses.
-    registered : bool
-        See :class:`TableMac`.
-    mapped : bool
-
-    Attributes
-    ----------
-    latency : int
-        Cycles from ``a`` to ``sums``.
-    load_cycles, swap_wait, swap_cycles : int
-
-    Members
-    -------
-    load : In(1)
-    weights : In(ArrayLayout(ArrayLayout(signed(bits), depth), cols))
-    mark : In(1)
-    swap : In(1)
-    a : In(ArrayLayout(signed(bits), rows * depth))
-    sums : Out(ArrayLayout(sum_shape, cols))
-    """
-    def __init__(self, params, *, share=4, registered=True, mapped=False):
-        self.params = params
-        self.mapped = mapped
-        rows, cols = params.rows, params.cols
-        self.groups = [range(first, min(first + share, cols)) for first in range(0, cols, share)]
-        self.elements = [[TableMac(params, row, columns=len(group), registered=registered,
-                                   mapped=mapped) for group in self.groups]
-                         for row in range(rows)]
-        self.steps = Steps(params)
-        last = self.elements[-1][-1]
-        self.latency = (rows - 1) * last.STEP + (len(self.groups) - 1) + last.latency
-        self.load_cycles = self.steps.entries
-        self.swap_wait = Steps.LATENCY + self.steps.entries
-        self.swap_cycles = max(0, len(self.groups) - 2 - Steps.LATENCY)
-        super().__init__({
-            "load": In(1),
-            "weights": In(data.ArrayLayout(data.ArrayLayout(signed(params.bits), params.depth),
-                                           cols)),
-            "mark": In(1),
-            "swap": In(1),
-            "a": In(data.ArrayLayout(signed(params.bits), params.slots)),
-            "sums": Out(data.ArrayLayout(sum_shape(params, rows), cols)),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        for row, elements in enumerate(self.elements):
-            for number, element in enumerate(elements):
-                m.submodules[f"row{row}_group{number}"] = element
-
-        def delayed(name, value, cycles):
-            delay = Delay(Value.cast(value).shape(), cycles)
-            m.submodules[name] = delay
-            m.d.comb += delay.i.eq(value)
-            return delay.o
-
-        def register(name, value):
-            following = Signal.like(Value.cast(value), name=name, reset_less=True)
-            m.d.sync += following.eq(value)
-            return following
-
-        marked = self._load(m, register)
-
-        # The wave moves right, the mark with the sums.
-        bank = Signal()
-        m.d.sync += bank.eq(bank ^ self.swap)
-        depth = self.params.depth
-        for row, elements in enumerate(self.elements):
-            first = elements[0]
-            operands = [self.a[row * depth + lane] for lane in range(depth)]
-            wave = delayed(f"skew{row}", recode(self.params, operands, bank ^ self.swap),
-                           row * first.STEP)
-            m.d.comb += first.wave_i.eq(wave)
-            if first.has_mark:
-                marks = Signal(2, name=f"marks{row}", reset_less=True)
-                with m.If(first.written):
-                    m.d.sync += marks.bit_select(first.write_o.address.bank, 1).eq(marked[row])
-                m.d.comb += first.mark_i.eq(delayed(
-                    f"mark{row}", marks.bit_select(wave[-1], 1), first.latency - 1 - first.STEP))
-            for left, right in pairwise(elements):
-                m.d.comb += right.wave_i.eq(left.wave_o)
-                if first.has_mark:
-                    m.d.comb += right.mark_i.eq(left.mark_o)
-
-        # Sums move down and leave group by group.
-        for above, below in pairwise(self.elements):
-            for source, sink in zip(above, below, strict=True):
-                m.d.comb += sink.sum_i.eq(source.sum_o)
-        for number, (group, element) in enumerate(zip(self.groups, self.elements[-1],
-                                                      strict=True)):
-            sums = delayed(f"deskew{number}", element.sum_o, len(self.groups) - 1 - number)
-            m.d.comb += Cat(Value.cast(self.sums[col]) for col in group).eq(sums)
-        return m
-
-    def _load(self, m, register):
-        """Generators, and what moves down. Of every row the mark of the entries at its first
-        element."""
-        params = self.params
-        m.submodules.steps = steps = self.steps
-        m.d.comb += steps.load.eq(self.load)
-        entries = []
-        for col in range(params.cols):
-            m.submodules[f"column{col}"] = column = ColumnTable(params, mapped=self.mapped)
-            m.d.comb += [column.load.eq(self.load), column.weights.eq(self.weights[col])]
-            m.d.comb += [getattr(column, name).eq(getattr(steps, name))
-                         for name in ("pick", "subtract", "first", "carry")]
-            entries.append(column.entry)
-        mark = Signal(reset_less=True)
-        with m.If(self.load):
-            m.d.sync += mark.eq(self.mark)
-        for stage in range(Steps.LATENCY - 1):
-            mark = register(f"mark_{stage}", mark)
-        marked = []
-        for row in range(params.rows):
-            mark = register(f"marked{row}", mark)
-            marked.append(mark)
-
-        m.submodules.begin = begin = Delay(1, params.rows - 1)
-        m.d.comb += begin.i.eq(steps.begin)
-        for number, group in enumerate(self.groups):
-            column = [elements[number] for elements in self.elements]
-            m.d.comb += [
-                column[0].write_i.eq(steps.write),
-                column[0].entries_i.as_value().eq(Cat(entries[col] for col in group)),
-                column[-1].begin.eq(begin.o),
-            ]
-            for above, below in pairwise(column):
-                m.d.comb += [below.write_i.eq(above.write_o), below.entries_i.eq(above.entries_o),
-                             above.token_i.eq(below.token_o)]
-        return marked

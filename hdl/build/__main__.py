@@ -20,7 +20,7 @@ from hdl.build.flow import OutputError, build, check_folder
 from hdl.build.largest import largest, sizes
 from hdl.build.summary import summary
 from hdl.build.tools import Progress, ToolError, Tools
-from hdl.params import ARITHMETICS, ParameterError, Params, default_depth, parse_groups
+from hdl.params import ARITHMETICS, MAX_DEPTH, ParameterError, Params, parse_groups
 
 __all__ = ["Options", "main", "read_arguments"]
 
@@ -75,9 +75,9 @@ def _parser():
                         help=f"rows of the array (default {default.rows})")
     parser.add_argument("--cols", metavar="1..64",
                         help=f"columns of the array (default {default.cols})")
-    parser.add_argument("--depth", metavar="1..16",
+    parser.add_argument("--depth", metavar=f"1..{MAX_DEPTH}",
                         help="products per element of the array per clock (default "
-                             f"{default.depth}, or 1 if rows or columns are given)")
+                             f"{default.depth}; floating point has 1)")
     parser.add_argument("--arith", default=default.arith, metavar="|".join(DATAPATHS),
                         help="datapath of the array: shift, or another for comparison; floating "
                              "point is the array alone, in a harness "
@@ -105,7 +105,7 @@ def _parser():
                         help="build the plain-integer twin too, and the arrays of both and of "
                              "floating point alone; print them side by side")
     parser.add_argument("--max", action="store_true",
-                        help="build the largest that routes: rows, then depth, and less memory "
+                        help="build the largest that routes: rows, then columns, and less memory "
                              "where a die has less, unless they are given; takes hours on a "
                              "large die")
     parser.add_argument("--json", action="store_true", help="print report.json, and only that")
@@ -127,8 +127,6 @@ def _whole(name, text, low=None, high=None):
 
 def _array(given):
     shape = {"rows": given.rows, "cols": given.cols, "depth": given.depth}
-    if given.depth is None:
-        shape["depth"] = default_depth(given.rows, given.cols)
     return {name: getattr(Params, name) if text is None else _whole(name, text)
             for name, text in shape.items()}
 
@@ -153,7 +151,7 @@ def _subject(given):
         # There is no machine of it.
         bits = made.widths[0] if given.bits is None else _whole("bits", given.bits)
         return MeshAlone(arith=given.arith, bits=bits, groups=groups, mapping=made.mappings[0],
-                         **{**array, **({} if given.depth else {"depth": 1})})
+                         **{**array, **({} if given.depth else {"depth": made.deepest})})
     sample_groups, channel_groups = parse_groups(groups)
     bits = Params.bits if given.bits is None else _whole("bits", given.bits)
     return Params(bits=bits, sample_groups=sample_groups, channel_groups=channel_groups,
@@ -170,8 +168,7 @@ def _sizes(given, params, part):
                             f"got {given.arith}")
     if given.rows is not None:
         raise ArgumentError(f"max chooses the rows itself, got --rows {given.rows}")
-    return sizes(params if given.depth else replace(params, depth=Params.depth), part,
-                 depth=params.depth if given.depth else None,
+    return sizes(params, part, cols=params.cols if given.cols else None,
                  memory=params.memory if given.memory else None)
 
 

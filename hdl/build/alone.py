@@ -33,7 +33,9 @@ class MeshAlone:
         Width of an operand.
     groups : str
         ``1x1`` without groups.
-    rows, cols, depth : int
+    rows, cols : int
+    depth : int, optional
+        The most there is for that arithmetic unless given.
     mapping : str
         ``lut`` or ``dsp``.
     """
@@ -45,11 +47,13 @@ class MeshAlone:
     groups: str = "4x4"
     rows: int = 4
     cols: int = 4
-    depth: int = 1
+    depth: int | None = None
     mapping: str = "lut"
 
     def __post_init__(self):
         made = datapath(self.arith)
+        if self.depth is None:
+            object.__setattr__(self, "depth", made.deepest)
         if self.bits not in made.widths:
             widths = (f"{made.widths[0]}" if len(made.widths) == 1 else
                       f"a whole number from {made.widths[0]} to {made.widths[-1]}")
@@ -97,10 +101,7 @@ class MeshAlone:
         """Resources from below."""
         made = datapath(self.arith)
         used = {name: self.macs * count
-                for name, count in made.product(self.bits, self.mapping).items()}
-        # Operands of row r wait r times the skew.
-        waits = self.depth * made.operand_bits(self.bits) * made.skew
-        used["ff"] += waits * self.rows * (self.rows - 1) // 2
+                for name, count in made.product(self.bits, self.depth, self.mapping).items()}
         return {**used, "ebr": 0}
 
 

@@ -40,7 +40,7 @@ def float_twins(params):
     As many products per clock as the machine, at most 4 x 4: those fit every die and are placed in
     minutes, and figures per product are what is compared.
     """
-    # Square, for a row costs the skew of its operands and a column that of its sums.
+    # Square: rows and columns have an edge each.
     rows = 4 if params.macs >= 16 else 2 if params.macs >= 4 else 1
     cols = min(4, params.macs // rows)
     return [MeshAlone(arith=arith, bits=DATAPATHS[arith].widths[0], groups="1x1", rows=rows,

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from hdl.array.elements import ELEMENTS
 from hdl.array.mesh import Mesh
 from hdl.build.fit import product_comb, product_ff
+from hdl.floating.mac import ELEMENTS
 from hdl.floating.mesh import FloatMesh
 from hdl.floating.multiply import BlockMultiplier, LutMultiplier
-from hdl.params import ParameterError
+from hdl.params import MAX_DEPTH, ParameterError
 
 __all__ = ["DATAPATHS", "Datapath", "datapath"]
 
@@ -33,26 +33,20 @@ class Datapath:
     deepest : int
         Most products per element.
     product : callable
-        ``{"comb", "ff", "dsp"}`` of a product, from below, of a width and a mapping: no mesh of it
-        has been placed smaller. Flip-flops are those without the skew of operands.
-    skew : int
-        Cycles between two rows.
-    operand_bits : callable
-        Of an operand within the array, of a width.
+        ``{"comb", "ff", "dsp"}`` of a product, from below, of a width, a depth and a mapping: no
+        mesh of it has been placed smaller.
     """
     mesh: Callable
     widths: range
     mappings: tuple
     grouped: bool = False
-    deepest: int = 16
-    product: Callable = lambda bits, mapping: {
-        "comb": product_comb(bits), "ff": product_ff(bits), "dsp": 0}
-    skew: int = 1
-    operand_bits: Callable = lambda bits: bits
+    deepest: int = MAX_DEPTH
+    product: Callable = lambda bits, depth, mapping: {
+        "comb": product_comb(bits, depth), "ff": product_ff(bits, depth), "dsp": 0}
 
 
-def _integers(name):
-    return lambda params, mapping: Mesh(params, partial(ELEMENTS[name], mapped=True))
+def _integers(*, marks):
+    return lambda params, mapping: Mesh(params, marks=marks, mapped=True)
 
 
 def _floating(name):
@@ -62,20 +56,18 @@ def _floating(name):
     def mesh(params, mapping):
         return FloatMesh(params, partial(element, multiplier=_MULTIPLIERS[mapping], mapped=True))
 
-    def product(bits, mapping):
+    def product(bits, depth, mapping):
         return {"comb": {"lut": 450, "dsp": 380}[mapping], "ff": {"lut": 500, "dsp": 400}[mapping],
                 "dsp": int(mapping == "dsp")}
-    return Datapath(mesh, range(16, 17), ("lut", "dsp"), deepest=1, product=product,
-                    skew=element.STEP,
-                    operand_bits=lambda bits: element.arithmetic.operand_layout().size)
+    return Datapath(mesh, range(16, 17), ("lut", "dsp"), deepest=1, product=product)
 
 
 #: By the name of ``--arith``.
 DATAPATHS = {
-    "shift": Datapath(_integers("shift"), range(2, 9), ("lut",), grouped=True),
-    "int": Datapath(_integers("int"), range(2, 9), ("lut",)),
+    "shift": Datapath(_integers(marks=True), range(2, 9), ("lut",), grouped=True),
+    "int": Datapath(_integers(marks=False), range(2, 9), ("lut",)),
     # Plain elements whose sums are as wide as ShiftQuant's: what differs is the shift alone.
-    "int-wide": Datapath(_integers("int"), range(2, 9), ("lut",), grouped=True),
+    "int-wide": Datapath(_integers(marks=False), range(2, 9), ("lut",), grouped=True),
     **{name: _floating(name) for name in ("fp16", "fp16n", "bf16")},
 }
 

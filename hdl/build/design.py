@@ -18,6 +18,8 @@ SHELL = "board"
 
 _ACCELERATOR = "top.accelerator"
 _MESH = re.compile(r".*\.mesh")
+#: Elements of the array and their parts (:mod:`hdl.array.mesh`), at the end of an instance's name.
+_ELEMENT = re.compile(r"^module \\(top\.\S*\brow\d+_group\d+(?:\.part\d+)?)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ class Design:
 
     @property
     def kept_modules(self):
-        """Modules that stay apart through synthesis, so that every cell has a unit."""
-        return [f"top.{instance}" for instance in self.units if instance]
+        """Modules that stay apart through synthesis: units, so that every cell has one, and
+        elements of the array, whose registers are their own where those of others are equal."""
+        return [*(f"top.{instance}" for instance in self.units if instance),
+                *_ELEMENT.findall(self.rtlil)]
 
 
 def resolve_part(board, part):

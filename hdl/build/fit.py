@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hdl.params import ACC_BITS, MAX_M, WIDE_BITS
+from hdl.params import ACC_BITS, MAX_DEPTH, MAX_M, WIDE_BITS, rows_per_block
 from hdl.program import units_of
 from hdl.protocol import MAX_BODY, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
@@ -37,6 +37,14 @@ def ebr_blocks(width, depth):
     return min(-(-width // w) * -(-depth // d) for w, d in EBR_SHAPES)
 
 
+def streams(params):
+    """``(name, width, words)`` of the blocks of the streamed operand's buffer."""
+    row = params.bits * params.depth
+    share = rows_per_block(row, params.stream_words)
+    return [("stream", row * min(share, params.rows - first), params.stream_words)
+            for first in range(0, params.rows, share)]
+
+
 def memories(params):
     """``(name, width, words)`` of every memory of the accelerator."""
     tables = [("group", GROUP_BITS, params.table_words)]
@@ -46,28 +54,35 @@ def memories(params):
         *tables,
         ("wide", WIDE_BITS * params.cols, params.wide_words),
         ("quant", params.bits * params.cols, params.quant_words),
-        ("stream", params.bits * params.slots, params.stream_words),
+        *streams(params),
         ("accumulators", ACC_BITS * params.cols, MAX_M + 1),
         ("frame", 8, MAX_BODY),
     ]
 
 
-def product_comb(bits):
+def product_comb(bits, depth=MAX_DEPTH):
     """LUT4 of an integer product in the array, from below: no array has been placed smaller.
 
-    >>> product_comb(4), product_comb(8)
-    (20, 80)
+    >>> product_comb(4), product_comb(8), product_comb(4, 1)
+    (19, 58, 50)
     """
-    return 5 * bits**2 // 4
+    return _PRODUCT_COMB[bits] * _SHALLOW[depth] // 100
 
 
-def product_ff(bits):
-    """Flip-flops of an integer product in the array, from below, without the skew of operands.
+def product_ff(bits, depth=MAX_DEPTH):
+    """Flip-flops of an integer product in the array, from below.
 
-    >>> product_ff(4), product_ff(8)
-    (30, 70)
+    >>> product_ff(4), product_ff(8), product_ff(4, 1)
+    (20, 57, 52)
     """
-    return 10 * (bits - 1)
+    return _PRODUCT_FF[bits] * _SHALLOW[depth] // 100
+
+
+#: Of a product in an element of four, by width, and what one in shallower elements takes of that,
+#: in percent: synthesised arrays of 8x8 elements, rounded down.
+_PRODUCT_COMB = {2: 7, 3: 12, 4: 19, 5: 27, 6: 36, 7: 47, 8: 58}
+_PRODUCT_FF = {2: 8, 3: 15, 4: 20, 5: 32, 6: 39, 7: 48, 8: 57}
+_SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 
 
 def estimate(params):
@@ -78,8 +93,8 @@ def estimate(params):
     """
     ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
     logic = 3200 + 2000 * params.cols
-    return {"comb": logic + params.macs * product_comb(params.bits),
-            "ff": logic // 2 + params.macs * product_ff(params.bits),
+    return {"comb": logic + params.macs * product_comb(params.bits, params.depth),
+            "ff": logic // 2 + params.macs * product_ff(params.bits, params.depth),
             "ebr": ebr, "dsp": 4 * params.cols + 2}
 
 

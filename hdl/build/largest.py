@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import replace
+from itertools import product
 
 from hdl.build.fit import EstimateError, FitError, check_fit
 from hdl.build.tools import ToolError
@@ -15,26 +16,25 @@ _STEP = 1.05
 _MEMORIES = (256, 128, 64, 32, 16, 8, 4)
 
 
-def sizes(params, part, *, depth=None, memory=None):
+def sizes(params, part, *, cols=None, memory=None):
     """Machines like ``params`` that an estimate does not rule out, in order of products per clock.
 
-    Rows grow from 1 to 64 in steps of about 5 %; then the depth grows to 16, unless it is given.
-    Without ``memory`` each has as much as there is block RAM for, at most ``params.memory``.
+    They grow in steps of about 5 %: up to 64 rows, then with a column more, unless columns are
+    given, for a column has lanes of all units. Without ``memory`` each has as much as there is
+    block RAM for, at most ``params.memory``.
 
     >>> from boards.parts import parse_part
     >>> from hdl.params import Params
     >>> found = sizes(Params(), parse_part("LFE5U-25F-6BG381C"))
-    >>> [(one.rows, one.memory) for one in (found[0], found[6], found[-1])]
-    [(1, 16), (7, 8), (39, 4)]
+    >>> [(one.rows, one.cols, one.memory) for one in (found[0], found[6], found[-1])]
+    [(1, 1, 16), (7, 1, 16), (53, 3, 8)]
     """
-    shapes = [(rows, depth or params.depth) for rows in range(1, 65)]
-    if depth is None:
-        shapes += [(64, deeper) for deeper in range(params.depth + 1, 17)]
+    first = cols or params.cols
     found = []
-    for rows, deep in shapes:
-        if found and rows < 64 and rows * deep < found[-1].slots * _STEP:
+    for wide, rows in product(range(first, (cols or 64) + 1), range(1, 65)):
+        if found and rows * wide < found[-1].rows * found[-1].cols * _STEP:
             continue
-        shaped = _with_memory(replace(params, rows=rows, depth=deep), part, memory)
+        shaped = _with_memory(replace(params, rows=rows, cols=wide), part, memory)
         if shaped is None:
             break
         found.append(shaped)

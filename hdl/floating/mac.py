@@ -29,7 +29,7 @@ from hdl.floating.multiply import LutMultiplier
 from hdl.floating.stage import register
 from hdl.params import ParameterError
 
-__all__ = ["Bf16Mac", "FloatSum", "Fp16Mac", "Fp16NarrowMac"]
+__all__ = ["ELEMENTS", "Bf16Mac", "FloatSum", "Fp16Mac", "Fp16NarrowMac"]
 
 
 class FloatSum(wiring.Component):
@@ -290,8 +290,7 @@ class _FloatMac(FloatSum):
     :func:`sim.model.floating.fused`. What enters at ``sum_i`` must be a sum of products: where
     those cannot reach the ends of their format, see
     :attr:`hdl.floating.formats.Arithmetic.limited`, an element does not look for them.
-    Operands and sums have the form of :mod:`hdl.floating.formats`. Attributes and members: see
-    :mod:`hdl.array.mac`; marks do nothing.
+    Operands and sums have the form of :mod:`hdl.floating.formats`.
 
     Parameters
     ----------
@@ -304,9 +303,28 @@ class _FloatMac(FloatSum):
         See :mod:`hdl.floating.multiply`.
     mapped : bool
         Whether adders and multiplier are made of the ECP5's cells or are their generic twins.
-    """
-    has_mark = False
 
+    Attributes
+    ----------
+    operand_shape, weight_shape, sum_shape
+    latency : int
+        Cycles from ``a`` to the ``sum_o`` that contains it.
+    STEP : int
+        Cycles from ``sum_i`` to ``sum_o``: the skew between two rows.
+
+    Members
+    -------
+    load : In(1)
+        Take the next shadow weight from ``w_i``.
+    w_i : In(weight_shape), w_o : Out(weight_shape)
+        The shadow chain: ``w_o`` is the element's own shadow weight.
+    swap : In(1)
+        Use the shadow weight from the next cycle on: one cycle ahead of the first operand.
+    a : In(operand_shape)
+    sum_i : In(sum_shape)
+        Not in row 0.
+    sum_o : Out(sum_shape)
+    """
     def __init__(self, params, row, *, multiplier=LutMultiplier, mapped=False):
         if params.depth != 1:
             raise ParameterError("depth must be 1 where elements are floating-point, "
@@ -317,11 +335,9 @@ class _FloatMac(FloatSum):
         self.operand_shape = form.operand_layout(form.offset)
         self.weight_shape = form.operand_layout()
         self.sum_shape = form.total_layout
-        self.sum_shape_above = self.sum_shape if row else None
         members = {
-            "load": In(1), "w_i": In(data.ArrayLayout(self.weight_shape, 1)),
-            "w_o": Out(data.ArrayLayout(self.weight_shape, 1)), "swap": In(1),
-            "a": In(data.ArrayLayout(self.operand_shape, 1)), "sum_o": Out(self.sum_shape),
+            "load": In(1), "w_i": In(self.weight_shape), "w_o": Out(self.weight_shape),
+            "swap": In(1), "a": In(self.operand_shape), "sum_o": Out(self.sum_shape),
         }
         if row:
             members["sum_i"] = In(self.sum_shape)
@@ -338,7 +354,7 @@ class _FloatMac(FloatSum):
             m.d.sync += active.eq(shadow)
         m.d.comb += self.w_o.eq(shadow)
         # The product, then its sum with what comes from above.
-        self._sum(m, self._product(m, self.a[0], active[0]), self._above())
+        self._sum(m, self._product(m, self.a, active), self._above())
         return m
 
     def _above(self):
@@ -379,3 +395,7 @@ class Fp16NarrowMac(_FloatMac):
 class Bf16Mac(_FloatMac):
     """bfloat16, added up in binary32."""
     arithmetic = BF16
+
+
+#: By the name of their arithmetic.
+ELEMENTS = {"fp16": Fp16Mac, "fp16n": Fp16NarrowMac, "bf16": Bf16Mac}

@@ -4,16 +4,16 @@ from amaranth.hdl import Module, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay
 from hdl.floating.edges import Decode, Encode
+from hdl.floating.systolic import Systolic
 
 __all__ = ["FloatMesh"]
 
 
 class FloatMesh(wiring.Component):
-    """:class:`hdl.array.mesh.Mesh` with one :class:`~hdl.floating.edges.Decode` for each row and
-    column and one :class:`~hdl.floating.edges.Encode` for each column.
+    """:class:`~hdl.floating.systolic.Systolic` with one :class:`~hdl.floating.edges.Decode` for
+    each row and column and one :class:`~hdl.floating.edges.Encode` for each column.
 
     ``sums[c]`` is ``round(... round(round(a[0] * w[0][c]) + a[1] * w[1][c]) ...)``, row 0 first;
     see :func:`sim.model.floating.column`. The rules of the mesh hold for ``load`` and ``swap``.
@@ -27,7 +27,7 @@ class FloatMesh(wiring.Component):
     Attributes
     ----------
     latency : int
-        Cycles from ``a`` to ``sums``.
+        Cycles from ``a`` of row 0 to ``sums``.
     swap_cycles : int
         Cycles after ``swap`` in which there must be no ``load``.
 
@@ -37,11 +37,12 @@ class FloatMesh(wiring.Component):
     weights : In(ArrayLayout(operand.layout, cols))
         One row of weights, with ``load``.
     a : In(ArrayLayout(operand.layout, rows))
+        That of row r comes r times ``STEP`` of the element late.
     sums : Out(ArrayLayout(total.layout, cols))
     """
     def __init__(self, params, pe):
         self.params = params
-        self._mesh = Mesh(params, pe)
+        self._mesh = Systolic(params, pe)
         self._arithmetic = form = self._mesh.elements[0][0].arithmetic
         self._encoders = [Encode(form) for _ in range(params.cols)]
         self.latency = Decode.latency + self._mesh.latency + self._encoders[0].latency
@@ -67,6 +68,6 @@ class FloatMesh(wiring.Component):
             decode = m.submodules[f"col{col}"] = Decode(form)
             m.submodules[f"sum{col}"] = encode
             m.d.comb += [decode.i.eq(self.weights[col]),
-                         Value.cast(mesh.weights[col][0]).eq(decode.o),
+                         Value.cast(mesh.weights[col]).eq(decode.o),
                          encode.i.eq(mesh.sums[col]), Value.cast(self.sums[col]).eq(encode.o)]
         return m

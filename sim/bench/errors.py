@@ -177,10 +177,9 @@ def _unlawful(params):
     yield but(Opcode.GEMM, shift=MAX_SHIFT + 1)
     yield but(Opcode.GEMM, shift=255)
     yield but(Opcode.GEMM, key0=0)
-    yield but(Opcode.GEMM, key0=stream + 1)
+    yield but(Opcode.GEMM, key0=stream // 2 + 1)
     yield but(Opcode.GEMM, key0=0xFFFF)
-    yield but(Opcode.GEMM, m=MAX_M, key0=stream // MAX_M + 1)
-    yield but(Opcode.GEMM, key0=stream, flags=GemmFlag.UNSIGNED)
+    yield but(Opcode.GEMM, m=MAX_M, key0=stream // (MAX_M + 1) + 1)
     if groups > 1:
         yield but(Opcode.GEMM, flags=GemmFlag.ROW_GROUPS, arg=groups)
         yield but(Opcode.GEMM, flags=GemmFlag.COL_GROUPS, arg=groups << 4)
@@ -257,7 +256,7 @@ def errors_programs(params, seed, most=0):
                      instruction(Opcode.QUANTISE, m=4, n=1, src0=0xFFFF))
     recording.read(q, exponents)
     recording.begin("the limits of what is lawful")
-    for fields in ({"shift": MAX_SHIFT}, {"key0": params.stream_words},
+    for fields in ({"shift": MAX_SHIFT}, {"key0": params.stream_words // 2},
                    {"arg": 0xFF}, {"key0": 0xABCD0001, "key1": 0xFFFFFFFF}):
         assert requests.run(instruction(Opcode.GEMM, **{
             "m": 1, "k": 1, "n": 1, "key0": 1, "dst0": source.base, **fields})) == Status.OK

@@ -343,7 +343,7 @@ def check(params, f):
         tiles = f["key0"] & 0xFFFF
         require(1 <= f["k"] <= MAX_K and not flags & ~_GEMM_FLAGS and f["shift"] <= MAX_SHIFT
                 and tiles
-                and tiles * (f["m"] + bool(flags & GemmFlag.UNSIGNED)) <= params.stream_words
+                and tiles * (f["m"] + 1) <= params.stream_words
                 and (groups > 1 or not flags & _GROUPED)
                 and (not flags & GemmFlag.ROW_GROUPS or f["arg"] & 15 < groups)
                 and (not flags & GemmFlag.COL_GROUPS or f["arg"] >> 4 < groups))

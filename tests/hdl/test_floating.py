@@ -11,18 +11,17 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
-from hdl.array.elements import ELEMENTS as ALL
 from hdl.array.skew import Delay
 from hdl.floating.edges import Decode, Encode
 from hdl.floating.formats import BF16, FP16
+from hdl.floating.mac import ELEMENTS
 from hdl.floating.mesh import FloatMesh
 from hdl.floating.multiply import BlockMultiplier, LutMultiplier
 from hdl.params import ParameterError, Params
-from sim.model.floating import FORMATS, column, fused
+from sim.model.floating import column, fused
 from tests.support.floats import inside
 from tests.support.verilated import Stream
 
-ELEMENTS = {name: ALL[name] for name in FORMATS}
 PARAMS = Params(rows=2, cols=1, depth=1)
 
 
@@ -48,7 +47,7 @@ class Element(wiring.Component):
         m.submodules.o = o = self.encode
         m.d.comb += [
             a.i.eq(self.a), w.i.eq(self.w), element.load.eq(1), element.swap.eq(1),
-            element.w_i[0].eq(w.o), late.i.eq(a.o), element.a[0].eq(late.o),
+            element.w_i.eq(w.o), late.i.eq(a.o), element.a.eq(late.o),
             o.i.eq(element.sum_o), self.o.eq(o.o)]
         if element.row:
             m.d.comb += element.sum_i.eq(self.c)
@@ -337,7 +336,7 @@ def test_a_mesh_adds_from_the_top(arith):
 
     async def bench(ctx):
         for now in range(2 * span + dut.latency):
-            weights, rows = tiles[min(now // span, 1)]
+            weights, _ = tiles[min(now // span, 1)]
             cycle = now % span if now < 2 * span else span
             ctx.set(dut.load, cycle < params.rows)
             if cycle < params.rows:
@@ -345,9 +344,13 @@ def test_a_mesh_adds_from_the_top(arith):
                     ctx.set(dut.weights[col].as_value(),
                             int(weights[params.rows - 1 - cycle, col]))
             ctx.set(dut.swap, cycle == params.rows)
-            if params.rows <= cycle < params.rows + length:
-                for row in range(params.rows):
-                    ctx.set(dut.a[row].as_value(), int(rows[cycle - params.rows, row]))
+            for row in range(params.rows):
+                # Operands of row r come r steps late.
+                then = now - row * ELEMENTS[arith].STEP
+                _, streamed = tiles[min(max(then, 0) // span, 1)]
+                i = then - min(max(then, 0) // span, 1) * span - params.rows
+                if 0 <= i < length:
+                    ctx.set(dut.a[row].as_value(), int(streamed[i, row]))
             found[now - dut.latency] = [ctx.get(dut.sums[col].as_value())
                                         for col in range(params.cols)]
             await ctx.tick()

@@ -61,15 +61,17 @@ class Case:
         """What the unit's documentation says."""
         rows, cols, depth = self.params.rows, self.params.cols, self.params.depth
         grouped = self.params.max_groups > 1
-        r = self.m + self.unsigned
+        r = self.m + 1
         t, c = self.fields()["key0"], -(-self.n // cols)
-        load = rows * depth * (cols if self.b_transposed else 1)
-        fetch = 13 if grouped else 10
-        p = max(r, load + max(fetch + 1, rows + cols + 1 - depth))
-        # Pairs of rows of the products, then a tree.
-        pairs = self.params.bits * depth // 2 if depth % 2 == 0 else (
-            self.params.bits * (depth - 1) // 2 + -(-self.params.bits // 2))
-        mesh = rows + cols + 1 + (pairs - 1).bit_length()
+        requests = depth * (cols if self.b_transposed else 1)
+        entries = max(2, 2 ** (depth - 1))
+        load = (rows - 1) * max(requests, entries) + requests
+        latency = 13 if grouped else 10
+        fetch = latency + entries
+        hold = max(0, -(-cols // 4) - depth - 3 - latency)
+        p = max(r, load + fetch + 1 + hold)
+        # Recoded, read, registered; chains for pairs of planes, then a tree, then the sum.
+        mesh = rows - 1 + -(-cols // 4) - 1 + 4 + (-(-self.params.bits // 2) - 1).bit_length()
         groups = cols + 3 if self.groups["cols"] else 0
         d, e = r + mesh + 6 + groups, r + 12 + groups
         header = self.params.max_groups + 3 if self.groups["inner"] else 0

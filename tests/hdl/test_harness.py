@@ -115,12 +115,12 @@ def test_an_array_that_there_is_not_is_refused_in_a_sentence(options, sentence):
 
 def test_an_array_that_cannot_fit_is_refused_by_an_estimate():
     check_alone(MeshAlone(rows=8, cols=8), PART)
-    with pytest.raises(EstimateError, match=r"^mesh-shift-8b-4x4-64x64x1-lut does not fit "
+    with pytest.raises(EstimateError, match=r"^mesh-shift-8b-4x4-64x64x4-lut does not fit "
                                             r"LFE5U-25F-6BG381C: at least \d+ of 24288 LUT4"):
         check_alone(MeshAlone(bits=8, rows=64, cols=64), PART)
-    # Flip-flops, multipliers and the operands' skew count as well.
+    # Flip-flops and multipliers count as well.
     for subject, excess in (
-            (MeshAlone(bits=4, rows=64, cols=64), "flip-flops"),
+            (MeshAlone(bits=2, rows=64, cols=64), "flip-flops"),
             (MeshAlone(arith="fp16", bits=16, groups="1x1", rows=8, mapping="dsp"),
              r"32 of 28 multipliers \(DSP\)"),
             (MeshAlone(arith="fp16", bits=16, groups="1x1", rows=64, cols=1), "flip-flops")):

@@ -110,7 +110,7 @@ class Bench(wiring.Component):
             wiring.connect(m, getattr(sequencer, f"{name}_w"), ram.w[0])
         m.d.comb += sequencer.fault.eq(memories["wide"].fault)
         for i, (unit, stand_in) in enumerate(self.stand_ins.items()):
-            m.submodules[unit.name] = ResetInserter(sequencer.units_reset)(stand_in)
+            m.submodules[unit.name] = ResetInserter(sequencer.units_reset[i])(stand_in)
             wiring.connect(m, sequencer.control[i], stand_in.control)
             wiring.connect(m, stand_in.wide_w, memories["wide"].w[1 + i])
         return m
@@ -447,11 +447,11 @@ CASES = [
     # GEMM.
     *((GROUPED, GEMM, {"shift": s}, s < 32) for s in (0, 31, 32, 255)),
     *((GROUPED, GEMM, {"key0": t}, good) for t, good in (
-        (0, False), (0xFFFF0000, False), (STREAM // 4, True), (STREAM // 4 + 1, False),
+        (0, False), (0xFFFF0000, False), (STREAM // 5, True), (STREAM // 5 + 1, False),
         (0xFFFF, False))),
     (GROUPED, GEMM, {"flags": GemmFlag.UNSIGNED, "key0": STREAM // 5}, True),
-    (GROUPED, GEMM, {"flags": GemmFlag.UNSIGNED, "key0": STREAM // 4}, False),
-    (GROUPED, GEMM, {"m": 1, "key0": STREAM}, True),
+    (GROUPED, GEMM, {"m": 1, "key0": STREAM // 2}, True),
+    (GROUPED, GEMM, {"m": 1, "key0": STREAM // 2 + 1}, False),
     (GROUPED, GEMM, {"m": MAX_M, "key0": STREAM}, False),
     (GROUPED, GEMM, {"m": MAX_M, "flags": GemmFlag.UNSIGNED, "key0": 0x8000}, False),
     *((GROUPED, GEMM, {"flags": 1 << bit}, bit < 6) for bit in range(8)),

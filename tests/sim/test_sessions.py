@@ -24,11 +24,11 @@ MACHINES = [
     machine(3, (1, 1), 1, 1, 1, arith="int"),
 ]
 MORE_MACHINES = [
-    machine(2, (1, 8), 1, 9, 16), machine(2, (2, 1), 64, 1, 1), machine(3, (4, 4), 7, 3, 5),
+    machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1), machine(3, (4, 4), 9, 3, 4),
     machine(4, (4, 4), 8, 8, 1, 32), machine(4, (1, 1), 6, 6, 2), machine(4, (8, 4), 5, 12, 4, 16),
     machine(5, (1, 1), 2, 31, 1, 32, arith="int"), machine(6, (2, 4), 13, 2, 3),
-    machine(7, (1, 4), 3, 10, 2, 8), machine(7, (8, 1), 10, 1, 7), machine(8, (4, 2), 4, 4, 4),
-    machine(8, (8, 8), 1, 3, 16), machine(4, (4, 4), 3, 64, 1, 256),
+    machine(7, (1, 4), 3, 10, 2, 8), machine(7, (8, 1), 17, 1, 4), machine(8, (4, 2), 4, 4, 4),
+    machine(8, (8, 8), 4, 3, 4), machine(4, (4, 4), 3, 64, 1, 256),
 ]
 
 regress = pytest.mark.regress
