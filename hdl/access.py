@@ -1,6 +1,6 @@
 """The host's access to the memories: the bodies of WRITE and READ."""
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,7 +37,7 @@ class Access(wiring.Component):
     whole number of words and not empty (WRITE) or the answer fits a frame and is not empty
     (READ): ``BAD_LENGTH``; no word lies beyond the end: ``ADDRESS``, also for an unknown space.
 
-    A word of w bytes takes ``w + 1`` clocks to write, after one clock per word for the checks,
+    A word of w bytes takes ``w + 1`` clocks to write, after two clocks per word for the checks,
     and ``w + 4`` to read; either waits for its stream.
 
     Parameters
@@ -94,6 +94,8 @@ class Access(wiring.Component):
         count = Signal(16)
         bytes_, depth, most = (Signal(range(limit + 1)) for limit in (
             4 * max(self.params.cols, 1), max(depths(self.params).values()), MAX_BODY))
+        rest, end = Signal(signed(len(left) + 1)), Signal(ADDRESS_BITS + 1)
+        bad, beyond = Signal(), Signal()
         with m.Switch(head.space):
             for space in Space:
                 size = word_bytes(space, self.params.cols)
@@ -139,18 +141,26 @@ class Access(wiring.Component):
                 with m.If(head.space > max(Space)):
                     finish(Status.ADDRESS)
                 with m.Else():
-                    m.next = "COUNT"
+                    m.next = "SIZE"
+            with m.State("SIZE"):
+                # What the space decides is in registers in the next clock.
+                m.next = "COUNT"
             with m.State("COUNT"):
                 # A WRITE's words by repeated subtraction.
-                with m.If(write & (left >= bytes_)):
-                    m.d.sync += left.eq(left - bytes_), count.eq(count + 1)
-                with m.Elif((count == 0) | (count > most) | (left != 0)):
-                    finish(Status.BAD_LENGTH)
-                with m.Else():
-                    m.next = "BOUND"
+                m.d.sync += [rest.eq(left - bytes_), bad.eq((count == 0) | (count > most)),
+                             end.eq(head.address + count)]
+                m.next = "COUNTED"
+            with m.State("COUNTED"):
+                m.d.sync += [bad.eq(bad | (left != 0)), beyond.eq(end > depth)]
+                m.next = "BOUND"
+                with m.If(write & (rest >= 0)):
+                    m.d.sync += left.eq(rest), count.eq(count + 1)
+                    m.next = "COUNT"
             with m.State("BOUND"):
                 m.d.sync += left.eq(bytes_)
-                with m.If(head.address + count > depth):
+                with m.If(bad):
+                    finish(Status.BAD_LENGTH)
+                with m.Elif(beyond):
                     finish(Status.ADDRESS)
                 with m.Elif(write):
                     m.next = "TAKE"
@@ -199,6 +209,7 @@ class _Word(wiring.Component):
     Members
     -------
     space : In(8)
+        From two clocks before ``write`` or ``read`` on.
     address : In(ADDRESS_BITS)
     shift : In(1)
         Take ``i``, drop ``o``.
@@ -246,7 +257,9 @@ class _Word(wiring.Component):
             Space.GROUP: (self.group_r, self.group_w, self.group_r.data),
         }
         for space, (read, write, value) in sources.items():
-            chosen = self.space == space
+            # The space is known long before its words.
+            chosen = Signal(name=f"chosen_{space.name.lower()}")
+            m.d.sync += chosen.eq(self.space == space)
             m.d.comb += [
                 read.en.eq(self.read & chosen), read.addr.eq(self.address),
                 write.en.eq(self.write & chosen), write.addr.eq(self.address),

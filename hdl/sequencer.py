@@ -2,6 +2,7 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hdl.access import Access
@@ -21,7 +22,7 @@ class Sequencer(wiring.Component):
 
     The answer to a damaged frame is a NAK. A RUN that is repeated gets its answer again. An
     error of a RUN is kept until RESET, and RUN is refused until then. Where nothing
-    is moved or run the answer begins at most four clocks after the request was verified.
+    is moved or run the answer begins at most five clocks after the request was verified.
 
     Parameters
     ----------
@@ -73,11 +74,25 @@ class Sequencer(wiring.Component):
             wiring.connect(m, getattr(access, f"{name}_w"),
                            wiring.flipped(getattr(self, f"{name}_w")))
         wiring.connect(m, access.o, answer.words)
-        wiring.connect(m, answer.o, wiring.flipped(self.o))
+        # The way back from the link's escapes ends here.
+        m.submodules.queue = queue = SyncFIFOBuffered(width=ANSWER_BYTE.size, depth=2)
+        m.d.comb += [
+            queue.w_data.eq(answer.o.payload.as_value()), queue.w_en.eq(answer.o.valid),
+            answer.o.ready.eq(queue.w_rdy), self.o.payload.as_value().eq(queue.r_data),
+            self.o.valid.eq(queue.r_rdy), queue.r_en.eq(self.o.ready),
+        ]
         for mine, inner in zip(self.control, program.control, strict=True):
             wiring.connect(m, wiring.flipped(mine), inner)
         for port, clamped in zip(self.control, clamps.clamped, strict=True):
             m.d.comb += clamped.eq(port.clamped)
+
+        # What there is to know of a request, a clock after it is valid: nothing of it changes.
+        kinds = {kind: Signal(name=f"is_{kind.name.lower()}") for kind in (
+            Kind.HELLO, Kind.WRITE, Kind.READ, Kind.RUN, Kind.STATUS, Kind.RESET)}
+        m.d.sync += [known.eq(frame.kind == kind) for kind, known in kinds.items()]
+        empty, one_byte, whole, repeated = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [empty.eq(frame.length == 0), one_byte.eq(frame.length == 1),
+                     whole.eq(frame.length % INSTRUCTION_BYTES == 0)]
 
         # What a request changes.
         bad_frames = Signal(32)
@@ -94,11 +109,13 @@ class Sequencer(wiring.Component):
         # requests it stays known.
         run_seq, run_status, run_alone = Signal(8), Signal(8), Signal()
         run_age = Signal(range(REPEAT_WINDOW + 1))
+        failed = Signal()
+        m.d.sync += [repeated.eq((run_age != 0) & (run_seq == frame.seq)), failed.eq(error != 0)]
         m.d.comb += [
             program.fault.eq(self.fault),
             program.count.eq(frame.length // INSTRUCTION_BYTES),
             access.length.eq(frame.length),
-            access.write.eq(frame.kind == Kind.WRITE),
+            access.write.eq(kinds[Kind.WRITE]),
             answer.seq.eq(Mux(frame.damaged, 0, frame.seq)),
             answer.kind.eq(Mux(frame.damaged, Kind.NAK, frame.kind) | Kind.ANSWER),
             answer.run.eq(Cat(program.completed, program.unit, program.cycles)),
@@ -117,21 +134,22 @@ class Sequencer(wiring.Component):
                 with m.Elif(frame.valid):
                     with m.If((run_age != 0) & (frame.kind != Kind.RUN)):
                         m.d.sync += run_age.eq(run_age - 1)
-                    reply(Status.BAD_KIND, 1)
-                    with m.Switch(frame.kind):
-                        with m.Case(Kind.HELLO):
-                            m.next = "HELLO"
-                        with m.Case(Kind.WRITE, Kind.READ):
-                            m.d.comb += access.start.eq(1)
-                            m.next = "ACCESS"
-                        with m.Case(Kind.RUN):
-                            m.next = "RUN"
-                        with m.Case(Kind.STATUS):
-                            m.next = "STATUS"
-                        with m.Case(Kind.RESET):
-                            m.next = "RESET"
+                    m.next = "KIND"
+            with m.State("KIND"):
+                reply(Status.BAD_KIND, 1)
+                with m.If(kinds[Kind.HELLO]):
+                    m.next = "HELLO"
+                with m.If(kinds[Kind.WRITE] | kinds[Kind.READ]):
+                    m.d.comb += access.start.eq(1)
+                    m.next = "ACCESS"
+                with m.If(kinds[Kind.RUN]):
+                    m.next = "RUN"
+                with m.If(kinds[Kind.STATUS]):
+                    m.next = "STATUS"
+                with m.If(kinds[Kind.RESET]):
+                    m.next = "RESET"
             with m.State("HELLO"):
-                with m.If(frame.length != 1):
+                with m.If(~one_byte):
                     reply(Status.BAD_LENGTH, 1)
                 with m.Elif(frame.body.valid):
                     m.d.sync += run_age.eq(0)
@@ -147,11 +165,11 @@ class Sequencer(wiring.Component):
                 with m.If(access.done):
                     reply(access.status, access.status != Status.OK)
             with m.State("RUN"):
-                with m.If((run_age != 0) & (run_seq == frame.seq)):
+                with m.If(repeated):
                     reply(run_status, run_alone)
-                with m.Elif(error != 0):
+                with m.Elif(failed):
                     reply(Status.STICKY, 1)
-                with m.Elif((frame.length == 0) | (frame.length % INSTRUCTION_BYTES != 0)):
+                with m.Elif(empty | ~whole):
                     reply(Status.BAD_LENGTH, 1)
                 with m.Else():
                     m.d.comb += program.start.eq(1)
@@ -171,11 +189,11 @@ class Sequencer(wiring.Component):
                     reply(program.status)
             with m.State("STATUS"):
                 reply(Status.OK)
-                with m.If(frame.length != 0):
+                with m.If(~empty):
                     reply(Status.BAD_LENGTH, 1)
             with m.State("RESET"):
                 reply(Status.OK, 1)
-                with m.If(frame.length != 0):
+                with m.If(~empty):
                     reply(Status.BAD_LENGTH, 1)
                 with m.Else():
                     m.d.comb += restart.eq(1)
@@ -183,7 +201,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += run_age.eq(0)
             with m.State("ANSWER"):
                 m.d.comb += answer.start.eq(1)
-                with m.If(~frame.damaged & (frame.kind == Kind.RUN)):
+                with m.If(~frame.damaged & kinds[Kind.RUN]):
                     m.d.sync += [
                         run_seq.eq(frame.seq), run_status.eq(answer.status),
                         run_alone.eq(answer.alone), run_age.eq(REPEAT_WINDOW),

@@ -8,6 +8,7 @@ from boards.parts import parse_part
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.harness import TARGET_MHZ
 from hdl.build.tables import change
+from hdl.params import Params
 from reports.budget import SUBJECTS
 from reports.charts import Mark, Series, bars, dots, keys, legend, lines
 from reports.elsewhere import BY_HAND, FOREIGN, KINDS, LIMITS, PAPER

@@ -185,9 +185,10 @@ def _standing(large):
             yield alone(_mesh(name), die)
     # Other sizes, and fewer products per element.
     for name in integers:
-        for shape in (SMALL_MESH, {"depth": 1}, {"depth": 2}, {"depth": 3},
-                      {"rows": 16, "cols": 1}, {"rows": 8, "cols": 8}):
+        for shape in (SMALL_MESH, {"rows": 16, "cols": 1}, {"rows": 8, "cols": 8}):
             yield alone(_mesh(name, **shape))
+    for depth in (1, 2, 3):
+        yield alone(_mesh("shift", depth=depth))
     for name in floats:
         for mapping in DATAPATHS[name].mappings:
             yield alone(_mesh(name, mapping=mapping, **SMALL_MESH))

@@ -70,10 +70,11 @@ def entry_shape(params):
 
 def sum_shape(params, rows):
     """Shape of the partial sum of so many rows, that of their K included."""
-    worst = _largest(params) * (2 ** params.bits - 1) // 2
+    # Of one row, rounded down: -(ends + 1) // 2 to ends // 2.
+    ends = _largest(params) * (2 ** params.bits - 1)
     shifts = min(params.max_groups, rows) - 1
-    return signed(signed_width(worst * (sum(1 << shift for shift in range(shifts))
-                                  + (rows - shifts << shifts))))
+    every = sum(1 << shift for shift in range(shifts)) + (rows - shifts << shifts)
+    return signed(max(signed_width(ends // 2 * every), signed_width((ends + 1) // 2 * every - 1)))
 
 
 def wave_layout(params):

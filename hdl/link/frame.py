@@ -58,7 +58,7 @@ class FrameReceiver(wiring.Component):
 
     One symbol per clock. From the boundary that ends a frame until ``frame.done`` no symbol is
     taken. Frames without a byte are ignored. The body then streams at one byte per clock,
-    its first byte one clock after ``valid``.
+    its first byte two clocks after ``valid``.
 
     Members
     -------
@@ -112,19 +112,24 @@ class FrameReceiver(wiring.Component):
             ]
 
         # Show the body. No byte is read in the clock in which it is written, which is what lets
-        # Yosys make a bare block RAM of it; its register is the stream's.
+        # Yosys make a bare block RAM of it and of the register behind it. The way out of the block
+        # takes half a clock: another register is the stream's.
         index = Signal.like(frame.length)
-        m.d.comb += read.addr.eq(index)
-        with m.If(~frame.body.valid | frame.body.ready):
-            m.d.sync += frame.body.payload.eq(read.data)
+        word, fetched, take_word = Signal(8), Signal(), Signal()
+        m.d.comb += [read.addr.eq(index),
+                     take_word.eq(~fetched | ~frame.body.valid | frame.body.ready)]
+        with m.If(take_word):
+            m.d.sync += word.eq(read.data)
             with m.If(frame.valid):
-                m.d.sync += frame.body.valid.eq(index != frame.length)
+                m.d.sync += fetched.eq(index != frame.length)
                 with m.If(index != frame.length):
                     m.d.sync += index.eq(index + 1)
+        with m.If(~frame.body.valid | frame.body.ready):
+            m.d.sync += [frame.body.payload.eq(word), frame.body.valid.eq(fetched)]
 
         with m.If(frame.valid & frame.done):
             m.d.sync += [
-                frame.valid.eq(0), frame.body.valid.eq(0), index.eq(0),
+                frame.valid.eq(0), frame.body.valid.eq(0), fetched.eq(0), index.eq(0),
                 count.eq(0), wrong.eq(0),
             ]
         return m

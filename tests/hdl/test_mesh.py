@@ -128,6 +128,7 @@ def shape(rows, cols, depth, *, bits=4, groups=4):
 @pytest.mark.parametrize(("params", "share"), [
     (shape(4, 4, 4), 2), (shape(1, 1, 4), 1), (shape(3, 5, 4), 2), (shape(2, 8, 4), 1),
     (shape(1, 14, 2), 1), (shape(4, 3, 1), 2), (shape(1, 1, 1), 1),
+    (shape(3, 2, 1, bits=2, groups=2), 4), (shape(3, 2, 1, bits=3, groups=2), 4),
     (shape(3, 3, 3), 2), (shape(5, 2, 2, groups=8), 2), (shape(4, 3, 4, groups=1), 4),
     *((shape(2, 2, 4, bits=bits), 2) for bits in (2, 3, 5, 6, 7, 8)),
 ], ids=lambda value: value.name if isinstance(value, Params) else str(value))

@@ -89,7 +89,7 @@ def test_a_finished_point_is_not_measured_again(store, tools, runs):
     assert kept["command"].startswith("python -m reports.measure --arith shift --bits 4 ")
     assert store.floorplan(point).read_text() == "<svg/>"
     assert [path.name for path in store.folder.glob("*.json")] == [
-        "shift-4b-4x4-8x1x8-32k-ulx3s-85f-40mhz.json"]
+        "shift-4b-4x4-16x1x4-32k-ulx3s-85f-40mhz.json"]
     measure.measure(replace(point, seeds=3), tools, store)
     assert len(runs.designs) == 2
 
@@ -152,10 +152,10 @@ def test_the_standing_list_is_measured_once_and_goes_on(store, runs, capsys):
 
 def test_a_list_says_what_there_is(store, runs, capsys):
     assert measure.main(["--scope", "mesh", "--bits", "3"], store) == 0
-    assert measure.main(["--list", "--only", "mesh-shift-[34]b-*4x4x1-lut-*25F-6*"], store) == 0
+    assert measure.main(["--list", "--only", "mesh-shift-[34]b-*4x4x4-lut-*25F-6*"], store) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "measured      mesh-shift-3b-4x4-4x4x1-lut-LFE5U-25F-6BG381C",
-        "not measured  mesh-shift-4b-4x4-4x4x1-lut-LFE5U-25F-6BG381C"]
+        "measured      mesh-shift-3b-4x4-4x4x4-lut-LFE5U-25F-6BG381C",
+        "not measured  mesh-shift-4b-4x4-4x4x4-lut-LFE5U-25F-6BG381C"]
     assert len(runs.designs) == 1
 
 

@@ -18,11 +18,15 @@ from reports.summary import arrays, machines, units
 
 FOLDER = Path(reports.__file__).parent
 MACHINE = {
-    "design": {"rows": 8, "cols": 1, "depth": 8, "memory": 32, "clock_mhz": 40.0},
+    "design": {"rows": 16, "cols": 1, "depth": 4, "memory": 32, "clock_mhz": 40.0},
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
     "units": {"array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
-              "gemm": {"comb": 2090, "ff": 930, "ebr": 93, "dsp": 26}},
+              "gemm": {"comb": 790, "ff": 330, "ebr": 93, "dsp": 26},
+              "quantise": {"comb": 500, "ff": 200, "ebr": 0, "dsp": 0},
+              "norm_forward": {"comb": 400, "ff": 200, "ebr": 0, "dsp": 0},
+              "norm_backward": {"comb": 300, "ff": 100, "ebr": 0, "dsp": 0},
+              "sequencer": {"comb": 100, "ff": 100, "ebr": 0, "dsp": 0}},
     "macs_per_clock": 64, "comb_per_mac": 1.72, "gops": 5.12, "tools": {"yosys": "1"},
     "placement": "wire length",
 }
@@ -113,8 +117,8 @@ def test_every_figure_of_a_full_folder_is_shown_and_linked(full):
     links = set(Page(text).links)
     for point in standing(large=True):
         assert f"data/{full.path(point).relative_to(full.folder)}" in links
-    for title in ("COMB per MAC against width", "COMB per MAC, 2x2x1", "Fmax by seed, 4x4x1",
-                  "Fmax by seed, 2x2x1", "Fmax by seed, machines", "COMB by unit"):
+    for title in ("COMB per MAC against width", "COMB per MAC, 2x2", "Fmax by seed, 4x4",
+                  "Fmax by seed, 2x2", "Fmax by seed, machines", "COMB by unit"):
         assert f'aria-label="{title}"' in text
     assert "shift 4x4, 4 bits" in text and ">80.00</a>" in text
     table = arrays(Results(full.folder))
@@ -148,7 +152,7 @@ def test_our_elements_stand_beside_others(full):
     text = text[text.index('<section id="elsewhere">'):]
     # 800 LUT4 at 50 MHz beside 1,063 at 67 MHz.
     for words in ("ours: fp16n, no DSP, one element", "ours: fp16n, DSP, one element",
-                  "ours: fp16, no DSP, 2x2x1", "ours: int, 4 bits, 4x4x1", ">1,600</a>",
+                  "ours: fp16, no DSP, 2x2x1", "ours: int, 4 bits, 4x4x4", ">1,600</a>",
                   ">1,587</td>"):
         assert words in text
 
@@ -252,16 +256,18 @@ def test_damaged_sizes_are_named_and_not_drawn(tmp_path, content):
 
 
 def test_what_fits_a_board_is_estimated_from_what_is_measured(tmp_path, full):
-    assert {fit.macs for fit in fits(Results(tmp_path / "empty"))} == {None}
+    assert {fit.shape for fit in fits(Results(tmp_path / "empty"))} == {None}
     found = {(fit.board, fit.bits): fit for fit in fits(Results(full.folder))}
     small, large = found["ulx3s-12f", 8], found["ulx3s-85f", 8]
-    # Per product 20 x 8 of the array and 2,090 / 64 of what moves with it.
-    per_product = 160 + 2090 / 64
-    assert small.macs == int(0.85 * 24_288 / per_product) // 8 * 8
-    assert large.macs == int(0.85 * 83_640 / per_product) // 8 * 8
+    # 100 of the sequencer, 1,200 a column, 790 for 16 rows or a column, 20 x 8 per product.
+    for fit, comb in ((small, 24_288), (large, 83_640)):
+        sizes = [rows * cols * 4 for rows in range(1, 65) for cols in range(1, 65) if
+                 100 + 1200 * cols + 790 * max(rows / 16, cols) + 640 * rows * cols <= 0.85 * comb]
+        assert fit.macs == fit.shape[0] * fit.shape[1] * 4 == max(sizes)
     assert small.measured is None and large.measured.report["macs_per_clock"] == 64
     for fit in found.values():
-        params = Params(bits=fit.bits, rows=fit.macs // 8, memory=fit.memory)
+        rows, cols = fit.shape
+        params = Params(bits=fit.bits, rows=rows, cols=cols, memory=fit.memory)
         assert estimate(params)["ebr"] <= board_part(board_platform(fit.board)).die.ebr
 
 
