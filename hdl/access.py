@@ -93,12 +93,12 @@ class Access(wiring.Component):
         index = Signal(range(_READ_BYTES))
         count = Signal(16)
         bytes_, depth, most = (Signal(range(limit + 1)) for limit in (
-            4 * max(self.params.cols, 1), max(depths(self.params).values()), MAX_BODY))
+            4 * max(self.params.vector, 1), max(depths(self.params).values()), MAX_BODY))
         rest, end = Signal(signed(len(left) + 1)), Signal(ADDRESS_BITS + 1)
         bad, beyond = Signal(), Signal()
         with m.Switch(head.space):
             for space in Space:
-                size = word_bytes(space, self.params.cols)
+                size = word_bytes(space, self.params.vector)
                 with m.Case(space):
                     m.d.sync += [
                         bytes_.eq(size),
@@ -237,7 +237,7 @@ class _Word(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cols, bits = self.params.cols, self.params.bits
+        cols, bits = self.params.vector, self.params.bits
         word = Signal(8 * word_bytes(Space.WIDE, cols), reset_less=True)
         m.d.comb += self.o.eq(word[:8])
         with m.If(self.shift):

@@ -20,7 +20,9 @@ def sum_tag(params):
         "first": 1,
         #: The first tile along the inner dimension: what was accumulated is forgotten.
         "fresh": 1,
-        #: The last row of the last tile along the inner dimension.
+        #: The last tile along the inner dimension: the sums are results.
+        "final": 1,
+        #: Its last row.
         "last": 1,
         #: How far what was accumulated is shifted left.
         "shifts": range(params.max_groups),
@@ -28,7 +30,7 @@ def sum_tag(params):
 
 
 class Accumulators(wiring.Component):
-    """``acc[row][c] = (fresh ? 0 : acc[row][c] << shifts) + sums[c]``.
+    """``acc[row][c] = (fresh ? 0 : acc[row][c] << shifts) + sums[c]``, and results apart.
 
     One row per clock, one row number after the other from each ``first`` on; lock step. The same
     row may come again ``SPACING`` cycles later at the earliest, so that it has been written
@@ -49,9 +51,9 @@ class Accumulators(wiring.Component):
     finished : Out(1)
         The last row of a column tile is being written.
     row : In(range(MAX_M + 1))
-        The row to read out; in cycles when no tag is valid, or all that are valid are ``fresh``.
-    acc : Out(ArrayLayout(signed(ACC_BITS), cols))
-        That row, ``READ_LATENCY`` cycles later.
+    results : Out(ArrayLayout(signed(ACC_BITS), cols))
+        What that row was in the last ``final`` tile that has been written, ``READ_LATENCY`` cycles
+        later.
     """
     #: Cycles from a tag to its sums: reading and shifting.
     AHEAD = READ_LATENCY + 1
@@ -63,29 +65,29 @@ class Accumulators(wiring.Component):
         super().__init__({
             "tag": In(sum_tag(params)), "sums": In(sums), "finished": Out(1),
             "row": In(range(MAX_M + 1)),
-            "acc": Out(data.ArrayLayout(signed(ACC_BITS), params.cols)),
+            "results": Out(data.ArrayLayout(signed(ACC_BITS), params.cols)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Buffer(self.acc.shape(), MAX_M + 1)
+        m.submodules.memory = memory = Buffer(self.results.shape(), MAX_M + 1)
+        m.submodules.kept = kept = Buffer(self.results.shape(), MAX_M + 1)
+        m.d.comb += [kept.raddr.eq(self.row), self.results.eq(kept.data)]
 
         # Stage 1: read.
         following = Signal.like(self.row)
         row = Mux(self.tag.first, 0, following)
         with m.If(self.tag.valid):
             m.d.sync += following.eq(row + 1)
-        m.d.comb += [
-            memory.raddr.eq(Mux(self.tag.valid & ~self.tag.fresh, row, self.row)),
-            self.acc.eq(memory.data),
-        ]
+        m.d.comb += memory.raddr.eq(row)
         m.submodules.read = read = Delay(self.tag.shape(), READ_LATENCY)
         m.submodules.write = write = Delay(
-            data.StructLayout({"valid": 1, "last": 1}), self.AHEAD + 1, reset=True)
+            data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.AHEAD + 1, reset=True)
         m.submodules.row = written = Delay(self.row.shape(), self.AHEAD + 1)
         m.d.comb += [
             read.i.eq(self.tag),
-            write.i.valid.eq(self.tag.valid), write.i.last.eq(self.tag.last),
+            write.i.valid.eq(self.tag.valid), write.i.final.eq(self.tag.final),
+            write.i.last.eq(self.tag.last),
             written.i.eq(row),
         ]
         # Stage 2: shift; the sums arrive.
@@ -97,11 +99,14 @@ class Accumulators(wiring.Component):
                 shifted.eq(Mux(read.o.fresh, 0, memory.data[col] << read.o.shifts)),
                 total.eq(shifted + self.sums[col]),
             ]
-            m.d.comb += Value.cast(memory.wdata[col]).eq(total)
+            m.d.comb += [Value.cast(memory.wdata[col]).eq(total),
+                         Value.cast(kept.wdata[col]).eq(total)]
         # Stage 4: write.
         m.d.comb += [
             memory.wen.eq(write.o.valid),
             memory.waddr.eq(written.o),
+            kept.wen.eq(write.o.valid & write.o.final),
+            kept.waddr.eq(written.o),
             self.finished.eq(write.o.valid & write.o.last),
         ]
         return m

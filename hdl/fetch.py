@@ -33,8 +33,8 @@ def request_layout(params):
     return data.StructLayout({
         #: Slot of the schedule, which stands for an index of the inner dimension.
         "slot": range(params.stream_words * params.slots + params.slots),
-        #: Index of the outer dimension, its quotient and its remainder by ``cols``.
-        "outer": INDEX_BITS, "tile": INDEX_BITS, "lane": range(params.cols),
+        #: Index of the outer dimension, its quotient and its remainder by ``vector``.
+        "outer": INDEX_BITS, "tile": INDEX_BITS, "lane": range(params.vector),
         #: There is no such element; nothing is read, the result is 0.
         "skip": 1,
         **TAG,
@@ -66,8 +66,8 @@ class FetchPort(wiring.Signature):
 class Fetch(wiring.Component):
     """Finds an element of either operand of a GEMM in the quantised memory.
 
-    Element (r, s) of a tensor stored with I rows is lane ``s % cols`` of word
-    ``base + (s // cols) * I + r``. One of r and s is the request's outer index, the other is the
+    Element (r, s) of a tensor stored with I rows is lane ``s % vector`` of word
+    ``base + (s // vector) * I + r``. One of r and s is the request's outer index, the other is the
     inner index k that takes its slot: the slot itself, or with ``INNER_GROUPS`` what the order
     table says. Slots from ``used`` on and padding give 0 without a read.
 
@@ -106,7 +106,7 @@ class Fetch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fields, flags = self.instruction, self.instruction.flags
-        bits, cols = self.params.bits, self.params.cols
+        bits, vector = self.params.bits, self.params.vector
         grouped = self.params.max_groups > 1
         inner = Signal()
         if grouped:
@@ -139,23 +139,23 @@ class Fetch(wiring.Component):
             index.eq(Mux(inner, entry.index, passing[now].slot)),
             present.eq(Cat(inside[-1] & ~(inner & entry.pad), present)),
         ]
-        # Stage 3: its quotient by the constant cols, times a reciprocal that is exact up to
-        # 2**INDEX_BITS, since k * (reciprocal - 2**scale / cols) / 2**scale < 1 / cols.
-        scale = INDEX_BITS + (cols - 1).bit_length()
+        # Stage 3: its quotient by the constant vector, times a reciprocal that is exact up to
+        # 2**INDEX_BITS, since k * (reciprocal - 2**scale / vector) / 2**scale < 1 / vector.
+        scale = INDEX_BITS + (vector - 1).bit_length()
         quotient = Signal(INDEX_BITS, reset_less=True)
         index_3 = Signal(INDEX_BITS, reset_less=True)
-        m.d.sync += [quotient.eq((index * -(-(1 << scale) // cols)) >> scale), index_3.eq(index)]
+        m.d.sync += [quotient.eq((index * -(-(1 << scale) // vector)) >> scale), index_3.eq(index)]
         # Stage 4: which index goes across the tensor's tiles, and which along their rows.
         request = passing[now + 2]
         across = Mux(request.stationary, (flags & GemmFlag.B_TRANSPOSED).any(),
                      ~(flags & GemmFlag.A_TRANSPOSED).any())
         tile, along, rows = (Signal(INDEX_BITS, reset_less=True) for _ in range(3))
-        lanes = [Signal(range(cols), name=f"lane{stage}", reset_less=True)
+        lanes = [Signal(range(vector), name=f"lane{stage}", reset_less=True)
                  for stage in range(3 + READ_LATENCY)]
         m.d.sync += [
             tile.eq(Mux(across, quotient, request.tile)),
             along.eq(Mux(across, request.outer, index_3)),
-            lanes[0].eq(Mux(across, index_3 - quotient * cols, request.lane)),
+            lanes[0].eq(Mux(across, index_3 - quotient * vector, request.lane)),
             rows.eq(Mux(across, Mux(request.stationary, fields.n, fields.m), fields.k)),
         ]
         # Stage 5: the tile's place.

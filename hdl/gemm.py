@@ -20,8 +20,9 @@ __all__ = ["Gemm", "Streamer"]
 class Streamer(wiring.Component):
     """Streams the buffered operand through the array: all its tiles for every column tile.
 
-    A tile begins when its weights are loaded, without a gap if they already are. The first of a
-    column tile begins after the column tile before it has begun to be read out.
+    A tile begins when its weights are loaded, without a gap if they already are. The last of a
+    column tile begins after the last columns of the column tile before it have begun to be read
+    out.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class Streamer(wiring.Component):
     shifts : In(range(max_groups))
         its marks.
     begun : In(1)
-        A column tile is being read out from the next cycle on.
+        The last columns of a column tile are being read out from the next cycle on.
     taken : Out(1)
         The first row of a tile is being read: those weights are used.
     raddr : Out(range(stream_words))
@@ -59,16 +60,17 @@ class Streamer(wiring.Component):
         row, address = Signal.like(self.last_row), Signal.like(self.raddr)
         tile = Signal(16)
         shifts = Signal.like(self.shifts)
-        fresh = tile == 0
+        fresh, final = tile == 0, tile == self.last_tile
 
         # A tile's first row does not wait for registers: it follows the last row before it.
         m.d.comb += [
-            self.taken.eq(self.ready & ~running & ~(fresh & blocked)),
+            self.taken.eq(self.ready & ~running & ~(final & blocked)),
             self.tag.valid.eq(running | self.taken),
             self.tag.first.eq(self.taken),
             self.tag.fresh.eq(fresh),
             self.tag.shifts.eq(Mux(self.taken, self.shifts, shifts)),
-            self.tag.last.eq((row == self.last_row) & (tile == self.last_tile)),
+            self.tag.final.eq(final),
+            self.tag.last.eq((row == self.last_row) & final),
             self.raddr.eq(address),
         ]
         with m.If(self.begun):
@@ -92,22 +94,24 @@ class Gemm(wiring.Component):
     The streamed operand is loaded into its buffer once, element by element. Then for every tile
     of columns, for every tile along the inner dimension, weights are loaded into the array while
     the tile before streams, and all rows stream through, one of zeros the last; sums add up in the
-    accumulators; a finished column tile is read out while the next one begins.
+    accumulators; a finished column tile is read out, ``vector`` columns after the other, while the
+    next one streams.
 
     From ``start`` to ``done`` an instruction takes exactly
-    ``T R rows depth + L + F + (C - 1) max((T - 1) P + max(P, D), Q) + (T - 1) P + D + R + 13``
-    cycles, and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
+    ``T R rows depth + L + F + (T - 1) P + (C - 1) max(T P, D + (V - 1) Q, V Q) + D + (W - 1) Q
+    + R + 14`` cycles, and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
 
     * R = m + 1; T = tiles; C = ceil(n / cols);
+      V = cols / vector, W = ceil(n / vector) - (C - 1) V: read out of a column tile, of the last;
     * L = (rows - 1) max(q, G) + q: until the last request for a tile of weights, with
-      q = depth, times cols with ``B_TRANSPOSED``: requests for a row of weights,
+      q = depth V, or depth cols with ``B_TRANSPOSED``: requests for a row of weights,
       and G = max(2, 2**(depth - 1)): entries of its table;
       F = latency of a request, 13, or 10 on a machine without groups, and G more for the last
       row's table;
     * P = max(R, L + F + 1 + H): from one tile to the next; H, a hold for wide arrays, is
       max(0, ceil(cols / 4) - depth - 3 - latency of a request);
     * D = R + latency of the mesh + 6: from the last tile of a column tile to its readout;
-      Q = R + 12: a readout; both ``cols + 3`` more with ``COL_GROUPS``.
+      Q = R + 13: a readout of ``vector`` columns; both ``vector + 3`` more with ``COL_GROUPS``.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k``, or whose streamed operand does not fit the buffer, the result is
@@ -207,7 +211,7 @@ class Gemm(wiring.Component):
         # Accumulators to memory.
         m.submodules.readout = readout
         m.d.comb += [readout.finished.eq(accumulators.finished),
-                     readout.acc.eq(accumulators.acc)]
+                     readout.results.eq(accumulators.results)]
         connect(m, readout.group_r, flipped(self.group_r))
         connect(m, readout.wide_w, flipped(self.wide_w))
         return m

@@ -130,7 +130,7 @@ class StreamLoader(wiring.Component):
             with m.If(request.last):
                 m.d.sync += [place.eq(0), slot.eq(first_slot),
                              row.eq(row + 1), row_lane.eq(row_lane + 1)]
-                with m.If(row_lane == self.params.cols - 1):
+                with m.If(row_lane == self.params.vector - 1):
                     m.d.sync += [row_lane.eq(0), row_tile.eq(row_tile + 1)]
                 with m.If(zero):
                     m.d.sync += [row.eq(0), row_lane.eq(0), row_tile.eq(0), tile.eq(tile + 1),
@@ -158,8 +158,8 @@ class StreamLoader(wiring.Component):
 class StationarySchedule(wiring.Component):
     """Requests for the weights, tile after tile along the inner dimension, then along n.
 
-    The last row of a tile comes first: ``depth`` requests, whose words hold ``cols`` columns
-    each, or with ``B_TRANSPOSED`` ``cols * depth`` of single elements. Rows begin at least
+    The last row of a tile comes first: for every ``vector`` columns ``depth`` requests for words,
+    or with ``B_TRANSPOSED`` ``cols * depth`` of single elements. Rows begin at least
     ``load_cycles`` cycles after each other. The first tile begins with ``start``, each of the
     others ``1 + hold`` cycles after the one before it was ``taken``.
 
@@ -194,6 +194,7 @@ class StationarySchedule(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         rows, cols, depth = self.params.rows, self.params.cols, self.params.depth
+        vector = self.params.vector
         request = self.request
         busy, left = Signal(), Signal()
         hold = Signal(range(self.hold + 1))
@@ -208,7 +209,9 @@ class StationarySchedule(wiring.Component):
         slot, row_slot, top_slot = (Signal.like(request.slot, name=name)
                                     for name in ("slot", "row_slot", "top_slot"))
         schedule, top_schedule = Signal(INDEX_BITS), Signal(INDEX_BITS)
-        first_col, col_tile = Signal(INDEX_BITS), Signal(INDEX_BITS)
+        first_col = Signal(INDEX_BITS)
+        # The word's tile of columns, and the first of the array's.
+        part, col_tile = Signal(INDEX_BITS), Signal(INDEX_BITS)
         mark, first = Signal(), Signal()
         m.d.comb += first.eq((lane == 0) & (col == 0))
         if self.params.max_groups > 1:
@@ -218,9 +221,10 @@ class StationarySchedule(wiring.Component):
             self.valid.eq(busy & ((pause == 0) | ~first)),
             request.stationary.eq(1),
             request.slot.eq(slot),
-            request.outer.eq(first_col + col), request.tile.eq(col_tile), request.lane.eq(col),
-            request.skip.eq(self.transposed & (request.outer >= self.n)),
-            request.last.eq((lane == depth - 1) & (~self.transposed | (col == cols - 1))),
+            request.outer.eq(first_col + col), request.tile.eq(part),
+            request.skip.eq(request.outer >= self.n),
+            request.last.eq((lane == depth - 1)
+                            & (col == Mux(self.transposed, cols - 1, cols - vector))),
             request.end.eq(request.last & (row == 0)),
             request.mark.eq(mark),
         ]
@@ -229,10 +233,11 @@ class StationarySchedule(wiring.Component):
             with m.If(first):
                 m.d.sync += pause.eq(self.load_cycles - 1)
             with m.If(lane == depth - 1):
-                m.d.sync += [slot.eq(row_slot), lane.eq(0), col.eq(col + 1)]
+                m.d.sync += [slot.eq(row_slot), lane.eq(0), part.eq(part + 1),
+                             col.eq(col + Mux(self.transposed, 1, vector))]
             with m.If(request.last):
                 m.d.sync += [slot.eq(row_slot - depth), row_slot.eq(row_slot - depth), col.eq(0),
-                             row.eq(row - 1), schedule.eq(schedule - 1),
+                             part.eq(col_tile), row.eq(row - 1), schedule.eq(schedule - 1),
                              self.shifts.eq(self.shifts + mark)]
         following, column_done = Signal.like(slot), tile == self.last_tile
         m.d.comb += following.eq(Mux(column_done, (rows - 1) * depth, top_slot + rows * depth))
@@ -244,7 +249,9 @@ class StationarySchedule(wiring.Component):
                 schedule.eq(following_schedule), top_schedule.eq(following_schedule),
             ]
             with m.If(column_done):
-                m.d.sync += [tile.eq(0), col_tile.eq(col_tile + 1),
+                following_part = Signal.like(part)
+                m.d.comb += following_part.eq(col_tile + cols // vector)
+                m.d.sync += [tile.eq(0), col_tile.eq(following_part), part.eq(following_part),
                              first_col.eq(first_col + cols), left.eq(first_col + cols < self.n)]
 
         # The next tile.
@@ -258,7 +265,7 @@ class StationarySchedule(wiring.Component):
                 busy.eq(1), left.eq(1), lane.eq(0), col.eq(0), row.eq(rows - 1), tile.eq(0),
                 slot.eq(top), row_slot.eq(top), top_slot.eq(top),
                 schedule.eq(rows - 1), top_schedule.eq(rows - 1),
-                first_col.eq(0), col_tile.eq(0), self.shifts.eq(0),
+                first_col.eq(0), col_tile.eq(0), part.eq(0), self.shifts.eq(0),
             ]
         return m
 
@@ -266,7 +273,7 @@ class StationarySchedule(wiring.Component):
 class StationaryLoader(wiring.Component):
     """Loads weights into the mesh, tile after tile.
 
-    A row of weights is collected from ``depth`` words or from ``cols * depth`` elements, see
+    A row of weights is collected from words or from ``cols * depth`` elements, see
     :class:`StationarySchedule`, and is in the mesh ``fetch_latency + 1`` cycles after its last one
     was asked for. The next tile's requests begin after ``taken``, as soon as its first row cannot
     overtake the swap.
@@ -323,8 +330,9 @@ class StationaryLoader(wiring.Component):
         ]
 
         # A row of weights shifts in, and goes to the mesh when it is complete.
-        bits, fetch = self.params.bits, self.fetch
+        bits, fetch, vector = self.params.bits, self.fetch, self.params.vector
         row = Value.cast(self.weights)
+        place, part = Signal(range(self.params.depth)), Signal(range(self.params.cols // vector))
         m.d.sync += self.load.eq(0)
         with m.If(self.taken | self.start):
             m.d.sync += self.ready.eq(0)
@@ -332,9 +340,15 @@ class StationaryLoader(wiring.Component):
             with m.If(self.transposed):
                 m.d.sync += row.eq(Cat(row, fetch.element)[bits:])
             with m.Else():
-                for weights, element in zip(self.weights, fetch.word, strict=True):
-                    weights = Value.cast(weights)
-                    m.d.sync += weights.eq(Cat(weights, element)[bits:])
+                for col in range(self.params.cols):
+                    weights = Value.cast(self.weights[col])
+                    with m.If(part == col // vector):
+                        m.d.sync += weights.eq(Cat(weights, fetch.word[col % vector])[bits:])
+                m.d.sync += place.eq(place + 1)
+                with m.If(place == self.params.depth - 1):
+                    m.d.sync += [place.eq(0), part.eq(part + 1)]
+                with m.If(fetch.tag.last):
+                    m.d.sync += part.eq(0)
             m.d.sync += [self.load.eq(fetch.tag.last), self.mark.eq(fetch.tag.mark)]
         m.submodules.complete = complete = Delay(1, self.wait, reset=True)
         m.d.comb += complete.i.eq(fetch.done & fetch.tag.stationary & fetch.tag.end)

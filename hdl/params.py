@@ -6,8 +6,8 @@ needs Amaranth.
 Every width here is *exact*: the narrowest that the worst case needs, and a test shows that one
 bit less fails.
 
-Tensors in device memory are stored in tiles of ``cols`` channels: element ``(i, j)`` of a tensor
-of ``I`` rows lies in lane ``j % cols`` of word ``base + (j // cols) * I + i``.
+Tensors in device memory are stored in tiles of ``vector`` channels: element ``(i, j)`` of a tensor
+of ``I`` rows lies in lane ``j % vector`` of word ``base + (j // vector) * I + i``.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ class Params:
     sample_groups, channel_groups : int
         Most ShiftQuant groups along the rows (samples) and columns (channels) of a gradient.
     rows, cols : int
-        Rows and columns of the array. One lane of the vector units per column.
+        Rows and columns of the array.
     depth : int
         Products per element of the array per clock.
     arith : str
@@ -133,6 +133,9 @@ class Params:
     memory : int
         Capacity of the wide memory in units of 1,024 elements; the quantised memory holds
         twice as many.
+    lanes : int
+        Lanes of the vector units, which a word of device memory has an element for; columns are a
+        multiple of them. 0 for one lane per column.
     """
 
     bits: int = 4
@@ -143,6 +146,7 @@ class Params:
     depth: int = 4
     arith: str = "shift"
     memory: int = 32
+    lanes: int = 0
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -155,6 +159,9 @@ class Params:
         _check_range("cols", self.cols, 1, 64)
         _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
+        if self.lanes and (not isinstance(self.lanes, int) or self.lanes < 0
+                           or self.cols % self.lanes):
+            raise ParameterError(f"lanes must divide the {self.cols} columns, got {self.lanes}")
         if self.arith not in ARITHMETICS:
             raise ParameterError(
                 f"arith must be one of {', '.join(ARITHMETICS)}, got {self.arith!r}")
@@ -178,6 +185,15 @@ class Params:
         '4x4'
         """
         return f"{self.sample_groups}x{self.channel_groups}"
+
+    @property
+    def vector(self):
+        """Lanes of the vector units, and elements of a word of device memory.
+
+        >>> Params(cols=8).vector, Params(cols=8, lanes=2).vector
+        (8, 2)
+        """
+        return self.lanes or self.cols
 
     @property
     def max_groups(self):
@@ -217,12 +233,12 @@ class Params:
 
     @property
     def wide_words(self):
-        """Words of ``cols`` wide elements in the wide memory."""
-        return _floor_power_of_two(self.memory * 1024 // self.cols)
+        """Words of ``vector`` wide elements in the wide memory."""
+        return _floor_power_of_two(self.memory * 1024 // self.vector)
 
     @property
     def quant_words(self):
-        """Words of ``cols`` quantised elements in the quantised memory."""
+        """Words of ``vector`` quantised elements in the quantised memory."""
         return 2 * self.wide_words
 
     @property
@@ -239,7 +255,8 @@ class Params:
 
     def canonical(self):
         """Everything that decides what this machine does and accepts, as plain JSON types."""
-        return {**asdict(self), "protocol": PROTOCOL_VERSION, "numerics": NUMERICS_VERSION}
+        return {**asdict(self), "lanes": self.vector, "protocol": PROTOCOL_VERSION,
+                "numerics": NUMERICS_VERSION}
 
     @property
     def fingerprint(self):
@@ -255,6 +272,8 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-8x1x8``."""
+        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l``, the lanes where they are fewer than the
+        columns."""
+        lanes = f"-{self.vector}l" if self.vector < self.cols else ""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
-                f"{self.rows}x{self.cols}x{self.depth}")
+                f"{self.rows}x{self.cols}x{self.depth}{lanes}")

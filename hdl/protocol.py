@@ -166,7 +166,7 @@ class Status(IntEnum):
 class Space(IntEnum):
     """Memories the host reads and writes.
 
-    A word of ``WIDE`` is ``cols`` little-endian 32-bit numbers, of ``QUANT`` ``cols`` bytes
+    A word of ``WIDE`` is ``lanes`` little-endian 32-bit numbers, of ``QUANT`` ``lanes`` bytes
     (each a ``bits``-wide two's complement number, sign-extended when read, truncated when
     written), of ``GROUP`` one little-endian 32-bit number.
     """
@@ -175,13 +175,13 @@ class Space(IntEnum):
     GROUP = 2
 
 
-def word_bytes(space, cols):
+def word_bytes(space, lanes):
     """Bytes of one word of a space as they travel.
 
     >>> word_bytes(Space.WIDE, 8), word_bytes(Space.QUANT, 8), word_bytes(Space.GROUP, 8)
     (32, 8, 4)
     """
-    return {Space.WIDE: 4 * cols, Space.QUANT: cols, Space.GROUP: 4}[space]
+    return {Space.WIDE: 4 * lanes, Space.QUANT: lanes, Space.GROUP: 4}[space]
 
 
 class Unit(IntEnum):

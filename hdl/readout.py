@@ -1,6 +1,6 @@
 """From the accumulators to wide memory: one column tile of a GEMM's result."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -61,13 +61,13 @@ class ResultLane(wiring.Component):
 
 
 class ReadoutControl(wiring.Component):
-    """Reads the rows of one column tile after the other, and the exponents that go with them.
+    """Reads the rows of ``vector`` columns after the other, and the exponents that go with them.
 
     Parameters
     ----------
     params : hdl.params.Params
     drain : int
-        Cycles after its last row in which a column tile's shifts and columns must hold.
+        Cycles after their last row in which the columns and their shifts must hold.
 
     Members
     -------
@@ -76,9 +76,11 @@ class ReadoutControl(wiring.Component):
         A row is being read;
     reading_zero : Out(1)
         the row of zeros is, before all others.
+    part : Out(range(cols // vector))
+        Which columns of the column tile.
     left_cols : Out(INDEX_BITS)
-        Columns from this column tile on.
-    shifts : Out(ArrayLayout(range(MAX_SHIFT + left + 1), cols))
+        Columns from these on.
+    shifts : Out(ArrayLayout(range(MAX_SHIFT + left + 1), vector))
         Right shift of every column, without what the row's group adds to it.
     row_groups : Out(1)
         The row's group adds to it.
@@ -92,14 +94,15 @@ class ReadoutControl(wiring.Component):
             "finished": In(1), "begun": Out(1), "row": Out(range(MAX_M + 1)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))), "done": Out(1),
             "reading": Out(1), "reading_zero": Out(1), "left_cols": Out(INDEX_BITS),
+            "part": Out(range(params.cols // params.vector)),
             "shifts": Out(data.ArrayLayout(
-                range(MAX_SHIFT + left_shift(params) + 1), params.cols)),
+                range(MAX_SHIFT + left_shift(params) + 1), params.vector)),
             "row_groups": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        fields, flags, cols = self.instruction, self.instruction.flags, self.params.cols
+        fields, flags, vector = self.instruction, self.instruction.flags, self.params.vector
         left = left_shift(self.params)
         col_groups = Signal()
         if self.grouped:
@@ -108,20 +111,24 @@ class ReadoutControl(wiring.Component):
 
         # Column groups, then the row of zeros, then the others.
         waiting = Signal()
-        count = Signal(range(max(cols, self.drain) + READ_LATENCY + 1))
+        count = Signal(range(max(vector, self.drain) + READ_LATENCY + 1))
         row = Signal.like(self.row)
         row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         base = Signal(range(MAX_SHIFT + left + 1))
         m.d.sync += base.eq(fields.shift + left - Mux(self.row_groups, fields.arg[:4], 0)
                             - Mux(col_groups, fields.arg[4:], 0))
+        last_part, last_cols = Signal(), Signal()
+        m.d.comb += [last_cols.eq(self.left_cols <= vector),
+                     last_part.eq((self.part == self.params.cols // vector - 1) | last_cols)]
         with m.If(self.finished):
             m.d.sync += waiting.eq(1)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [count.eq(0), row.eq(0), row_group.eq(fields.tab1)]
                 m.d.sync += [shift.eq(base) for shift in self.shifts]
-                with m.If(waiting):
-                    m.d.sync += waiting.eq(0)
+                with m.If(waiting | (self.part != 0)):
+                    with m.If(self.part == 0):
+                        m.d.sync += waiting.eq(0)
                     m.next = "BEGIN"
                     if self.grouped:
                         with m.If(col_groups):
@@ -129,17 +136,17 @@ class ReadoutControl(wiring.Component):
             if self.grouped:
                 with m.State("COLUMNS"):
                     m.d.sync += count.eq(count + 1)
-                    with m.If((count < cols) & (count < self.left_cols)):
+                    with m.If((count < vector) & (count < self.left_cols)):
                         m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(col_group)]
                         m.d.sync += col_group.eq(col_group + 1)
                     with m.If(count >= READ_LATENCY):
                         following = [*list(self.shifts)[1:], base + self.group_r.data[:4]]
                         m.d.sync += [shift.eq(value) for shift, value in zip(
                             self.shifts, following, strict=True)]
-                    with m.If(count == cols + READ_LATENCY - 1):
+                    with m.If(count == vector + READ_LATENCY - 1):
                         m.next = "BEGIN"
             with m.State("BEGIN"):
-                m.d.comb += self.begun.eq(1)
+                m.d.comb += self.begun.eq(last_part)
                 m.d.sync += count.eq(0)
                 m.next = "ZERO"
             with m.State("ZERO"):
@@ -155,25 +162,26 @@ class ReadoutControl(wiring.Component):
             with m.State("DRAIN"):
                 m.d.sync += count.eq(count + 1)
                 with m.If(count == self.drain):
-                    m.d.sync += self.left_cols.eq(self.left_cols - cols)
-                    m.d.comb += self.done.eq(self.left_cols <= cols)
+                    m.d.sync += [self.left_cols.eq(self.left_cols - vector),
+                                 self.part.eq(Mux(last_part, 0, self.part + 1))]
+                    m.d.comb += self.done.eq(last_cols)
                     m.next = "IDLE"
 
         with m.If(self.start):
-            m.d.sync += [self.left_cols.eq(fields.n), col_group.eq(fields.tab2)]
+            m.d.sync += [self.left_cols.eq(fields.n), self.part.eq(0), col_group.eq(fields.tab2)]
         return m
 
 
 class Readout(wiring.Component):
-    """``y = requantise((acc[i] - acc[m]) << e, shift)`` for every row of a tile.
+    """``y = requantise((results[i] - results[m]) << e, shift)`` for every row of a tile.
 
     Row m is that of zeros: what the array adds to a product comes out of it, and where the
     streamed operand is unsigned, what its codes are below its values. ``e`` is the exponent of the
-    row and of the column, see :mod:`hdl.protocol`. Column tiles follow each other: row i of tile t
-    goes to wide word ``dst0 + t * m + i``.
+    row and of the column, see :mod:`hdl.protocol`. ``vector`` columns follow each other: row i of
+    those with number t goes to wide word ``dst0 + t * m + i``.
 
-    One row per clock; nothing stalls. A tile takes ``m + 4 + LATENCY`` cycles, and
-    ``cols + READ_LATENCY`` more with ``COL_GROUPS``, whose groups are read first.
+    One row of them per clock; nothing stalls. They take ``m + 4 + LATENCY`` cycles, and
+    ``vector + READ_LATENCY`` more with ``COL_GROUPS``, whose groups are read first.
 
     Parameters
     ----------
@@ -187,9 +195,9 @@ class Readout(wiring.Component):
     finished : In(1)
         A column tile has been accumulated.
     begun : Out(1)
-        Its rows are being read, from the next cycle on; the row of zeros first, then the others
-        in order.
-    row : Out(range(MAX_M + 1)), acc : In(ArrayLayout(signed(ACC_BITS), cols))
+        The rows of its last columns are being read, from the next cycle on; the row of zeros
+        first, then the others in order.
+    row : Out(range(MAX_M + 1)), results : In(ArrayLayout(signed(ACC_BITS), cols))
         The accumulators' port.
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
         Idle on a machine without groups.
@@ -199,8 +207,9 @@ class Readout(wiring.Component):
     done : Out(1)
         All column tiles have been written.
     """
-    #: Cycles from a row's request to its last effect: read, add, requantise, write, count.
-    LATENCY = READ_LATENCY + ResultLane.LATENCY + 1
+    #: Cycles from a row's request to its last effect: read, choose columns, add, requantise,
+    #: write, count.
+    LATENCY = READ_LATENCY + 1 + ResultLane.LATENCY + 1
 
     def __init__(self, params):
         self.params = params
@@ -208,7 +217,7 @@ class Readout(wiring.Component):
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
             "finished": In(1), "begun": Out(1),
             "row": Out(range(MAX_M + 1)),
-            "acc": In(data.ArrayLayout(signed(ACC_BITS), params.cols)),
+            "results": In(data.ArrayLayout(signed(ACC_BITS), params.cols)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
             "wide_w": Out(WritePort(wide_word(params))),
             "clamped": Out(8), "done": Out(1),
@@ -216,7 +225,7 @@ class Readout(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cols = self.params.cols
+        vector, parts = self.params.vector, self.params.cols // self.params.vector
         m.submodules.control = control = ReadoutControl(self.params, drain=self.LATENCY)
         for name in ("start", "instruction", "finished"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
@@ -224,18 +233,23 @@ class Readout(wiring.Component):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
         connect(m, control.group_r, flipped(self.group_r))
 
-        # Stage 1: a row has been read. Stage 2: its lanes.
-        arrived, arrived_zero = Signal(self.LATENCY), Signal(READ_LATENCY)
+        # Stage 1: a row has been read, its columns are chosen. Stage 2: their lanes.
+        arrived, arrived_zero = Signal(self.LATENCY), Signal(READ_LATENCY + 1)
         m.d.sync += [arrived.eq(Cat(control.reading, arrived)),
                      arrived_zero.eq(Cat(control.reading_zero, arrived_zero))]
-        clamped = Signal(cols)
-        for col in range(cols):
+        clamped = Signal(vector)
+        row_shift = Signal(4)
+        m.d.sync += row_shift.eq(Mux(control.row_groups, self.group_r.data[:4], 0))
+        for col in range(vector):
             m.submodules[f"lane{col}"] = lane = ResultLane(left_shift(self.params))
+            chosen = Signal(signed(ACC_BITS), name=f"chosen{col}", reset_less=True)
+            m.d.sync += chosen.eq(Array(
+                self.results[part * vector + col] for part in range(parts))[control.part])
             m.d.comb += [
                 lane.take_zero.eq(arrived_zero[-1]),
-                lane.i.eq(self.acc[col]),
+                lane.i.eq(chosen),
                 lane.shift.eq(control.shifts[col]),
-                lane.row_shift.eq(Mux(control.row_groups, self.group_r.data[:4], 0)),
+                lane.row_shift.eq(row_shift),
                 Value.cast(self.wide_w.data[col]).eq(lane.o),
                 clamped[col].eq(lane.clamped & (control.left_cols > col)),
             ]

@@ -29,7 +29,7 @@ class Sorter(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
-        ``depth`` and ``cols`` matter.
+        ``depth`` and ``vector`` matter.
 
     Members
     -------
@@ -49,7 +49,7 @@ class Sorter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fields = self.control.instruction
-        depth, cols = self.params.depth, self.params.cols
+        depth, vector = self.params.depth, self.params.vector
         group = Signal(range(TABLE_HEADER + 1))
 
         # Stage 1: read the groups.
@@ -65,7 +65,7 @@ class Sorter(wiring.Component):
         m.d.sync += arriving.eq(Cat(self.group_r.en, arriving))
         with m.If(arriving[-1]):
             m.d.sync += [index.index.eq(index.index + 1), index.lane.eq(index.lane + 1)]
-            with m.If(index.lane == cols - 1):
+            with m.If(index.lane == vector - 1):
                 m.d.sync += [index.lane.eq(0), index.tile.eq(index.tile + 1)]
 
         # Stage 3: an index of this group, or padding, takes the next slot.

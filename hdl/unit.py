@@ -17,7 +17,7 @@ INSTRUCTION_LAYOUT = data.StructLayout(dict(INSTRUCTION))
 GROUP_BITS = 32
 
 #: A word of the order table: which index of the inner dimension takes a slot. ``index`` is the
-#: index itself; ``tile`` and ``lane`` are its quotient and remainder by ``cols``.
+#: index itself; ``tile`` and ``lane`` are its quotient and remainder by ``vector``.
 ORDER_ENTRY = data.StructLayout({
     "index": INDEX_BITS, "tile": INDEX_BITS, "lane": 6,
     #: The slot is padding.
@@ -27,12 +27,12 @@ ORDER_ENTRY = data.StructLayout({
 
 def wide_word(params):
     """A word of the wide memory: one wide element per lane."""
-    return data.ArrayLayout(signed(WIDE_BITS), params.cols)
+    return data.ArrayLayout(signed(WIDE_BITS), params.vector)
 
 
 def quant_word(params):
     """A word of the quantised memory: one quantised element per lane."""
-    return data.ArrayLayout(signed(params.bits), params.cols)
+    return data.ArrayLayout(signed(params.bits), params.vector)
 
 
 class UnitPort(wiring.Signature):

@@ -132,7 +132,7 @@ class Device:
         """Write ``words`` [count, lanes] of integers from ``address``."""
         kind = "i1" if space == Space.QUANT else "<i4"
         data = np.ascontiguousarray(words).astype(kind).tobytes()
-        size = word_bytes(space, self.params.cols)
+        size = word_bytes(space, self.params.vector)
         step = (MAX_BODY - 4) // size * size
         for offset in range(0, len(data), step):
             base = address + offset // size
@@ -141,7 +141,7 @@ class Device:
 
     def read(self, space, address, count):
         """Read ``count`` words, [count, lanes]."""
-        size = word_bytes(space, self.params.cols)
+        size = word_bytes(space, self.params.vector)
         step = (MAX_BODY - 1) // size
         data = b""
         for offset in range(0, count, step):

@@ -277,8 +277,8 @@ class Workspace:
     def __init__(self, device, sizes, batch):
         self.device = device
         self.params = params = device.params
-        wide = Arena(Space.WIDE, params.wide_words, params.cols)
-        quant = Arena(Space.QUANT, params.quant_words, params.cols)
+        wide = Arena(Space.WIDE, params.wide_words, params.vector)
+        quant = Arena(Space.QUANT, params.quant_words, params.vector)
         pairs = list(pairwise(sizes))
         hidden = sizes[1:-1]
         self.stage = wide.allocate("the batch or a weight matrix", (batch, sizes[0]), *pairs)

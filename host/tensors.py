@@ -57,7 +57,7 @@ class Arena:
 
 def store(device, tensor, value):
     """Write the array ``value`` [rows, cols] to a tensor's place."""
-    lanes = device.params.cols
+    lanes = device.params.vector
     rows, cols = value.shape
     tiles = -(-cols // lanes)
     padded = np.zeros((rows, tiles * lanes), np.int64)
@@ -68,7 +68,7 @@ def store(device, tensor, value):
 
 def load(device, tensor):
     """The array [rows, cols] at a tensor's place."""
-    lanes = device.params.cols
+    lanes = device.params.vector
     tiles = -(-tensor.cols // lanes)
     words = device.read(tensor.space, tensor.base, tiles * tensor.rows)
     array = words.reshape(tiles, tensor.rows, lanes).transpose(1, 0, 2)

@@ -84,12 +84,12 @@ class GivenScale(wiring.Component):
 
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``; the data do not matter."""
-        return -(-n // self.params.cols) * (1 + m + Columns.DEPTH + 1)
+        return -(-n // self.params.vector) * (1 + m + Columns.DEPTH + 1)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.columns = columns = self.columns
-        control, fields, cols = self.control, self.control.instruction, self.params.cols
+        control, fields, cols = self.control, self.control.instruction, self.params.vector
         step, enter = Signal(), Signal()
         source, target = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         channel, left = Signal(INDEX_BITS), Signal(INDEX_BITS)

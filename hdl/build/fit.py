@@ -52,10 +52,11 @@ def memories(params):
         tables.append(("order", ORDER_ENTRY.size, params.table_words))
     return [
         *tables,
-        ("wide", WIDE_BITS * params.cols, params.wide_words),
-        ("quant", params.bits * params.cols, params.quant_words),
+        ("wide", WIDE_BITS * params.vector, params.wide_words),
+        ("quant", params.bits * params.vector, params.quant_words),
         *streams(params),
         ("accumulators", ACC_BITS * params.cols, MAX_M + 1),
+        ("results", ACC_BITS * params.cols, MAX_M + 1),
         ("frame", 8, MAX_BODY),
     ]
 
@@ -88,14 +89,14 @@ _SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 def estimate(params):
     """Resources of the accelerator: block RAMs exactly, the rest from below.
 
-    Fitted to synthesised designs: multipliers are four a column (two each in the norms, forward
+    Fitted to synthesised designs: multipliers are four a lane (two each in the norms, forward
     and backward) and two more; logic is about 60 % of the default design's.
     """
     ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
-    logic = 3200 + 2000 * params.cols
+    logic = 3200 + 2000 * params.vector
     return {"comb": logic + params.macs * product_comb(params.bits, params.depth),
             "ff": logic // 2 + params.macs * product_ff(params.bits, params.depth),
-            "ebr": ebr, "dsp": 4 * params.cols + 2}
+            "ebr": ebr, "dsp": 4 * params.vector + 2}
 
 
 def over(used, available):
@@ -120,7 +121,7 @@ def check_fit(params, part):
         smaller = replace(params, memory=memory)
         if not over(estimate(smaller), available):
             # Memories are rounded down to a power of two.
-            least = max(4, -(-smaller.wide_words * smaller.cols // 1024))
+            least = max(4, -(-smaller.wide_words * smaller.vector // 1024))
             hint = f"; --memory {least} would fit"
             break
     raise EstimateError(f"{params.name} does not fit {part.name}: about {excess}{hint}")

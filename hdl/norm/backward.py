@@ -54,7 +54,7 @@ class NormBackward(wiring.Component):
     def __init__(self, params, correction=SignCorrection):
         self.params = params
         self.correction = correction
-        self.divider = LaneDivider(params.cols, TOTAL_BITS, QUOTIENT_BITS)
+        self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS)
         super().__init__({
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -74,7 +74,7 @@ class NormBackward(wiring.Component):
         tile = 6 * m + 5 * drain + 19 + 2 * divide + invert + length
         if self.correction.HAS_MEAN:
             tile += Multiplier.LATENCY + divide
-        return -(-n // self.params.cols) * tile + length + 5
+        return -(-n // self.params.vector) * tile + length + 5
 
     def elaborate(self, platform):
         m = Module()
@@ -113,7 +113,7 @@ class NormBackward(wiring.Component):
                               divider.quotient[group] >> XHAT_FRACTION, divider.quotient[group])),
             ]
             results.append(result)
-        for j in range(self.params.cols):
+        for j in range(self.params.vector):
             group = j // divider.SPAN
             m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction())
             m.d.comb += [
@@ -203,13 +203,13 @@ class _Control(wiring.Component):
             "deviation_bits": Out(LENGTH_BITS),
             # The product of a channel is there.
             "product": In(1),
-            "used": Out(params.cols),
+            "used": Out(params.vector),
             "lanes": Out(BACKWARD_CONTROL),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tiles = tiles = ColumnTiles(self.params.cols)
+        m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
         m.submodules.reader = reader = RowReader(paired=True)
         m.submodules.writer = writer = _Writer(self.correction)
         fields, lanes = self.instruction, self.lanes

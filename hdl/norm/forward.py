@@ -55,7 +55,7 @@ class NormForward(wiring.Component):
     def __init__(self, params, statistic=MeanMagnitude):
         self.params = params
         self.statistic = statistic
-        self.divider = LaneDivider(params.cols, statistic.TOTAL_BITS, QUOTIENT_BITS,
+        self.divider = LaneDivider(params.vector, statistic.TOTAL_BITS, QUOTIENT_BITS,
                                    unit=statistic.DIVIDER)
         super().__init__({
             "control": Out(UnitPort()),
@@ -75,13 +75,13 @@ class NormForward(wiring.Component):
             for operation in (Operation.DIVIDE, self.statistic.OPERATION, Operation.INVERT))
         tile = (2 * m + 2 * drain + 5 + invert if inference
                 else 4 * m + 4 * drain + 7 + divide + spread + invert)
-        return -(-n // self.params.cols) * tile + 1
+        return -(-n // self.params.vector) * tile + 1
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.control = control = _Control(self.params, self.statistic)
         m.submodules.divider = divider = self.divider
-        m.submodules.count = count = LaneCount(self.params.cols)
+        m.submodules.count = count = LaneCount(self.params.vector)
         m.d.comb += [
             control.start.eq(self.control.start),
             control.instruction.eq(self.control.instruction),
@@ -96,7 +96,7 @@ class NormForward(wiring.Component):
             divider.denominator.eq(self.control.instruction.m),
             control.divided.eq(divider.done),
         ]
-        for j in range(self.params.cols):
+        for j in range(self.params.vector):
             m.submodules[f"lane_{j}"] = lane = ForwardLane(self.statistic())
             m.d.comb += [
                 lane.control.eq(control.lanes),
@@ -152,13 +152,13 @@ class _Control(wiring.Component):
             "divide": Out(1),
             "operation": Out(Operation),
             "divided": In(1),
-            "used": Out(params.cols),
+            "used": Out(params.vector),
             "lanes": Out(FORWARD_CONTROL),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tiles = tiles = ColumnTiles(self.params.cols)
+        m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
         m.submodules.reader = reader = RowReader(paired=False)
         m.submodules.writer = writer = _Writer()
         fields, lanes = self.instruction, self.lanes

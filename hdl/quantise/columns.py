@@ -56,7 +56,7 @@ class Columns(wiring.Component):
     DEPTH = READ_LATENCY + Lane.LATENCY
 
     def __init__(self, params):
-        cols = params.cols
+        cols = params.vector
         self.total_bits = sum_bits(MAX_M * -(-MAX_N // cols))
         self.lanes = [Lane(params.bits, self.total_bits, params.max_groups)
                       for _ in range(cols)]

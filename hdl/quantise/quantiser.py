@@ -47,14 +47,14 @@ class Quantiser(wiring.Component):
     def __init__(self, params):
         self.params = params
         groups = params.sample_groups, params.channel_groups
-        self.schedule = Schedule(params.cols, *groups)
+        self.schedule = Schedule(params.vector, *groups)
         self.columns = Columns(params)
-        self.reduction = Reduction(params.cols, self.columns.total_bits, sum_bits(MAX_M * MAX_N),
+        self.reduction = Reduction(params.vector, self.columns.total_bits, sum_bits(MAX_M * MAX_N),
                                    reach_bits(params.bits, params.max_groups))
         self.scale = ScaleExponent(params.bits, MAX_M * MAX_N)
         self.table = None
         if params.max_groups > 1:
-            self.table = GroupTable(params.bits, params.cols, *groups)
+            self.table = GroupTable(params.bits, params.vector, *groups)
         #: Cycles from a step of a phase to the last write it causes.
         self.depth = max(Columns.DEPTH, self.table.depth if self.table else 0)
         super().__init__({
@@ -71,11 +71,11 @@ class Quantiser(wiring.Component):
         def phase(steps):
             return 1 + steps + self.depth + 1
 
-        tiles, lanes = -(-n // self.params.cols), phase(self.params.cols)
+        tiles, lanes = -(-n // self.params.vector), phase(self.params.vector)
         cycles = tiles * (phase(m) + 1 + phase(m))
         scale = 1 + self.scale.latency(clip)
         if per_column:
-            return cycles + tiles * self.params.cols * (phase(1) + scale)
+            return cycles + tiles * self.params.vector * (phase(1) + scale)
         cycles += lanes + scale
         if grouped:
             cycles += phase(m) + tiles * lanes

@@ -127,7 +127,7 @@ def errors_requests(params, seed, most=0):
     depth = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
              Space.GROUP: params.table_words}
     for space, words in depth.items():
-        size = word_bytes(space, params.cols)
+        size = word_bytes(space, params.vector)
         value = rng.integers(0, 256, 3 * size).astype(np.uint8).tobytes()
         for address in (0, words - 3):
             assert requests.words(Kind.WRITE, space, address, value) == Status.OK
@@ -201,7 +201,7 @@ def _unlawful(params):
 def _beyond(params):
     """Instructions that reach beyond the end of a memory."""
     wide, quant, table = params.wide_words, params.quant_words, params.table_words
-    m, n, k = 3, 2 * params.cols, 2
+    m, n, k = 3, 2 * params.vector, 2
     gemm = {"m": m, "k": k, "n": n, "dst0": 0, "src0": 0, "src1": 16,
             "key0": inner_tiles(k, params.depth, params.rows)}
     # Two tiles of columns: only the last row of the second lies beyond.
@@ -237,7 +237,7 @@ def errors_programs(params, seed, most=0):
     recording.begin("unlawful instructions")
     # What the instructions that are lawful read.
     for space, words in ((Space.WIDE, 64), (Space.QUANT, 64), (Space.GROUP, 32)):
-        lanes = 1 if space == Space.GROUP else params.cols
+        lanes = 1 if space == Space.GROUP else params.vector
         recording.device.write(space, 0, np.zeros((words, lanes), np.int64))
     for step in _unlawful(params):
         requests.refused(step)

@@ -46,8 +46,8 @@ class _Link:
         self.exchanges = []
         self.about = ""
         self._machine = Machine(params)
-        self._machine.wide = _Tracked(params.wide_words, params.cols)
-        self._machine.quant = _Tracked(params.quant_words, params.cols)
+        self._machine.wide = _Tracked(params.wide_words, params.vector)
+        self._machine.quant = _Tracked(params.quant_words, params.vector)
         self._answers = b""
 
     def send(self, data):
@@ -118,7 +118,7 @@ class Recording:
 
     def place(self, space, rows, cols):
         """A tensor's place, apart from all others since :meth:`begin`."""
-        need = -(-cols // self.params.cols) * rows
+        need = -(-cols // self.params.vector) * rows
         return Tensor(space, self._take(space, need), rows, cols)
 
     def groups(self, groups, length, count):
@@ -147,7 +147,7 @@ class Recording:
 
     def store(self, tensor, value):
         """Write a tensor; lanes beyond its columns get junk, which a unit may leave there."""
-        lanes = self.params.cols
+        lanes = self.params.vector
         rows, cols = value.shape
         padded = self.rng.integers(-2**31, 2**31, (rows, -(-cols // lanes) * lanes))
         padded[:, :cols] = value
@@ -171,4 +171,4 @@ class Recording:
 
     def session(self, name):
         """What was said."""
-        return Session(name, self.params.cols, tuple(self._link.exchanges))
+        return Session(name, self.params.vector, tuple(self._link.exchanges))

@@ -93,8 +93,8 @@ class Machine:
 
     def __init__(self, params):
         self.params = params
-        self.wide = Memory(params.wide_words, params.cols)
-        self.quant = Memory(params.quant_words, params.cols)
+        self.wide = Memory(params.wide_words, params.vector)
+        self.quant = Memory(params.quant_words, params.vector)
         self.group = Memory(params.table_words, 1)
         #: Order tables as SORT leaves them: base -> (groups of the indices, number of groups).
         self.orders = {}
@@ -161,7 +161,7 @@ class Machine:
             raise RunError(Status.ADDRESS) from None
         memory = {Space.WIDE: self.wide, Space.QUANT: self.quant, Space.GROUP: self.group}[space]
         kind = {Space.WIDE: "<i4", Space.QUANT: "i1", Space.GROUP: "<i4"}[space]
-        return memory, kind, word_bytes(space, self.params.cols)
+        return memory, kind, word_bytes(space, self.params.vector)
 
     def _write(self, body):
         if len(body) < 4:

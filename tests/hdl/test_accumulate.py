@@ -21,7 +21,7 @@ def accumulate(params, tiles):
     for number, (rows, shifts) in enumerate(tiles):
         for i, sums in enumerate(rows):
             tag = {"valid": 1, "first": i == 0, "fresh": number == 0, "shifts": shifts,
-                   "last": number == len(tiles) - 1 and i == len(rows) - 1}
+                   "final": number == len(tiles) - 1, "last": number == len(tiles) - 1 and i == len(rows) - 1}
             events[now + i] = (tag, sums)
         now += max(len(rows), dut.SPACING)
     count = len(tiles[0][0])
@@ -39,7 +39,7 @@ def accumulate(params, tiles):
         for row in range(count + READ_LATENCY):
             ctx.set(dut.row, row)
             if row >= READ_LATENCY:
-                found.append([ctx.get(dut.acc[col]) for col in range(params.cols)])
+                found.append([ctx.get(dut.results[col]) for col in range(params.cols)])
             await ctx.tick()
 
     simulator = Simulator(dut)

@@ -63,7 +63,9 @@ class Case:
         grouped = self.params.max_groups > 1
         r = self.m + 1
         t, c = self.fields()["key0"], -(-self.n // cols)
-        requests = depth * (cols if self.b_transposed else 1)
+        vector = self.params.vector
+        parts = cols // vector
+        requests = depth * (cols if self.b_transposed else parts)
         entries = max(2, 2 ** (depth - 1))
         load = (rows - 1) * max(requests, entries) + requests
         latency = 13 if grouped else 10
@@ -72,11 +74,13 @@ class Case:
         p = max(r, load + fetch + 1 + hold)
         # Recoded, read, registered; chains for pairs of planes, then a tree, then the sum.
         mesh = rows - 1 + -(-cols // 4) - 1 + 4 + (-(-self.params.bits // 2) - 1).bit_length()
-        groups = cols + 3 if self.groups["cols"] else 0
-        d, e = r + mesh + 6 + groups, r + 12 + groups
+        groups = vector + 3 if self.groups["cols"] else 0
+        d, e = r + mesh + 6 + groups, r + 13 + groups
         header = self.params.max_groups + 3 if self.groups["inner"] else 0
-        return (t * r * rows * depth + load + fetch + (c - 1) * max((t - 1) * p + max(p, d), e)
-                + (t - 1) * p + d + r + 13 + header)
+        last = -(-self.n // vector) - (c - 1) * parts
+        return (t * r * rows * depth + load + fetch + (t - 1) * p
+                + (c - 1) * max(t * p, d + (parts - 1) * e, parts * e) + d + (last - 1) * e
+                + r + 14 + header)
 
     def load(self, bench, ctx):
         bench.load(ctx, "quant", A, self.a.T if self.a_transposed else self.a)
@@ -128,6 +132,8 @@ def test_orientations(a_transposed, b_transposed):
     machine(2, 2, 3, groups=(1, 1)), machine(3, 2, 2, groups=(1, 1), arith="int"),
     # The swap takes longer than to fetch weights.
     machine(2, 17, 1),
+    # Fewer lanes than columns.
+    machine(2, 6, 2, lanes=2), machine(3, 8, 4, lanes=1), machine(1, 4, 1, lanes=2),
 ], ids=lambda params: params.name)
 def test_shapes(params):
     # Row groups are of at most the machine's number, and so on.
@@ -144,6 +150,16 @@ def test_shapes(params):
 def test_weights_are_fetched_sooner_than_the_swap_takes():
     params = machine(2, 17, 1)
     run(params, [Case(params, 2, 8, 18, inner=4, unsigned=True)])
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8])
+def test_columns_are_read_out_behind_the_next_ones(lanes):
+    """A readout takes longer than a column tile, or the other way about."""
+    params = machine(2, 8, 2, lanes=lanes)
+    grouped = {"inner": 4, "cols": 4}
+    run(params, [
+        Case(params, 9, 4, 24, seed=1), Case(params, 9, 4, 17, b_transposed=True, seed=2),
+        Case(params, 9, 30, 26, seed=3), Case(params, 20, 30, 19, **grouped, seed=4)])
 
 
 def test_streaming_takes_longer_than_loading():

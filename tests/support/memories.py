@@ -85,7 +85,7 @@ class UnitBench(Elaboratable):
         """
         tensor = np.asarray(tensor, np.int64)
         rows, count = tensor.shape
-        cols, bits = self.params.cols, self._lane_bits(name)
+        cols, bits = self.params.vector, self._lane_bits(name)
         tiles = -(-count // cols)
         padded = np.random.default_rng(base).integers(
             -(1 << bits - 1), 1 << bits - 1, (rows, tiles * cols))
@@ -99,7 +99,7 @@ class UnitBench(Elaboratable):
 
     def dump(self, ctx, name, base, rows, count):
         """A tensor [rows, count] of ``wide`` or ``quant``, sign-extended, as ``int64``."""
-        cols, bits = self.params.cols, self._lane_bits(name)
+        cols, bits = self.params.vector, self._lane_bits(name)
         out = np.zeros((rows, count), np.int64)
         for tile in range(-(-count // cols)):
             for i in range(rows):
@@ -126,8 +126,8 @@ class UnitBench(Elaboratable):
             self.poke(ctx, "order", base + i, word)
         for i, index in enumerate(slots):
             index = int(index)
-            entry = {"index": index, "tile": index // self.params.cols,
-                     "lane": index % self.params.cols, "pad": 0}
+            entry = {"index": index, "tile": index // self.params.vector,
+                     "lane": index % self.params.vector, "pad": 0}
             if index < 0:
                 entry = {"index": 0, "tile": 0, "lane": 0, "pad": 1}
             self.poke(ctx, "order", base + TABLE_HEADER + i,
@@ -141,12 +141,12 @@ class UnitBench(Elaboratable):
         for i in range(count):
             entry = ORDER_ENTRY.from_bits(self.peek(ctx, "order", base + TABLE_HEADER + i))
             if not entry.pad:
-                assert (entry.tile, entry.lane) == divmod(entry.index, self.params.cols)
+                assert (entry.tile, entry.lane) == divmod(entry.index, self.params.vector)
             slots.append(-1 if entry.pad else entry.index)
         return np.array(slots, np.int64), [mark for mark in marks if mark != none]
 
     def _lane_bits(self, name):
-        return self.memories[name].width // self.params.cols
+        return self.memories[name].width // self.params.vector
 
     # Simulation.
 

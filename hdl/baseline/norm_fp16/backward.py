@@ -69,7 +69,7 @@ class Fp16NormBackward(NormUnit):
         wait_second = -(divide + 3) % PARTIAL_SUMS
         tile = (4 * m + 2 * drain + _LAG + PARTIAL_SUMS + 2 * divide + _FACTORS + CENTRE_CYCLES
                 + 2 * Reduction.cycles(True) + wait + wait_second + 6)
-        return -(-n // self.params.cols) * tile + 1
+        return -(-n // self.params.vector) * tile + 1
 
     def sequence(self, params):
         return _Control(params)
@@ -107,7 +107,7 @@ class _Control(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tiles = tiles = ColumnTiles(self.params.cols)
+        m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
         # dy and rows of the state, and xhat.
         m.submodules.reader = reader = RowReader(paired=False)
         m.submodules.second = second = RowReader(paired=False)

@@ -71,7 +71,7 @@ class Fp16NormForward(NormUnit):
         wait_squares = -(2 * m + drain + 3 - READ_LATENCY - NARROWED - SUM_IN) % PARTIAL_SUMS
         tile = (5 * m + 3 * drain + PARTIAL_SUMS + divide + root + _CENTRE + CENTRE_CYCLES + 8
                 + Reduction.cycles(False) + wait + Reduction.cycles(True) + wait_squares)
-        return -(-n // self.params.cols) * tile + 1
+        return -(-n // self.params.vector) * tile + 1
 
     def sequence(self, params):
         return _Control(params)
@@ -110,7 +110,7 @@ class _Control(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tiles = tiles = ColumnTiles(self.params.cols)
+        m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
         m.submodules.reader = reader = RowReader(paired=False)
         m.submodules.reduction = reduction = Reduction()
         fields = self.instruction

@@ -35,8 +35,8 @@ class Lanes(wiring.Component):
         All lanes have the result.
     """
     def __init__(self, params, *, mapped=False):
-        self.lanes = [Lane(mapped=mapped) for _ in range(params.cols)]
-        self.divider = LaneDivider(params.cols, 1, QUOTIENT.size, unit=ChannelDivider)
+        self.lanes = [Lane(mapped=mapped) for _ in range(params.vector)]
+        self.divider = LaneDivider(params.vector, 1, QUOTIENT.size, unit=ChannelDivider)
         super().__init__({
             "control": In(LANE_CONTROL),
             "i": In(wide_word(params)),
