@@ -131,6 +131,8 @@ class Point:
         params = self.subject
         options = {name: getattr(params, name)
                    for name in ("arith", "bits", "groups", "rows", "cols", "depth", "memory")}
+        if params.lanes:
+            options["lanes"] = params.lanes
         return [*(word for name, value in options.items() for word in (f"--{name}", str(value))),
                 *target, "--clock", f"{self.clock_mhz:g}", *seeds,
                 *(["--timing-driven"] if self.timing_driven else [])]

@@ -85,6 +85,9 @@ def _parser():
     parser.add_argument("--memory", metavar="4..256",
                         help="wide memory in units of 1,024 elements; the quantised memory "
                              f"holds twice as many (default {default.memory})")
+    parser.add_argument("--lanes", metavar="N",
+                        help="lanes of the quantiser and the norms, which the columns are a "
+                             "multiple of (default: one per column; with --max at most 2)")
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--board", help=f"one of {', '.join(BOARDS)} (default {DEFAULT_BOARD})")
     target.add_argument("--part", help="a part without a board, such as LFE5U-85F-6BG381C; pins "
@@ -156,7 +159,8 @@ def _subject(given):
     bits = Params.bits if given.bits is None else _whole("bits", given.bits)
     return Params(bits=bits, sample_groups=sample_groups, channel_groups=channel_groups,
                   arith=given.arith, **array,
-                  memory=Params.memory if given.memory is None else _whole("memory", given.memory))
+                  memory=Params.memory if given.memory is None else _whole("memory", given.memory),
+                  lanes=0 if given.lanes is None else _whole("lanes", given.lanes, 1, 64))
 
 
 def _sizes(given, params, part):

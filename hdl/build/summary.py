@@ -14,7 +14,7 @@ __all__ = ["DATA", "DamagedError", "measured", "plain_twin", "read_point", "summ
 DATA = Path(__file__).resolve().parents[2] / "reports" / "data"
 
 #: What makes two designs comparable, apart from their arithmetic and groups.
-_SHAPE = ("bits", "rows", "cols", "depth", "memory")
+_SHAPE = ("bits", "rows", "cols", "depth", "lanes", "memory")
 
 
 class DamagedError(ValueError):
@@ -119,7 +119,7 @@ def plain_twin(report, reports):
     for other in reports:
         if (other["design"]["arith"] == "int" and other["part"] == report["part"]
                 and other.get("placement") == report.get("placement")
-                and all(other["design"][name] == report["design"][name] for name in _SHAPE)):
+                and all(other["design"].get(name) == report["design"].get(name) for name in _SHAPE)):
             return other
     return None
 

@@ -107,7 +107,7 @@ def test_another_machine_is_refused():
 
 def test_another_protocol_version_is_refused(monkeypatch):
     monkeypatch.setattr("host.device.PROTOCOL_VERSION", 99)
-    with pytest.raises(DeviceError, match="speaks protocol version 2, this host version 99"):
+    with pytest.raises(DeviceError, match="speaks protocol version 3, this host version 99"):
         device_over(ModelTransport(PARAMS)).hello()
 
 

@@ -58,7 +58,7 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, sizes, 
     # Scales are those of the maxima here: clipping is not in the float network.
     for table in ("ACTIVATION_CLIP", "WEIGHT_CLIP"):
         monkeypatch.setattr(f"host.layers.{table}", {8: 0})
-    params = Params(bits=8, sample_groups=8, channel_groups=8, rows=16, memory=256)
+    params = Params(bits=8, sample_groups=8, channel_groups=8, rows=32, memory=256)
     rng = np.random.default_rng(3)
     x, y = rng.integers(0, 17, (48, sizes[0])), rng.integers(0, sizes[-1], 48)
     network = Mlp(sizes, seed=1)
