@@ -214,20 +214,19 @@ class Params:
     def psum_bits(self):
         """Narrowest signed width for one column's sum over the array, group shifts included.
 
-        The worst case is every streamed operand at ``-2**(b-1)``, every stationary one at
-        ``B`` or ``-B``, in the row above the largest number of shifts that fit below it.
+        An element adds ``floor(D / 2)`` with ``D = 2 dot + sum(w)`` (:mod:`hdl.array.table`), and D
+        lies within ``depth B (2**bits - 1)`` of 0. The worst case is the end of that in every
+        element, with the largest number of shifts that fit below each row.
 
         >>> Params(bits=4, rows=8, depth=1).psum_bits
         13
         """
-        return self._psum_worst().bit_length() + 1
-
-    def _psum_worst(self):
         shifts = min(self.max_groups - 1, self.rows - 1)
-        worst = self.depth * 2 ** (self.bits - 1) * self.qmax
         # Groups of one row each at the bottom, the rest of the rows above them.
-        return worst * (sum(2 ** shift for shift in range(shifts))
-                        + (self.rows - shifts) * 2 ** shifts)
+        every = sum(2**shift for shift in range(shifts)) + (self.rows - shifts) * 2**shifts
+        ends = self.depth * self.qmax * (2**self.bits - 1)
+        lowest, highest = -ends // 2 * every, ends // 2 * every
+        return max((~lowest).bit_length(), highest.bit_length()) + 1
 
     # Memories, in words.
 

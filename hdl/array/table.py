@@ -36,7 +36,7 @@ a row of zeros gives. Whoever reads the sums subtracts the sum of such a row, or
 whatever stands for zero (:mod:`hdl.readout`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
@@ -70,11 +70,7 @@ def entry_shape(params):
 
 def sum_shape(params, rows):
     """Shape of the partial sum of so many rows, that of their K included."""
-    # Of one row, rounded down: -(ends + 1) // 2 to ends // 2.
-    ends = _largest(params) * (2 ** params.bits - 1)
-    shifts = min(params.max_groups, rows) - 1
-    every = sum(1 << shift for shift in range(shifts)) + (rows - shifts << shifts)
-    return signed(max(signed_width(ends // 2 * every), signed_width((ends + 1) // 2 * every - 1)))
+    return signed(replace(params, rows=rows).psum_bits)
 
 
 def wave_layout(params):

@@ -108,7 +108,8 @@ def elaborate(params, *, board, part=None, clock_mhz, accelerator=None):
     rtlil = _text(files["top.il"])
     described = {"bits": params.bits, "groups": params.groups, "rows": params.rows,
                  "cols": params.cols, "depth": params.depth, "arith": params.arith,
-                 "lanes": params.vector, "memory": params.memory, "clock_mhz": round(float(top.pll.clock), 4)}
+                 "lanes": params.vector, "memory": params.memory,
+                 "clock_mhz": round(float(top.pll.clock), 4)}
     return Design(name=params.name, scope="accelerator", described=described,
                   fingerprint=params.fingerprint, macs=params.macs, board=board, part=part,
                   clock=top.pll.clock, rtlil=rtlil, lpf=_text(files["top.lpf"]),

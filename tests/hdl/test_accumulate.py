@@ -20,8 +20,9 @@ def accumulate(params, tiles):
     events, now = {}, 1
     for number, (rows, shifts) in enumerate(tiles):
         for i, sums in enumerate(rows):
+            final = number == len(tiles) - 1
             tag = {"valid": 1, "first": i == 0, "fresh": number == 0, "shifts": shifts,
-                   "final": number == len(tiles) - 1, "last": number == len(tiles) - 1 and i == len(rows) - 1}
+                   "final": final, "last": final and i == len(rows) - 1}
             events[now + i] = (tag, sums)
         now += max(len(rows), dut.SPACING)
     count = len(tiles[0][0])

@@ -42,14 +42,15 @@ def test_no_gemm_of_any_machine_leaves_the_accumulators():
 def test_partial_sums_need_every_bit(bits, rows, depth, groups):
     params = Params(bits=bits, rows=rows, depth=depth, sample_groups=1, channel_groups=groups)
     # Horner's rule with the marks where they hurt most: before the last rows.
-    product = depth * 2 ** (bits - 1) * params.qmax
     worst = 0
-    for row in range(rows):
-        if row and rows - row <= groups - 1:
-            worst *= 2
-        worst += product
-    assert worst < 2 ** (params.psum_bits - 1)
-    assert worst >= 2 ** (params.psum_bits - 2)
+    for sign in (-1, 1):
+        # What the array adds beside the product: half the weights.
+        element = sign * depth * 2 ** (bits - 1) * params.qmax + (-sign * depth * params.qmax >> 1)
+        total = 0
+        for row in range(rows):
+            total = (total << (row > 0 and rows - row <= groups - 1)) + element
+        worst = max(worst, total, ~total)
+    assert 2 ** (params.psum_bits - 2) <= worst < 2 ** (params.psum_bits - 1)
 
 
 def test_everything_that_decides_the_machine_is_in_the_fingerprint():
