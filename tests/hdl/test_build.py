@@ -304,7 +304,8 @@ def run(tmp_path, monkeypatch, capsys):
             monkeypatch.setenv(variable, str(path))
         monkeypatch.setattr(command, "elaborate", lambda params, **options: elaborate(
             params, accelerator=StandIn(), **options))
-        status = command.main(["--out", str(tmp_path / "out"), *argv])
+        clock = [] if "--clock" in argv else ["--clock", "40"]
+        status = command.main(["--out", str(tmp_path / "out"), *clock, *argv])
         said = capsys.readouterr()
         return status, said.out, said.err
     return go
@@ -450,7 +451,7 @@ def test_whole_builds(argv, tmp_path, capsys):
 def _report(arith, groups, comb, **design):
     return {
         "design": {"bits": 4, "groups": groups, "rows": 8, "cols": 4, "depth": 2, "arith": arith,
-                   "memory": 32, "clock_mhz": 40.0, **design},
+                   "lanes": 4, "memory": 32, "clock_mhz": 40.0, **design},
         "part": "LFE5U-85F-6BG381C", "board": "ulx3s-85f", "placed": True,
         "total": {"comb": comb, "ff": 100, "ebr": 10, "dsp": 0},
         "available": DIES["85F"].has(),
@@ -472,8 +473,8 @@ def test_the_summary_says_how_to_measure_what_is_missing():
     text = summary(mine, "build/x", [])
     assert measure_command(mine) in text
     assert measure_command(mine) == (
-        "python -m reports.measure --arith int --bits 4 --rows 8 --cols 4 --depth 2 --memory 32 "
-        "--board ulx3s-85f --clock 40")
+        "python -m reports.measure --arith int --bits 4 --rows 8 --cols 4 --depth 2 --lanes 4 "
+        "--memory 32 --board ulx3s-85f --clock 40")
 
 
 def test_progress_names_stages(capsys):

@@ -18,7 +18,7 @@ from reports.summary import arrays, machines, units
 
 FOLDER = Path(reports.__file__).parent
 MACHINE = {
-    "design": {"rows": 16, "cols": 1, "depth": 4, "memory": 32, "clock_mhz": 40.0},
+    "design": {"rows": 16, "cols": 1, "depth": 4, "lanes": 1, "memory": 32, "clock_mhz": 40.0},
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
     "units": {"array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
