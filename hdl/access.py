@@ -21,7 +21,7 @@ def depths(params):
     """Words of every space.
 
     >>> from hdl.params import Params
-    >>> depths(Params(cols=8))[Space.QUANT]
+    >>> depths(Params(lanes=0, cols=8))[Space.QUANT]
     8192
     """
     return {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,

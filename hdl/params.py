@@ -141,12 +141,12 @@ class Params:
     bits: int = 4
     sample_groups: int = 4
     channel_groups: int = 4
-    rows: int = 16
-    cols: int = 1
+    rows: int = 4
+    cols: int = 4
     depth: int = 4
     arith: str = "shift"
     memory: int = 32
-    lanes: int = 0
+    lanes: int = 1
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -159,8 +159,8 @@ class Params:
         _check_range("cols", self.cols, 1, 64)
         _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
-        if self.lanes and (not isinstance(self.lanes, int) or self.lanes < 0
-                           or self.cols % self.lanes):
+        if not isinstance(self.lanes, int) or self.lanes < 0 or (
+                self.lanes and self.cols % self.lanes):
             raise ParameterError(f"lanes must divide the {self.cols} columns, got {self.lanes}")
         if self.arith not in ARITHMETICS:
             raise ParameterError(
@@ -190,8 +190,8 @@ class Params:
     def vector(self):
         """Lanes of the vector units, and elements of a word of device memory.
 
-        >>> Params(cols=8).vector, Params(cols=8, lanes=2).vector
-        (8, 2)
+        >>> Params(cols=8).vector, Params(cols=8, lanes=0).vector
+        (1, 8)
         """
         return self.lanes or self.cols
 
@@ -271,8 +271,8 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l``, the lanes where they are fewer than the
-        columns."""
-        lanes = f"-{self.vector}l" if self.vector < self.cols else ""
+        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l``, the lanes where there is more than one.
+        """
+        lanes = f"-{self.vector}l" if self.vector > 1 else ""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}{lanes}")

@@ -209,8 +209,8 @@ def _arguments(arguments):
                         help="shift, or int: the same array without groups (default shift)")
     parser.add_argument("--memory", type=_whole("memory", 4, 256), default=Params.memory,
                         help="wide memory in units of 1,024 elements")
-    parser.add_argument("--lanes", type=_whole("lanes", 1, 64), default=None,
-                        help="lanes of the quantiser and the norms (default: one per column)")
+    parser.add_argument("--lanes", type=_whole("lanes", 0, 64), default=Params.lanes,
+                        help="lanes of the quantiser and the norms, 0 for one per column")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--json", action="store_true", help="print the report on standard output")
@@ -223,7 +223,7 @@ def _train_command(arguments):
     params = Params(
         bits=options.bits, sample_groups=sample_groups, channel_groups=channel_groups,
         rows=options.rows or Params.rows, cols=options.cols or Params.cols, depth=options.depth,
-        memory=options.memory, lanes=options.lanes or 0,
+        memory=options.memory, lanes=options.lanes,
         arith=options.arith or "shift")
     if options.model not in MODELS:
         raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")

@@ -30,7 +30,7 @@ __all__ = ["BUDGET", "SUBJECTS", "Budget", "main", "synthesised"]
 #: The committed sizes.
 BUDGET = Path(__file__).resolve().parent.parent / "tests" / "hdl" / "size_budget.json"
 #: The machine: everything is in it once.
-MACHINE = "--bits 4 --rows 2 --cols 1 --depth 1 --memory 4 --synth-only"
+MACHINE = "--bits 4 --rows 2 --cols 2 --depth 4 --memory 4 --synth-only"
 _PART = parse_part("LFE5U-25F-6BG381C")
 #: Resources that may not grow.
 _WATCHED = {"comb": "COMB", "ff": "FF"}

@@ -231,10 +231,6 @@ class Fit:
         return rows * cols * Params.depth
 
 
-#: Units of a machine that have a lane for every column.
-_LANES = ("quantise", "norm_forward", "norm_backward")
-
-
 def _memory(bits, shape, part):
     """The largest memory that the die's block RAM allows, None where even the least is too much."""
     rows, cols = shape
@@ -246,16 +242,15 @@ def _memory(bits, shape, part):
 
 
 def _takes(rest, mesh, shape, of):
-    """Cells of a machine of that shape, from those of a machine of one column and of an array.
+    """Cells of a machine of that shape, from those of a measured one and of an array.
 
     The unit around the array grows with operands, which are by row, or with sums, by column:
     with what grows more.
     """
     report, (rows, cols) = rest.report, shape
-    lanes = sum(report["units"][unit][of] for unit in _LANES)
-    around = report["units"]["gemm"][of]
-    shared = report["total"][of] - report["array"][of] - lanes - around
-    return (shared + cols * lanes + around * max(rows / report["design"]["rows"], cols)
+    design, around = report["design"], report["units"]["gemm"][of]
+    shared = report["total"][of] - report["array"][of] - around
+    return (shared + around * max(1, rows / design["rows"], cols / design["cols"])
             + rows * cols * Params.depth * per_mac(mesh, of))
 
 
@@ -265,7 +260,7 @@ def _fit(results, board, bits):
                 if point.subject.arith == "shift" and point.subject.bits == bits)
     machines = [result for result in results.machines
                 if result.report["design"]["arith"] == "shift"]
-    rest = min((result for result in machines if result.report["design"]["cols"] == 1),
+    rest = min((result for result in machines if result.report["design"]["lanes"] == 1),
                default=None, key=lambda result: (
         abs(result.report["design"]["bits"] - bits), result.name))
     there = [result for result in machines if result.report["board"] == board

@@ -492,9 +492,8 @@ def _boards(results):
     rest = next((fit.rest for fit in every if fit.rest), None)
     if rest:
         base = (" The rest is that of the measured machine nearest in width, such as "
-                f"{_link(rest, lambda result: _machine_name(result.report))}: a column more is a "
-                "lane more of quantiser and norms, and the unit around the array grows with its "
-                "rows or columns.")
+                f"{_link(rest, lambda result: _machine_name(result.report))}, with one lane; the "
+                "unit around the array grows with its rows or columns.")
     return (
         "<p>Products per clock of the largest ShiftQuant machine, rows x columns x products per "
         f"element. <em>Estimated</em>: {FILL:.0%} of the die's LUT4 and flip-flops, less the rest "
@@ -577,7 +576,7 @@ def _history(budget):
                    for of in SUBJECTS for resource in ("comb", "ff")]
         rows.append([escape(f"{place}. {entry['date']}, {entry['what']}"), *figures])
     return (
-        "<p>Sizes after synthesis of a small machine (4 bits, 2x1x1), an array (4 bits, 4x4x4) and "
+        "<p>Sizes after synthesis of a small machine (4 bits, 2x2x4), an array (4 bits, 4x4x4) and "
         "a quantiser of one lane. A test fails when COMB or FF of one of them grow by more than "
         f"{budget.content['tolerance_percent']} % and nobody enters the new size: "
         "<code>python -m reports.budget --update WHAT</code>.</p>"

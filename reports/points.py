@@ -131,8 +131,8 @@ class Point:
         params = self.subject
         options = {name: getattr(params, name)
                    for name in ("arith", "bits", "groups", "rows", "cols", "depth", "memory")}
-        if params.lanes:
-            options["lanes"] = params.lanes
+        if params.vector > 1:
+            options["lanes"] = params.vector
         return [*(word for name, value in options.items() for word in (f"--{name}", str(value))),
                 *target, "--clock", f"{self.clock_mhz:g}", *seeds,
                 *(["--timing-driven"] if self.timing_driven else [])]
@@ -190,7 +190,7 @@ def _standing(large):
             yield alone(_mesh(name), die)
     # Other sizes, and fewer products per element.
     for name in integers:
-        for shape in (SMALL_MESH, {"rows": 16, "cols": 1}, {"rows": 8, "cols": 8}):
+        for shape in (SMALL_MESH, {"rows": 8, "cols": 8}):
             yield alone(_mesh(name, **shape))
     for depth in (1, 2, 3):
         yield alone(_mesh("shift", depth=depth))

@@ -87,7 +87,7 @@ def _parser():
                              f"holds twice as many (default {default.memory})")
     parser.add_argument("--lanes", metavar="N",
                         help="lanes of the quantiser and the norms, which the columns are a "
-                             "multiple of (default: one per column; with --max at most 2)")
+                             f"multiple of; 0 for one per column (default {default.lanes})")
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--board", help=f"one of {', '.join(BOARDS)} (default {DEFAULT_BOARD})")
     target.add_argument("--part", help="a part without a board, such as LFE5U-85F-6BG381C; pins "
@@ -156,11 +156,11 @@ def _subject(given):
         return MeshAlone(arith=given.arith, bits=bits, groups=groups, mapping=made.mappings[0],
                          **{**array, **({} if given.depth else {"depth": made.deepest})})
     sample_groups, channel_groups = parse_groups(groups)
-    bits = Params.bits if given.bits is None else _whole("bits", given.bits)
-    return Params(bits=bits, sample_groups=sample_groups, channel_groups=channel_groups,
-                  arith=given.arith, **array,
-                  memory=Params.memory if given.memory is None else _whole("memory", given.memory),
-                  lanes=0 if given.lanes is None else _whole("lanes", given.lanes, 1, 64))
+    others = {name: getattr(Params, name) if text is None else _whole(name, text, *limits)
+              for name, text, *limits in (("bits", given.bits), ("memory", given.memory),
+                                          ("lanes", given.lanes, 0, 64))}
+    return Params(sample_groups=sample_groups, channel_groups=channel_groups, arith=given.arith,
+                  **array, **others)
 
 
 def _sizes(given, params, part):

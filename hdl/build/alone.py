@@ -71,7 +71,7 @@ class MeshAlone:
     def params(self):
         """Parameters of the mesh; those of arithmetic that Params does not know are plain."""
         sample, channel = parse_groups(self.groups)
-        return Params(bits=min(self.bits, 8), sample_groups=sample, channel_groups=channel,
+        return Params(lanes=0, bits=min(self.bits, 8), sample_groups=sample, channel_groups=channel,
                       arith="shift" if datapath(self.arith).grouped else "int",
                       rows=self.rows, cols=self.cols, depth=self.depth)
 

@@ -21,7 +21,7 @@ def sizes(params, part, *, cols=None, memory=None):
 
     They grow in steps of about 5 %: up to 64 rows, then with a column more, unless columns are
     given. Without ``memory`` each has as much as there is block RAM for, at most
-    ``params.memory``; where ``params`` has one lane per column, it becomes two lanes, or one.
+    ``params.memory``.
 
     >>> from boards.parts import parse_part
     >>> from hdl.params import Params
@@ -29,15 +29,14 @@ def sizes(params, part, *, cols=None, memory=None):
     >>> [(one.rows, one.cols, one.memory) for one in (found[0], found[6], found[-1])]
     [(1, 1, 16), (7, 1, 16), (55, 4, 4)]
     """
-    first = cols or params.cols
+    first = cols or params.vector
     found = []
     for wide, rows in product(range(first, (cols or 64) + 1), range(1, 65)):
         if found and rows * wide < found[-1].rows * found[-1].cols * _STEP:
             continue
-        lanes = params.lanes or 2 - wide % 2
-        if wide % lanes:
+        if wide % (params.lanes or wide):
             continue
-        shaped = _with_memory(replace(params, rows=rows, cols=wide, lanes=lanes), part, memory)
+        shaped = _with_memory(replace(params, rows=rows, cols=wide), part, memory)
         if shaped is None:
             break
         found.append(shaped)

@@ -53,7 +53,7 @@ def accumulate(params, tiles):
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 20])
 def test_tiles_add_up(count):
-    params = Params(rows=2, cols=3, sample_groups=1, channel_groups=8)
+    params = Params(lanes=0, rows=2, cols=3, sample_groups=1, channel_groups=8)
     rng = random.Random(count)
     tiles = [([[rng.randint(-1 << SUM_BITS - 1, (1 << SUM_BITS - 1) - 1) for _ in range(3)]
                for _ in range(count)], shifts) for shifts in (7, 0, 1, 3, 0, 2)]
@@ -66,7 +66,7 @@ def test_tiles_add_up(count):
 
 def test_the_largest_sum_fits():
     """All products at their largest, in the group of the largest scale of 8."""
-    params = Params(bits=8, rows=2, cols=2, channel_groups=8)
+    params = Params(lanes=0, bits=8, rows=2, cols=2, channel_groups=8)
     product = 2**7 * (2**7 - 1)
     assert 32 * product < 1 << SUM_BITS - 1
     tiles = [([[32 * product, -32 * product]], 0)] * (MAX_K // 32) + [([[0, 0]], 7)]

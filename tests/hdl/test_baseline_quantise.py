@@ -36,7 +36,7 @@ def run(unit, cases):
 
 @pytest.mark.parametrize(("bits", "cols"), [(2, 1), (4, 3), (8, 5)])
 def test_a_given_scale(bits, cols):
-    unit = GivenScale(Params(bits=bits, cols=cols, sample_groups=1, channel_groups=1))
+    unit = GivenScale(Params(lanes=0, bits=bits, cols=cols, sample_groups=1, channel_groups=1))
     rng = np.random.default_rng(bits)
     cases = []
     for m, n in ((1, 1), (5, 7), (13, 2 * cols)):
@@ -54,7 +54,7 @@ def test_a_given_scale(bits, cols):
 
 
 def test_what_is_fixed_is_not_asked_of_the_instruction():
-    params = Params(cols=3)
+    params = Params(lanes=0, cols=3)
     unit = Fixed(Quantiser(params), flags=QuantiseFlag.GROUPED | QuantiseFlag.STOCHASTIC, arg=0)
     x = np.random.default_rng(1).integers(-2**20, 2**20, (6, 7))
     q = quantise(x, bits=4, signed=True, noise=element_noise(KEY, *x.shape), groups=(4, 4)).q

@@ -30,7 +30,7 @@ from hdl.memory import Ram
 from hdl.params import Params
 from hdl.top import rtlil
 
-SMALL = Params(bits=2, rows=2, cols=2, depth=1, memory=4)
+SMALL = Params(lanes=0, bits=2, rows=2, cols=2, depth=1, memory=4)
 
 
 # Arguments.
@@ -90,7 +90,8 @@ def test_options_name_the_design():
 
 
 @pytest.mark.parametrize("params", [
-    SMALL, Params(bits=3, rows=3, cols=5, depth=2, sample_groups=1, channel_groups=1, memory=8)],
+    SMALL, Params(lanes=0, bits=3, rows=3, cols=5, depth=2, sample_groups=1, channel_groups=1,
+                  memory=8)],
     ids=["groups", "no groups"])
 def test_estimated_memories_are_those_that_exist(params):
     found = re.findall(r"^  memory width (\d+) size (\d+)", rtlil(params), re.MULTILINE)
@@ -115,7 +116,7 @@ def test_a_design_that_cannot_fit_is_refused_before_it_is_built(capsys):
         r"error: \S+ does not fit LFE5U-12F-6BG381C: about (\d+) of 56 block RAMs \(EBR\), (\d+) "
         r"too many; --memory (\d+) would fit\n", said.err)
     assert found and int(found[1]) - int(found[2]) == 56
-    params = Params(bits=2, rows=4, cols=2, depth=1, memory=int(found[3]))
+    params = Params(lanes=0, bits=2, rows=4, cols=2, depth=1, memory=int(found[3]))
     check_fit(params, parse_part("LFE5U-12F-6BG381C"))
     with pytest.raises(EstimateError):
         check_fit(replace(params, memory=2 * params.memory), parse_part("LFE5U-12F-6BG381C"))

@@ -323,7 +323,7 @@ def test_products(multiplier, bits):
 
 def test_a_mesh_adds_from_the_top(arith):
     """Two tiles; numbers of few magnitudes, so that sums cancel and go on from zero."""
-    params = Params(rows=3, cols=2, depth=1)
+    params = Params(lanes=0, rows=3, cols=2, depth=1)
     dut = FloatMesh(params, ELEMENTS[arith])
     rng, length = np.random.default_rng(4), 40
     form = ELEMENTS[arith].arithmetic.operand

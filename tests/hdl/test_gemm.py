@@ -111,7 +111,8 @@ def run(params, cases):
 
 def machine(rows, cols, depth, *, bits=4, groups=(4, 4), **fields):
     return Params(rows=rows, cols=cols, depth=depth, bits=bits, sample_groups=groups[0],
-                  channel_groups=groups[1], **fields)
+                  channel_groups=groups[1],
+                  **{"lanes": 0, **fields})
 
 
 @pytest.mark.parametrize(("a_transposed", "b_transposed"), [

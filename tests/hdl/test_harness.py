@@ -141,7 +141,7 @@ def test_the_estimate_is_not_above_what_was_measured(path):
 
 
 def test_the_floating_twins_fit_every_die():
-    for params, shape in ((Params(), (4, 4)), (Params(rows=8, cols=4, depth=4), (4, 4)),
+    for params, shape in ((Params(), (4, 4)), (Params(lanes=0, rows=8, cols=4, depth=4), (4, 4)),
                           (Params(rows=1, cols=1, depth=1), (1, 1)),
                           (Params(rows=2, cols=1, depth=2), (2, 2)),
                           (Params(rows=3, cols=1, depth=1), (1, 3))):

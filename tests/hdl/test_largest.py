@@ -72,7 +72,7 @@ def test_sizes_grow_by_a_twentieth_and_keep_what_is_given():
                                            strict=True))
     assert SIZES[-1].macs > 2000 and {one.depth for one in SIZES} == {4}
     assert {one.memory for one in SIZES[:80]} == {32}
-    given = sizes(Params(cols=2, depth=3), PART, cols=2, memory=16)
+    given = sizes(Params(lanes=0, cols=2, depth=3), PART, cols=2, memory=16)
     assert {(one.cols, one.depth, one.memory) for one in given} == {(2, 3, 16)}
     assert given[-1].rows in (62, 63, 64)
 

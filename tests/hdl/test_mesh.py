@@ -121,7 +121,7 @@ def run(params, tiles, **options):
 
 
 def shape(rows, cols, depth, *, bits=4, groups=4):
-    return Params(bits=bits, rows=rows, cols=cols, depth=depth, sample_groups=1,
+    return Params(lanes=0, bits=bits, rows=rows, cols=cols, depth=depth, sample_groups=1,
                   channel_groups=groups)
 
 

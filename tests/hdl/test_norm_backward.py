@@ -19,13 +19,13 @@ def norm(params, cases):
     (5, 3, 2**23, 2**20, 4), (9, 11, 2**31, 2**12, 5)])
 def test_random_tensors_equal_the_model(cols, n, x_scale, dy_scale, seed):
     rng = np.random.default_rng(seed)
-    norm(Params(cols=cols, memory=4), [
+    norm(Params(lanes=0, cols=cols, memory=4), [
         random_backward(rng, 9, n, x_scale, dy_scale, in_place=bool(seed % 2))])
 
 
 def test_small_tensors():
     rng = np.random.default_rng(3)
-    norm(Params(cols=2, memory=4), [
+    norm(Params(lanes=0, cols=2, memory=4), [
         random_backward(rng, m, n, 100, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
 
 
@@ -39,13 +39,14 @@ def test_gradients_of_every_length(length):
         dy = rng.integers(-(abs(top) // 2), abs(top) // 2 + 1, (4, 2))
         dy[2, 1] = top
         cases.append({"x": x, "dy": dy, "rectify": False})
-    norm(Params(cols=2, memory=4), cases)
+    norm(Params(lanes=0, cols=2, memory=4), cases)
 
 
 def test_a_masked_gradient_does_not_count():
     x = np.array([[-50], [20], [40]])
     dy = np.array([[2**31 - 1], [5], [-3]])
-    norm(Params(cols=2, memory=4), [{"x": x, "dy": dy}, {"x": x, "dy": dy, "beta": -2**20}])
+    norm(Params(lanes=0, cols=2, memory=4), [
+        {"x": x, "dy": dy}, {"x": x, "dy": dy, "beta": -2**20}])
 
 
 @pytest.mark.parametrize(("bits", "cols"), [(2, 1), (4, 3), (8, 2)])
@@ -59,7 +60,7 @@ def test_a_clipped_output_passes_no_gradient(bits, cols):
         # Without a code in the same place, then with, then all clipped.
         cases += [case, {**case, "codes": codes},
                   {**case, "codes": np.full((7, n), 2**bits - 1)}]
-    norm(Params(cols=cols, bits=bits, memory=4), cases)
+    norm(Params(lanes=0, cols=cols, bits=bits, memory=4), cases)
 
 
 def test_the_most_negative_gradient():
@@ -67,7 +68,7 @@ def test_the_most_negative_gradient():
     x = rng.integers(-999, 999, (6, 2))
     dy = rng.integers(-2**31, 2**31, (6, 2))
     dy[1, 0] = -2**31
-    norm(Params(cols=2, memory=4), [
+    norm(Params(lanes=0, cols=2, memory=4), [
         {"x": x, "dy": dy, "rectify": False},
         {"x": x, "dy": np.full((6, 2), -2**31), "rectify": False}])
 
@@ -77,7 +78,7 @@ def test_constant_channels_pass_no_gradient():
     x = rng.integers(-999, 999, (6, 3))
     x[:, [0, 2]] = 7, -2**23
     dy = rng.integers(-999, 999, (6, 3))
-    norm(Params(cols=2, memory=4), [
+    norm(Params(lanes=0, cols=2, memory=4), [
         {"x": x, "dy": dy, "rectify": False},
         {"x": np.full((6, 3), 3), "dy": dy, "rectify": False},   # no deviation at all
         {"x": x, "dy": np.zeros((6, 3)), "rectify": False}])
@@ -89,7 +90,7 @@ def test_lanes_beyond_the_tensor_do_not_count():
     # Beyond: the smallest deviation, and the largest gradient.
     x[:, 5:] = np.array([0, 0, 0, 0, 0, 1])[:, None]
     dy[:, 5:] = -2**31
-    norm(Params(cols=4, memory=4), [{"x": x, "dy": dy, "rectify": False, "beyond": 3}])
+    norm(Params(lanes=0, cols=4, memory=4), [{"x": x, "dy": dy, "rectify": False, "beyond": 3}])
 
 
 def test_longest_columns_at_the_limits():
@@ -110,5 +111,6 @@ def test_longest_columns_at_the_limits():
     assert deviation[0] == 1 and grad_gamma.max() >= 1 << GRAD_GAMMA_BITS - 2
     u = (dy >> 12) - grad_beta + context.sign.sum(axis=0) * grad_gamma // m
     assert u.max() >= 1 << OFFSET_BITS - 2
-    unit = norm(Params(cols=4, memory=4), [{"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
+    unit = norm(Params(lanes=0, cols=4, memory=4), [
+        {"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
     assert unit.cycles(511, 5) == 2 * (6 * 511 + 1029) + 138

@@ -22,7 +22,7 @@ def norm(params, cases):
     (9, 11, [100, 2**30], 3)])
 def test_random_tensors_equal_the_model(cols, n, scales, seed):
     rng = np.random.default_rng(seed)
-    norm(Params(cols=cols, memory=4), [
+    norm(Params(lanes=0, cols=cols, memory=4), [
         random_forward(rng, 9, n, scale, in_place=scale == max(scales)) for scale in scales])
 
 
@@ -36,12 +36,12 @@ def test_inference():
         case["deviation"] = rng.integers(0, scale, 5)
         case["deviation"][1:4] = 0, 1, 2**31 - 1
         cases.append(case)
-    norm(Params(cols=4, memory=4), cases)
+    norm(Params(lanes=0, cols=4, memory=4), cases)
 
 
 def test_small_tensors():
     rng = np.random.default_rng(3)
-    norm(Params(cols=2, memory=4), [
+    norm(Params(lanes=0, cols=2, memory=4), [
         random_forward(rng, m, n, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
 
 
@@ -57,7 +57,8 @@ def test_longest_columns_at_the_limits():
     _, context, mean, deviation, _ = l1_forward(x, 4096, 0)
     assert mean.min() == -2**29 and deviation.max() > 2**28 and 0 in deviation and 1 in deviation
     assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
-    norm(Params(cols=8, memory=4), [{"x": x, "gamma": [-2**15, 2**15 - 1] * 4, "rectify": False}])
+    norm(Params(lanes=0, cols=8, memory=4), [
+        {"x": x, "gamma": [-2**15, 2**15 - 1] * 4, "rectify": False}])
 
 
 def test_everything_is_clamped_and_counted():
@@ -68,14 +69,14 @@ def test_everything_is_clamped_and_counted():
                                            apply_relu=False)
     assert clamped > 3 * 2 * 2 and {-2**31, 2**31 - 1} <= set(y.flat)
     assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
-    unit = norm(Params(cols=4, memory=4), [{**case, "gamma": 2**15 - 1}])
+    unit = norm(Params(lanes=0, cols=4, memory=4), [{**case, "gamma": 2**15 - 1}])
     assert unit.cycles(200, 3) == 4 * 200 + 698 + 1
     assert unit.cycles(200, 5, inference=True) == 2 * (2 * 200 + 332) + 1
 
 
 def test_a_constant_channel_is_its_beta():
     x = np.full((5, 3), [7, -2**31, 0])
-    norm(Params(cols=2, memory=4), [
+    norm(Params(lanes=0, cols=2, memory=4), [
         {"x": x, "beta": [-3, 9, 0], "rectify": rectify} for rectify in (False, True)])
 
 

@@ -55,8 +55,8 @@ def test_partial_sums_need_every_bit(bits, rows, depth, groups):
 
 def test_everything_that_decides_the_machine_is_in_the_fingerprint():
     base = Params()
-    for change in ({"bits": 5}, {"sample_groups": 1}, {"channel_groups": 8}, {"rows": 4},
-                   {"cols": 5}, {"depth": 3}, {"memory": 16}):
+    for change in ({"bits": 5}, {"sample_groups": 1}, {"channel_groups": 8}, {"rows": 5},
+                   {"cols": 5}, {"lanes": 2}, {"depth": 3}, {"memory": 16}):
         assert Params(**change).fingerprint != base.fingerprint
     flat = {"sample_groups": 1, "channel_groups": 1}
     assert Params(**flat).fingerprint != Params(**flat, arith="int").fingerprint

@@ -127,7 +127,8 @@ def random_cases(rng, count, shapes, grouped):
     ids=lambda value: f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value))
 def test_tensors_equal_the_model(bits, cols, groups):
     rng = np.random.default_rng([bits, cols, *groups])
-    params = Params(bits=bits, cols=cols, sample_groups=groups[0], channel_groups=groups[1])
+    params = Params(lanes=0, bits=bits, cols=cols, sample_groups=groups[0],
+                    channel_groups=groups[1])
     shapes = [(1, 1), (1, 7), (7, 1), (5, 6), (12, 5), (3, 19)]
     check(params, random_cases(rng, 9, shapes, grouped=groups != (1, 1)))
 
@@ -147,7 +148,7 @@ EXTREMES = {
 @pytest.mark.parametrize(("name", "bits"), list(zip(EXTREMES, (8, 2) * 4, strict=True)))
 def test_extremes(name, bits):
     x = np.array(EXTREMES[name]).astype(np.int64)
-    check(Params(bits=bits, cols=2), [
+    check(Params(lanes=0, bits=bits, cols=2), [
         Case(x=x, key=KEY),
         Case(x=x, signed=False, clip=1),
         Case(x=x, signed=False, per_column=True, key=KEY),
@@ -157,7 +158,7 @@ def test_extremes(name, bits):
 
 
 def test_most_rows():
-    params = Params(cols=2, sample_groups=8, channel_groups=8)
+    params = Params(lanes=0, cols=2, sample_groups=8, channel_groups=8)
     check(params, [
         Case(x=tensor(np.random.default_rng(0), MAX_M, 1), grouped=True, key=KEY),
         # Sums that are wider than those of one column, in a lane and in all.

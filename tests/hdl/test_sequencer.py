@@ -35,7 +35,7 @@ from hdl.unit import GROUP_BITS, UnitPort, quant_word, wide_word
 from sim.model.machine import RunError, check
 from tests.support.requests import read_body, simulate
 
-SMALL = Params(bits=3, rows=2, cols=3, memory=4)
+SMALL = Params(lanes=0, bits=3, rows=2, cols=3, memory=4)
 WATCHDOG = 300
 #: ``key1`` of an instruction whose unit never finishes.
 HANG = 0xFFFF
@@ -160,7 +160,7 @@ def stored(space, words, params):
 
 
 @pytest.mark.parametrize("params", [SMALL, Params(bits=8, cols=1, memory=4),
-                                    Params(bits=2, cols=16, memory=4)],
+                                    Params(lanes=0, bits=2, cols=16, memory=4)],
                          ids=lambda params: params.name)
 def test_what_is_written_is_read(params):
     depth = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,

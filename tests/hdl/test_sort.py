@@ -41,7 +41,7 @@ def test_tables_equal_the_model(depth, cols, seed):
         # Few indices leave groups empty; the fewer groups are drawn from, the more so.
         k = int(rng.integers(1, 40))
         cases.append((rng.integers(0, rng.integers(1, groups + 1), k), groups))
-    check(Params(depth=depth, cols=cols, memory=4), cases)
+    check(Params(lanes=0, depth=depth, cols=cols, memory=4), cases)
 
 
 @pytest.mark.parametrize("depth", [1, 4])
@@ -59,5 +59,5 @@ def test_extremes(groups_of):
 
 def test_longest():
     groups_of = np.random.default_rng(0).integers(0, 2, 4096)
-    check(Params(depth=4, cols=7, memory=4), [(groups_of, 2)],
+    check(Params(lanes=0, depth=4, cols=7, memory=4), [(groups_of, 2)],
           words={"group": 8192, "order": 8192})

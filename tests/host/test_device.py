@@ -11,7 +11,7 @@ from host.device import Device
 from host.errors import ArgumentError, DeviceError, LinkError
 from host.transport import ModelTransport, open_transport
 
-PARAMS = Params(cols=5, memory=4)
+PARAMS = Params(lanes=0, cols=5, memory=4)
 
 
 class Damaged:
@@ -100,7 +100,7 @@ def test_a_silent_link_ends_with_a_sentence():
 
 
 def test_another_machine_is_refused():
-    other = Params(cols=6, memory=4)
+    other = Params(lanes=0, cols=6, memory=4)
     with pytest.raises(DeviceError, match=f"needs {other.fingerprint}"):
         Device(ModelTransport(PARAMS), other).hello()
 

@@ -39,7 +39,7 @@ def test_the_weights_are_those_of_numerics_version_2():
 @pytest.mark.parametrize("shape", [(4, 4, 1), (3, 5, 2), (16, 2, 1)])
 def test_the_array_shape_does_not_change_a_bit(shape):
     rows, cols, depth = shape
-    report = run(Params(rows=rows, cols=cols, depth=depth))
+    report = run(Params(lanes=0, rows=rows, cols=cols, depth=depth))
     assert report["weights_sha256"] == GOLDEN
 
 

@@ -18,7 +18,7 @@ from reports.summary import arrays, machines, units
 
 FOLDER = Path(reports.__file__).parent
 MACHINE = {
-    "design": {"rows": 16, "cols": 1, "depth": 4, "lanes": 1, "memory": 32, "clock_mhz": 40.0},
+    "design": {"rows": 4, "cols": 4, "depth": 4, "lanes": 1, "memory": 32, "clock_mhz": 40.0},
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
     "units": {"array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
@@ -259,10 +259,10 @@ def test_what_fits_a_board_is_estimated_from_what_is_measured(tmp_path, full):
     assert {fit.shape for fit in fits(Results(tmp_path / "empty"))} == {None}
     found = {(fit.board, fit.bits): fit for fit in fits(Results(full.folder))}
     small, large = found["ulx3s-12f", 8], found["ulx3s-85f", 8]
-    # 100 of the sequencer, 1,200 a column, 790 for 16 rows or a column, 20 x 8 per product.
+    # 1,300 of sequencer and lane, 790 for 4 rows or columns, 20 x 8 per product.
     for fit, comb in ((small, 24_288), (large, 83_640)):
         sizes = [rows * cols * 4 for rows in range(1, 65) for cols in range(1, 65) if
-                 100 + 1200 * cols + 790 * max(rows / 16, cols) + 640 * rows * cols <= 0.85 * comb]
+                 1300 + 790 * max(1, rows / 4, cols / 4) + 640 * rows * cols <= 0.85 * comb]
         assert fit.macs == fit.shape[0] * fit.shape[1] * 4 == max(sizes)
     assert small.measured is None and large.measured.report["macs_per_clock"] == 64
     for fit in found.values():

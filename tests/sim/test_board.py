@@ -33,7 +33,7 @@ from sim.model.machine import Machine
 from sim.model.order import inner_tiles
 
 #: A small machine with everything.
-SMALL = Params(bits=4, rows=2, cols=2, sample_groups=2, channel_groups=4, memory=4)
+SMALL = Params(lanes=0, bits=4, rows=2, cols=2, sample_groups=2, channel_groups=4, memory=4)
 LIMIT = 1_000_000
 HELLO = encode(1, Kind.HELLO, bytes([PROTOCOL_VERSION]))
 

@@ -13,7 +13,8 @@ WEATHERS = {"fair": (0, 0), "idle": (0.6, 0), "stall": (0, 0.6), "both": (0.4, 0
 def machine(bits, groups, rows, cols, depth, **options):
     samples, channels = groups
     return Params(bits=bits, sample_groups=samples, channel_groups=channels, rows=rows, cols=cols,
-                  depth=depth, memory=4, **options)
+                  depth=depth, memory=4,
+                  **{"lanes": 0, **options})
 
 
 #: Rows and columns that are no powers of two, and fewer rows than groups.

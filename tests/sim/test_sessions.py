@@ -16,7 +16,8 @@ PATIENCE = 2_000_000
 def machine(bits, groups, rows, cols, depth, memory=4, **options):
     samples, channels = groups
     return Params(bits=bits, sample_groups=samples, channel_groups=channels, rows=rows, cols=cols,
-                  depth=depth, memory=memory, **options)
+                  depth=depth, memory=memory,
+                  **{"lanes": 0, **options})
 
 
 MACHINES = [
