@@ -29,8 +29,8 @@ __all__ = ["Outcome", "OutputError", "build", "replace_folder"]
 SYNTHESIS = "-nowidelut -no-rw-check"
 
 
-#: Options of nextpnr. Its first router leaves 20 to 45 % more of the clock than the second, which
-#: does not look at timing, see docs/array.md.
+#: Options of nextpnr. Its first router leaves 11 to 44 % more of the clock than the second, in less
+#: time, see docs/array.md.
 ROUTING = ("--router", "router1")
 
 
