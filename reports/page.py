@@ -29,7 +29,7 @@ from reports.figures import (
     seeds_words,
     usable_mhz,
 )
-from reports.points import MESH, SMALL_MESH
+from reports.points import LARGE_MESH, MESH, SMALL_MESH
 from reports.summary import differences, machine_twins
 from reports.units import UNITS
 
@@ -41,7 +41,8 @@ _COLOURS = {name: place + 1 for place, name in enumerate(DATAPATHS)}
 _CATEGORY_COLOURS = {"array": 1, "quantiser": 2, "norm": 3, "sorter": 4, "memory": 5,
                      "sequencer": 6, "link": 7, "operands and sums": 8}
 _NOT_MEASURED = '<span class="missing">not measured</span>'
-_MESH, _SMALL_MESH = ("{rows}x{cols}".format(**shape) for shape in (MESH, SMALL_MESH))
+_MESH, _SMALL_MESH, _LARGE_MESH = ("{rows}x{cols}".format(**shape)
+                                   for shape in (MESH, SMALL_MESH, LARGE_MESH))
 
 
 # Pieces.
@@ -252,7 +253,7 @@ def _differences(results):
                lambda result: result.report["fmax_mhz"]["median"], rate)
     heads = ["COMB per MAC", "FF per MAC", "Fmax, MHz: median", "GOPS per 1,000 COMB"]
     tables = ""
-    for shape, words in ((MESH, _MESH), (SMALL_MESH, _SMALL_MESH)):
+    for shape, words in ((LARGE_MESH, _LARGE_MESH), (MESH, _MESH), (SMALL_MESH, _SMALL_MESH)):
         rows = [_compared(pair, figures)
                 for pair in differences(results.comparison(shape), (2, 4, 8), (2, 4, 8))]
         if rows:

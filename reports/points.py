@@ -15,8 +15,8 @@ from hdl.build.summary import DATA, DamagedError, read_point
 from hdl.params import ParameterError, Params
 from reports.units import UNITS
 
-__all__ = ["MESH", "SEEDS", "SMALL_MESH", "Point", "Store", "UnitAlone", "alone", "machine",
-           "standing"]
+__all__ = ["LARGE_MESH", "MESH", "SEEDS", "SMALL_MESH", "Point", "Store", "UnitAlone", "alone",
+           "machine", "standing"]
 
 #: Place-and-route runs of a point: a median needs some.
 SEEDS = 5
@@ -25,6 +25,8 @@ SEEDS = 5
 MESH = {"rows": 4, "cols": 4}
 #: One in which every format of floating point is placed in minutes.
 SMALL_MESH = {"rows": 2, "cols": 2}
+#: One of integers, whose edges count for less.
+LARGE_MESH = {"rows": 8, "cols": 8}
 #: Part numbers by die and speed grade.
 _PART = "LFE5U-{}-{}BG381C"
 
@@ -190,7 +192,7 @@ def _standing(large):
             yield alone(_mesh(name), die)
     # Other sizes, and fewer products per element.
     for name in integers:
-        for shape in (SMALL_MESH, {"rows": 8, "cols": 8}):
+        for shape in (SMALL_MESH, LARGE_MESH):
             yield alone(_mesh(name, **shape))
     for depth in (1, 2, 3):
         yield alone(_mesh("shift", depth=depth))

@@ -4,7 +4,7 @@ from hdl.build.datapaths import DATAPATHS
 from hdl.build.summary import plain_twin
 from hdl.build.tables import change
 from reports.figures import arithmetic, fmax_words, microseconds, norm_cycles, per_mac, rate
-from reports.points import MESH, SMALL_MESH, machine
+from reports.points import LARGE_MESH, MESH, SMALL_MESH, machine
 
 __all__ = ["arrays", "differences", "machine_twins", "machines", "units"]
 
@@ -135,7 +135,7 @@ def units(results):
 def arrays(results):
     """Arrays alone, those of integers at a few widths, as Markdown: a table for each shape."""
     tables, missing = [], []
-    for shape in (MESH, SMALL_MESH):
+    for shape in (LARGE_MESH, MESH, SMALL_MESH):
         rows, points = [], results.comparison(shape)
         size = "{rows}x{cols}".format(**shape)
         for point, result in points.items():
