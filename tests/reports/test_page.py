@@ -107,7 +107,7 @@ def test_where_nothing_is_measured_that_is_said(tmp_path):
     for point in standing(large=True):
         assert f"<code>{point.command}</code>" in text
     table = arrays(Results(tmp_path))
-    assert "Not measured yet: shift 4x4, 4 bits (4x4); " in table and "%" not in table
+    assert "Not measured yet: shift 4x4, 4 bits (8x8); " in table and "%" not in table
     assert "| plain integers | not measured | not" in machines(Results(tmp_path))
     assert "| norm-l1-forward | not measured | not" in units(Results(tmp_path))
 
