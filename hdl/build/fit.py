@@ -74,7 +74,7 @@ def product_ff(bits, depth=MAX_DEPTH):
     """Flip-flops of an integer product in the array, from below.
 
     >>> product_ff(4), product_ff(8), product_ff(4, 1)
-    (20, 57, 52)
+    (18, 53, 47)
     """
     return _PRODUCT_FF[bits] * _SHALLOW[depth] // 100
 
@@ -82,7 +82,7 @@ def product_ff(bits, depth=MAX_DEPTH):
 #: Of a product in an element of four, by width, and what one in shallower elements takes of that,
 #: in percent: synthesised arrays of 8x8 elements, rounded down.
 _PRODUCT_COMB = {2: 7, 3: 12, 4: 19, 5: 27, 6: 36, 7: 47, 8: 58}
-_PRODUCT_FF = {2: 8, 3: 15, 4: 20, 5: 32, 6: 39, 7: 48, 8: 57}
+_PRODUCT_FF = {2: 7, 3: 14, 4: 18, 5: 29, 6: 36, 7: 45, 8: 53}
 _SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 
 

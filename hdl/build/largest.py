@@ -27,7 +27,7 @@ def sizes(params, part, *, cols=None, memory=None):
     >>> from hdl.params import Params
     >>> found = sizes(Params(), parse_part("LFE5U-25F-6BG381C"))
     >>> [(one.rows, one.cols, one.memory) for one in (found[0], found[6], found[-1])]
-    [(1, 1, 16), (7, 1, 16), (55, 4, 4)]
+    [(1, 1, 16), (7, 1, 16), (58, 4, 4)]
     """
     first = cols or params.vector
     found = []
