@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.array.generate import ColumnTable, Steps
-from hdl.array.skew import Delay
+from hdl.array.skew import Delay, delayed, register
 from hdl.array.table import TableMac, recode, sum_shape
 
 __all__ = ["Mesh"]
@@ -97,18 +97,7 @@ class Mesh(wiring.Component):
             for number, element in enumerate(elements):
                 m.submodules[f"row{row}_group{number}"] = element
 
-        def delayed(name, value, cycles):
-            delay = Delay(Value.cast(value).shape(), cycles)
-            m.submodules[name] = delay
-            m.d.comb += delay.i.eq(value)
-            return delay.o
-
-        def register(name, value):
-            following = Signal.like(Value.cast(value), name=name, reset_less=True)
-            m.d.sync += following.eq(value)
-            return following
-
-        marked = self._load(m, register)
+        marked = self._load(m)
 
         # The wave moves right, the mark with the sums.
         kept, bank = Signal(), Signal()
@@ -119,14 +108,14 @@ class Mesh(wiring.Component):
             first = elements[0]
             operands = [self.a[row * depth + lane] for lane in range(depth)]
             wave = recode(self.params, operands, bank)
-            bank = register(f"bank{row}", bank)
+            bank = register(m, f"bank{row}", bank)
             m.d.comb += first.wave_i.eq(wave)
             if first.has_mark:
                 marks = Signal(2, name=f"marks{row}", reset_less=True)
                 with m.If(first.written):
                     m.d.sync += marks.bit_select(first.write_o.address.bank, 1).eq(marked[row])
                 m.d.comb += first.mark_i.eq(delayed(
-                    f"mark{row}", marks.bit_select(wave[-1], 1), first.latency - 1 - first.STEP))
+                    m, f"mark{row}", marks.bit_select(wave[-1], 1), first.latency - 1 - first.STEP))
             for left, right in pairwise(elements):
                 m.d.comb += right.wave_i.eq(left.wave_o)
                 if first.has_mark:
@@ -138,11 +127,11 @@ class Mesh(wiring.Component):
                 m.d.comb += sink.sum_i.eq(source.sum_o)
         for number, (group, element) in enumerate(zip(self.groups, self.elements[-1],
                                                       strict=True)):
-            sums = delayed(f"deskew{number}", element.sum_o, len(self.groups) - 1 - number)
+            sums = delayed(m, f"deskew{number}", element.sum_o, len(self.groups) - 1 - number)
             m.d.comb += Cat(Value.cast(self.sums[col]) for col in group).eq(sums)
         return m
 
-    def _load(self, m, register):
+    def _load(self, m):
         """Generators, and what moves down. Of every row the mark of the entries at its first
         element."""
         params = self.params
@@ -159,10 +148,10 @@ class Mesh(wiring.Component):
         with m.If(self.load):
             m.d.sync += mark.eq(self.mark)
         for stage in range(Steps.LATENCY - 1):
-            mark = register(f"mark_{stage}", mark)
+            mark = register(m, f"mark_{stage}", mark)
         marked = []
         for row in range(params.rows):
-            mark = register(f"marked{row}", mark)
+            mark = register(m, f"marked{row}", mark)
             marked.append(mark)
 
         m.submodules.begin = begin = Delay(1, params.rows - 1)

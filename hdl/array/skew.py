@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Shape, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Delay"]
+__all__ = ["Delay", "delayed", "register"]
 
 
 class Delay(wiring.Component):
@@ -38,3 +38,18 @@ class Delay(wiring.Component):
             value = following
         m.d.comb += Value.cast(self.o).eq(value)
         return m
+
+
+def delayed(m, name, value, cycles):
+    """``value`` of ``cycles`` cycles ago, by a :class:`Delay` of that name."""
+    delay = Delay(Value.cast(value).shape(), cycles)
+    m.submodules[name] = delay
+    m.d.comb += delay.i.eq(value)
+    return delay.o
+
+
+def register(m, name, value):
+    """``value`` of the cycle before, without a reset."""
+    following = Signal(Value.cast(value).shape(), name=name, reset_less=True)
+    m.d.sync += following.eq(value)
+    return following

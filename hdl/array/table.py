@@ -42,6 +42,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigne
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.array.skew import register
 from hdl.chain import HighAdd, SelectAdd, SignedAdd
 from hdl.params import MAX_DEPTH
 
@@ -160,10 +161,10 @@ class TableMac(wiring.Component):
         self.row = row
         self.columns = columns
         self.mapped = mapped
-        self.has_mark = marks and row > 0 and params.max_groups > 1
         self.parts = [PlaneSums(params, row, columns=min(self.PART, columns - first),
                                 marks=marks, mapped=mapped)
                       for first in range(0, columns, self.PART)]
+        self.has_mark = self.parts[0].has_mark
         self.latency = 1 + self.parts[0].latency
         entries = data.ArrayLayout(entry_shape(params), columns)
         members = {
@@ -232,13 +233,7 @@ class TableMac(wiring.Component):
 
     def _keep(self, m, name, value):
         m.d.comb += Value.cast(getattr(self, name)).eq(
-            _register(m, f"{name}_register", Value.cast(value)))
-
-
-def _register(m, name, value):
-    register = Signal(Value.cast(value).shape(), name=name, reset_less=True)
-    m.d.sync += register.eq(value)
-    return register
+            register(m, f"{name}_register", Value.cast(value)))
 
 
 class PlaneSums(wiring.Component):
@@ -280,23 +275,23 @@ class PlaneSums(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         if self.has_mark:
-            m.d.comb += self.mark_o.eq(_register(m, "mark_register", self.mark_i))
+            m.d.comb += self.mark_o.eq(register(m, "mark_register", self.mark_i))
         negative = list(self.negative)
         tables = [list(getattr(self, f"table{plane}")) for plane in range(self.params.bits)]
-        negative = [_register(m, f"negative{plane}", value)
+        negative = [register(m, f"negative{plane}", value)
                     for plane, value in enumerate(negative)]
-        tables = [[_register(m, f"table{plane}_{col}", value) for col, value in enumerate(values)]
+        tables = [[register(m, f"table{plane}_{col}", value) for col, value in enumerate(values)]
                   for plane, values in enumerate(tables)]
         tables[1:] = [[Cat(first[0], value).as_signed()
                        for first, value in zip(tables[0], values, strict=True)]
                       for values in tables[1:]]
         terms = self._pairs(m, tables, negative)
         # The carry that is left for the last chain comes with the sum.
-        carry = _register(m, "carry0", negative[1])
+        carry = register(m, "carry0", negative[1])
         level = 1
         while len(terms) > 1:
             terms = [self._add(m, level, *terms[i:i + 2]) for i in range(0, len(terms), 2)]
-            carry = _register(m, f"carry{level}", carry)
+            carry = register(m, f"carry{level}", carry)
             level += 1
         ((term),) = terms
         for col, value in enumerate(term.value):
@@ -306,7 +301,7 @@ class PlaneSums(wiring.Component):
             m.submodules[f"sum{col}"] = add
             m.d.comb += [add.a.eq(value), add.b.eq(above << 1), add.c.eq(above),
                          add.select.eq(self.mark_o if self.has_mark else 0), add.carry.eq(carry)]
-            m.d.comb += self.sum_o[col].eq(_register(m, f"sum_o{col}", add.o))
+            m.d.comb += self.sum_o[col].eq(register(m, f"sum_o{col}", add.o))
         return m
 
     def _pairs(self, m, tables, negative):
@@ -314,7 +309,7 @@ class PlaneSums(wiring.Component):
         for plane in range(0, self.params.bits, 2):
             values = []
             if plane + 1 == self.params.bits:
-                values = [_register(m, f"single{col}", value)
+                values = [register(m, f"single{col}", value)
                           for col, value in enumerate(tables[plane])]
             else:
                 for col, (a, b) in enumerate(zip(*tables[plane:plane + 2], strict=True)):
@@ -326,19 +321,19 @@ class PlaneSums(wiring.Component):
                     m.d.comb += [add.a.eq(a), add.x.eq(negative[plane]),
                                  add.b.eq(b), add.y.eq(negative[plane + 1])]
                     low = [a[0]] if plane else []
-                    values.append(_register(m, f"pair{plane}_{col}",
+                    values.append(register(m, f"pair{plane}_{col}",
                                                  Cat(*low, add.o).as_signed()))
             terms.append(_Term(plane, min(2, self.params.bits - plane), values,
-                               _register(m, f"negative{plane}_1", negative[plane])))
+                               register(m, f"negative{plane}_1", negative[plane])))
         return terms
 
     def _add(self, m, level, low, high=None):
         """Two terms, the places of the lower one below the other stay as they are; one is kept."""
         if high is None:
-            values = [_register(m, f"kept{level}_{col}", value)
+            values = [register(m, f"kept{level}_{col}", value)
                       for col, value in enumerate(low.value)]
             return _Term(low.plane, low.planes, values,
-                         _register(m, f"kept{level}", low.negative))
+                         register(m, f"kept{level}", low.negative))
         planes = low.planes + high.planes
         kept = low.planes - (low.plane == 0)
         largest = _largest(self.params) * (2 ** planes - 1) + 1
@@ -351,7 +346,7 @@ class PlaneSums(wiring.Component):
                            mapped=self.mapped)
             m.submodules[f"add{level}_{low.plane}_{col}"] = add
             m.d.comb += [add.a.eq(upper), add.b.eq(b), add.x.eq(high.negative)]
-            values.append(_register(m, f"sum{level}_{low.plane}_{col}",
+            values.append(register(m, f"sum{level}_{low.plane}_{col}",
                                          Cat(a[:kept], add.o).as_signed()))
         return _Term(low.plane, planes, values,
-                     _register(m, f"negative{low.plane}_{level + 1}", low.negative))
+                     register(m, f"negative{low.plane}_{level + 1}", low.negative))

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.array.skew import Delay
+from hdl.array.skew import delayed
 
 __all__ = ["Systolic"]
 
@@ -75,12 +75,6 @@ class Systolic(wiring.Component):
             for col, element in enumerate(elements):
                 m.submodules[f"row{row}_col{col}"] = element
 
-        def delayed(name, value, cycles):
-            delay = Delay(Value.cast(value).shape(), cycles)
-            m.submodules[name] = delay
-            m.d.comb += delay.i.eq(value)
-            return delay.o
-
         # Weights move down.
         weights = [Value.cast(weight) for weight in self.weights]
         for elements in self.elements:
@@ -91,8 +85,8 @@ class Systolic(wiring.Component):
 
         # The wave moves right: the swap, operands one cycle behind it.
         for row, elements in enumerate(self.elements):
-            wave = {"swap": delayed(f"swap{row}", self.swap, row * elements[0].STEP),
-                    "a": delayed(f"edge{row}", self.a[row], 1)}
+            wave = {"swap": delayed(m, f"swap{row}", self.swap, row * elements[0].STEP),
+                    "a": delayed(m, f"edge{row}", self.a[row], 1)}
             for col, element in enumerate(elements):
                 for name, value in wave.items():
                     if col:
@@ -107,5 +101,5 @@ class Systolic(wiring.Component):
                 m.d.comb += sink.sum_i.eq(source.sum_o)
         for col, element in enumerate(self.elements[-1]):
             m.d.comb += Value.cast(self.sums[col]).eq(
-                delayed(f"deskew{col}", element.sum_o, self.params.cols - 1 - col))
+                delayed(m, f"deskew{col}", element.sum_o, self.params.cols - 1 - col))
         return m
