@@ -163,8 +163,8 @@ def _shape(subject):
 
 def _sums(subject):
     """The width of an integer array's sums in words."""
-    return (f", {subject.params().psum_bits}-bit sums"
-            if len(DATAPATHS[subject.arith].widths) > 1 else "")
+    made = DATAPATHS[subject.arith]
+    return f", {made.sum_bits(subject.params())}-bit sums" if len(made.widths) > 1 else ""
 
 
 def _width(point):
@@ -215,7 +215,8 @@ def _arrays(results):
     return (
         f"<p>Arrays of {_MESH} elements alone, each in the same harness, with the same options "
         "and the same aim of the clock, on an LFE5U-25F at -6. The harness is not counted. An "
-        "element of integers makes four products per clock, one of floating point makes one. "
+        "element of integers makes four products per clock; one of floating point makes one, and "
+        "so does int-mult, a multiplier and an adder as one writes them down, left to Yosys. "
         "Floating point has no width to vary: a dashed line. GOPS are two operations per MAC at "
         "the median of the seeds, or at the cap below where that is lower.</p>"
         f'<div class="pair">{comb}{speed}</div>' + _table(heads, rows)

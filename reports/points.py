@@ -173,17 +173,17 @@ def _mesh(arith, bits=None, mapping=None, **shape):
 
 
 def _standing(large):
-    integers = [name for name, made in DATAPATHS.items() if 4 in made.widths]
-    floats = [name for name in DATAPATHS if name not in integers]
+    integers = [name for name, made in DATAPATHS.items() if made.deepest > 1]
+    floats = [name for name, made in DATAPATHS.items() if 4 not in made.widths]
     # Every arithmetic and width on the smallest die; floating point takes long to place, and one
     # format of it without multiplier blocks is enough at first.
     for name, made in DATAPATHS.items():
         for bits in made.widths:
             # What differs from shift is the same at every width.
-            if name == "int-wide" and bits % 2 and not large:
+            if name in ("int-wide", "int-mult") and bits % 2 and not large:
                 continue
             for mapping in made.mappings:
-                if large or name in integers or (name, mapping) == (floats[0], "lut"):
+                if large or name not in floats or (name, mapping) == (floats[0], "lut"):
                     yield alone(_mesh(name, bits, mapping))
     # The fastest grade, and other dies.
     for name in integers:

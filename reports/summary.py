@@ -23,13 +23,15 @@ def _figures(result):
 def differences(points, widths, widths_to_floats=(4,)):
     """``(words, result, other)`` of arrays that are compared, both measured.
 
-    ShiftQuant is compared with integers at every one of ``widths``, and at ``widths_to_floats``
-    with every format of floating point.
+    ShiftQuant is compared with integers at every one of ``widths``, those with plain multipliers,
+    and ShiftQuant at ``widths_to_floats`` with every format of floating point.
     """
     found = {(point.subject.arith, point.subject.bits, point.subject.mapping): result
              for point, result in points.items() if result.report}
     pairs = [((mine, bits, "lut"), (plain, bits, "lut")) for bits in widths
              for mine, plain in (("shift", "int-wide"), ("int-wide", "int"), ("shift", "int"))]
+    pairs += [(("int", bits, "lut"), ("int-mult", bits, mapping))
+              for bits in widths for mapping in DATAPATHS["int-mult"].mappings]
     pairs += [(("shift", bits, "lut"), (arith, made.widths[0], mapping))
               for bits in widths_to_floats
               for arith, made in DATAPATHS.items() if len(made.widths) == 1
@@ -37,8 +39,8 @@ def differences(points, widths, widths_to_floats=(4,)):
     for mine, other in pairs:
         if mine in found and other in found:
             made = DATAPATHS[other[0]]
-            name = (f"{other[0]}, {other[1]} bits" if len(made.widths) > 1 else
-                    f"{other[0]}, {_MAPPINGS[other[2]]}")
+            name = ", ".join([other[0], *([f"{other[1]} bits"] if len(made.widths) > 1 else []),
+                              *([_MAPPINGS[other[2]]] if len(made.mappings) > 1 else [])])
             yield f"{mine[0]}, {mine[1]} bits, against {name}", found[mine], found[other]
 
 

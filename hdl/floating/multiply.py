@@ -43,21 +43,23 @@ class LutMultiplier(_Multiplier):
     def elaborate(self, platform):
         m = Module()
         w, a = Cat(self.w, 1), Cat(self.a, 1)
-        # (value, its place, its bits), lowest first.
-        terms = []
+        # (value, its place, what stands above it and is not registered), lowest first.
+        terms, nothing = [], Const(0, 0)
         for place in range(0, self.bits + 1, 2):
             if place == self.bits:
-                terms.append((w, place))
+                # The leading one is no register: all elements would share it.
+                terms.append((self.w, place, Const(1, 1)))
                 continue
             pair = Rows(a=len(w), b=len(w), o=len(w) + 2, shift=1, mapped=self.mapped)
             m.submodules[f"rows{place}"] = pair
             m.d.comb += [pair.a.eq(w), pair.b.eq(w), pair.x.eq(a[place]), pair.y.eq(a[place + 1])]
-            terms.append((pair.o, place))
+            terms.append((pair.o, place, nothing))
         terms = self._register(m, "rows", terms)
         level = 0
         while len(terms) > 1:
-            added = [self._add(m, f"sum{level}_{place}", low, high, place, above)
-                     for (low, place), (high, above)
+            added = [(*self._add(m, f"sum{level}_{place}", low, Cat(high, lead), place, above),
+                      nothing)
+                     for (low, place, _), (high, above, lead)
                      in zip(terms[::2], terms[1::2], strict=False)]
             terms = self._register(m, f"level{level}", added + terms[len(added) * 2:])
             level += 1
@@ -76,10 +78,10 @@ class LutMultiplier(_Multiplier):
     @staticmethod
     def _register(m, name, terms):
         registers = []
-        for value, place in terms:
+        for value, place, lead in terms:
             register = Signal(len(value), name=f"{name}_{place}", reset_less=True)
             m.d.sync += register.eq(value)
-            registers.append((register, place))
+            registers.append((register, place, lead))
         return registers
 
 
