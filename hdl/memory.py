@@ -1,12 +1,13 @@
-"""Device memory: simple dual-port block RAM behind ports that several units share."""
+"""Device memory: block RAM behind ports that several units share."""
 
-from amaranth.hdl import Cat, Module, Shape, Signal
-from amaranth.lib import data, wiring
+from amaranth.hdl import Cat, Module, Shape, Signal, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.buffer import Buffer
 
-__all__ = ["ADDRESS_BITS", "READ_LATENCY", "Ram", "ReadPort", "WritePort"]
+__all__ = ["ADDRESS_BITS", "READ_LATENCY", "LaneWritePort", "Ram", "ReadPort", "StreamPort",
+           "WritePort", "merged"]
 
 #: Width of every word address.
 ADDRESS_BITS = 16
@@ -42,6 +43,47 @@ class WritePort(wiring.Signature):
     """
     def __init__(self, shape):
         super().__init__({"en": Out(1), "addr": Out(ADDRESS_BITS), "data": Out(shape)})
+
+
+class LaneWritePort(wiring.Signature):
+    """A write port to some lanes of a word, from the writer's point of view.
+
+    Members
+    -------
+    en : Out(1)
+    addr : Out(ADDRESS_BITS)
+    lanes : Out(lanes of shape)
+        Those that are written; the others keep what they hold.
+    data : Out(shape)
+    """
+    def __init__(self, shape):
+        super().__init__({"en": Out(1), "addr": Out(ADDRESS_BITS), "lanes": Out(shape.length),
+                          "data": Out(shape)})
+
+
+class StreamPort(wiring.Signature):
+    """A read port for the array's operands, from the reader's point of view.
+
+    The lanes of array row r of the word at ``addr`` are in ``data`` exactly ``READ_LATENCY + r``
+    cycles after a cycle with ``en``. One read may begin every cycle.
+
+    Members
+    -------
+    en : Out(1)
+    addr : Out(ADDRESS_BITS)
+    data : In(shape)
+    """
+    def __init__(self, shape):
+        super().__init__({"en": Out(1), "addr": Out(ADDRESS_BITS), "data": In(shape)})
+
+
+def merged(ports, field):
+    """The field of the port that is enabled, 0 if none is; at most one may be."""
+    value = 0
+    for port in ports:
+        bits = Value.cast(getattr(port, field))
+        value = value | (bits & port.en.replicate(len(bits)))
+    return value
 
 
 class Ram(wiring.Component):
@@ -83,18 +125,12 @@ class Ram(wiring.Component):
         width = Shape.cast(self.shape).width
         m.submodules.memory = memory = Buffer(width, self.depth)
 
-        def merge(ports, field, bits):
-            merged = 0
-            for port in ports:
-                merged = merged | (Cat(getattr(port, field)) & port.en.replicate(bits))
-            return merged
-
         raddr, waddr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         ren, wen = Signal(), Signal()
         m.d.comb += [
-            raddr.eq(merge(self.r, "addr", ADDRESS_BITS)),
+            raddr.eq(merged(self.r, "addr")),
             ren.eq(Cat(port.en for port in self.r).any()),
-            waddr.eq(merge(self.w, "addr", ADDRESS_BITS)),
+            waddr.eq(merged(self.w, "addr")),
             wen.eq(Cat(port.en for port in self.w).any()),
         ]
         beyond_r, beyond_w = Signal(), Signal()
@@ -105,17 +141,9 @@ class Ram(wiring.Component):
             memory.raddr.eq(raddr),
             memory.waddr.eq(waddr),
             memory.wen.eq(wen & ~beyond_w),
-            memory.wdata.eq(merge([_Flat(port) for port in self.w], "data", width)),
+            memory.wdata.eq(merged(self.w, "data")),
         ]
         m.d.sync += self.fault.eq(ren & beyond_r | wen & beyond_w)
         for port in self.r:
-            m.d.comb += (port.data.as_value() if isinstance(port.data, data.View)
-                         else port.data).eq(memory.data)
+            m.d.comb += Value.cast(port.data).eq(memory.data)
         return m
-
-
-class _Flat:
-    """A write port whose data is a plain value."""
-    def __init__(self, port):
-        self.en = port.en
-        self.data = port.data.as_value() if isinstance(port.data, data.View) else port.data

@@ -6,12 +6,14 @@ needs Amaranth.
 Every width here is *exact*: the narrowest that the worst case needs, and a test shows that one
 bit less fails.
 
-Tensors in device memory are stored in tiles of ``vector`` channels: element ``(i, j)`` of a tensor
-of ``I`` rows lies in lane ``j % vector`` of word ``base + (j // vector) * I + i``.
+Tensors in device memory are stored in tiles of as many columns as a word has lanes L: element
+``(i, j)`` of a tensor of ``I`` rows lies in lane ``j % L`` of word ``base + (j // L) * I + i``. A word
+of the wide memory has ``vector`` lanes, one of the quantised memory ``slots``: a row of operands.
 """
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 
 __all__ = [
@@ -33,13 +35,12 @@ __all__ = [
     "ParameterError",
     "Params",
     "parse_groups",
-    "rows_per_block",
 ]
 
 #: Raised whenever a model function's result changes (see docs/numerics.md).
 NUMERICS_VERSION = 2
 #: Raised whenever a frame's or an instruction's layout or meaning changes.
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 #: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
 WIDE_BITS = 32
@@ -105,15 +106,6 @@ def parse_groups(text):
     return tuple(numbers)
 
 
-def rows_per_block(bits, depth):
-    """Rows of ``bits`` bits that lie in one block RAM of ``depth`` words, at least one.
-
-    >>> rows_per_block(16, 512), rows_per_block(16, 1024), rows_per_block(32, 2048)
-    (2, 1, 1)
-    """
-    return max(1, 36 * 512 // max(512, depth) // bits)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Params:
     """One accelerator.
@@ -134,8 +126,8 @@ class Params:
         Capacity of the wide memory in units of 1,024 elements; the quantised memory holds
         twice as many.
     lanes : int
-        Lanes of the vector units, which a word of device memory has an element for; columns are a
-        multiple of them. 0 for one lane per column.
+        Lanes of the vector units, which a word of the wide memory has an element for; columns and
+        slots are multiples of them. 0 for the most there can be.
     """
 
     bits: int = 4
@@ -160,8 +152,9 @@ class Params:
         _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
         if not isinstance(self.lanes, int) or self.lanes < 0 or (
-                self.lanes and self.cols % self.lanes):
-            raise ParameterError(f"lanes must divide the {self.cols} columns, got {self.lanes}")
+                self.lanes and (self.cols % self.lanes or self.slots % self.lanes)):
+            raise ParameterError(f"lanes must divide the {self.cols} columns and the {self.slots} "
+                                 f"slots, got {self.lanes}")
         if self.arith not in ARITHMETICS:
             raise ParameterError(
                 f"arith must be one of {', '.join(ARITHMETICS)}, got {self.arith!r}")
@@ -188,12 +181,22 @@ class Params:
 
     @property
     def vector(self):
-        """Lanes of the vector units, and elements of a word of device memory.
+        """Lanes of the vector units, and elements of a word of the wide memory.
 
         >>> Params(cols=8).vector, Params(cols=8, lanes=0).vector
         (1, 8)
         """
-        return self.lanes or self.cols
+        return self.lanes or self.span
+
+    @property
+    def span(self):
+        """Columns whose weights lie beside each other in a word of the quantised memory, whatever
+        the column tile: the greatest common divisor of columns and slots.
+
+        >>> Params(cols=6).span, Params(cols=3, rows=5, depth=1).span
+        (2, 1)
+        """
+        return math.gcd(self.cols, self.slots)
 
     @property
     def max_groups(self):
@@ -202,7 +205,8 @@ class Params:
 
     @property
     def slots(self):
-        """Products along the inner dimension that the array holds at once."""
+        """Products along the inner dimension that the array holds at once, and elements of a word
+        of the quantised memory."""
         return self.rows * self.depth
 
     @property
@@ -232,18 +236,18 @@ class Params:
 
     @property
     def wide_words(self):
-        """Words of ``vector`` wide elements in the wide memory."""
-        return _floor_power_of_two(self.memory * 1024 // self.vector)
+        """Words of ``vector`` wide elements in the wide memory, at most what an address reaches."""
+        return _floor_power_of_two(min(self.memory * 1024 // self.vector, 1 << 16))
 
     @property
     def quant_words(self):
-        """Words of ``vector`` quantised elements in the quantised memory."""
-        return 2 * self.wide_words
+        """Words of ``slots`` quantised elements in the quantised memory, so few that the host
+        can address the ``rows`` parts of each.
 
-    @property
-    def stream_words(self):
-        """Words of ``slots`` quantised elements in the array's streamed-operand buffer."""
-        return max(512, _floor_power_of_two(16384 // self.slots))
+        >>> Params().quant_words, Params(rows=64, depth=1, memory=256, lanes=4).quant_words
+        (4096, 1024)
+        """
+        return _floor_power_of_two(min(2 * self.memory * 1024 // self.slots, (1 << 16) // self.rows))
 
     @property
     def table_words(self):

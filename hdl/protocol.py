@@ -54,16 +54,23 @@ addresses: ``w`` in the wide memory, ``q`` in the quantised memory, ``t`` in the
   B = src1(q), the stationary one; ``shift`` = rounding right shift; ``tiles`` (the low half of
   ``key0``) = ``ceil((ceil(k / depth) + G - 1) / rows)`` tiles along the inner dimension, G = 1
   without inner groups; flags: :class:`GemmFlag`. With ``INNER_GROUPS`` the order table at tab0(t)
-  says which index each slot takes and between which rows to shift. With ``ROW_GROUPS`` output
-  row i is shifted left by ``(arg & 15) - group[tab1 + i]``, with ``COL_GROUPS`` column j by
-  ``(arg >> 4) - group[tab2 + j]``.
+  says which index each slot takes and between which rows to shift, and A has its columns in the
+  order of the slots, padding included, as ``MOVE`` with ``SORTED`` leaves them: a tensor of
+  ``tiles * slots`` columns. What lies in columns of A that stand for no index does not matter.
+  With ``ROW_GROUPS`` output row i is shifted left by ``(arg & 15) - group[tab1 + i]``, with
+  ``COL_GROUPS`` column j by ``(arg >> 4) - group[tab2 + j]``.
 * ``QUANTISE``: ``dst0(q)[m,n]`` from src0(w), the exponent s of every column's scale to
   dst1(w)[1,n]: q stands for ``q * 2**(s - groups)`` in the unit of src0; ``arg`` = clip in
   quarters of the mean magnitude (0: the maximum); flags: :class:`QuantiseFlag`. With ``GROUPED``,
   sample groups go to group[tab1 + i] and channel groups to group[tab2 + j]. ``key0, key1`` = the
   noise key.
 * ``SORT``: builds the order table at tab0(t) from the groups of ``k`` indices at
-  group[tab0 + i]; ``arg`` = number of groups.
+  group[tab0 + i], and adds to each of those words the slot that its index takes; ``arg`` = number
+  of groups. An index whose group is ``arg`` or more takes no slot, and its word stays as it is.
+* ``MOVE``: dst0(q)[m,n] = src0(q)[m,n], or with ``TRANSPOSED`` dst0(q)[n,m], its transpose; flags:
+  :class:`MoveFlag`. With ``SORTED`` the columns of the destination come in the order of their
+  slots: column c goes to the slot in word group[tab1 + c]. Lanes that take nothing keep what they
+  held. Source and destination must not overlap.
 * ``NORM_FORWARD``: dst0(w)[m,n] = norm of src0(w)[m,n], context to dst1(w)[m,n], statistics and
   parameters in the state tensor src1(w)[8,n]; flags: :class:`NormFlag`. Source and destination
   may be the same. With ``INFERENCE`` the mean and deviation are read from the state, and no
@@ -75,16 +82,15 @@ addresses: ``w`` in the wide memory, ``q`` in the quantised memory, ``t`` in the
 
 An instruction is refused with ``BAD_INSTRUCTION`` if its opcode is unknown; if it has a flag that
 its operation has not; if one of m, k and n that it uses is 0 or beyond ``MAX_M``, ``MAX_K`` or
-``MAX_N``; and further
+``MAX_N`` (``MAX_K`` for both of ``MOVE``); and further
 
-* ``GEMM``: if ``shift`` is above ``MAX_SHIFT``, ``tiles`` is 0, or the streamed operand,
-  ``tiles * (m + 1)`` words, does not fit the buffer of
-  ``Params.stream_words``; if a half of ``arg`` that is used is not below the machine's number of
-  groups; if it has a group flag on a machine without groups;
+* ``GEMM``: if ``shift`` is above ``MAX_SHIFT`` or ``tiles`` is 0; if a half of ``arg`` that is used
+  is not below the machine's number of groups; if it has a group flag on a machine without groups;
 * ``QUANTISE``: if ``GROUPED`` comes with ``PER_COLUMN``, ``UNSIGNED`` or a clip, or on a machine
   without groups;
 * ``SORT``: if ``arg`` is 0 or above the machine's number of groups; always on a machine without
-  groups.
+  groups;
+* ``MOVE``: if it is ``SORTED`` on a machine without groups.
 """
 
 import zlib
@@ -104,6 +110,7 @@ __all__ = [
     "FrameError",
     "GemmFlag",
     "Kind",
+    "MoveFlag",
     "NormFlag",
     "Opcode",
     "QuantiseFlag",
@@ -166,22 +173,24 @@ class Status(IntEnum):
 class Space(IntEnum):
     """Memories the host reads and writes.
 
-    A word of ``WIDE`` is ``lanes`` little-endian 32-bit numbers, of ``QUANT`` ``lanes`` bytes
-    (each a ``bits``-wide two's complement number, sign-extended when read, truncated when
-    written), of ``GROUP`` one little-endian 32-bit number.
+    A word of ``WIDE`` is ``lanes`` little-endian 32-bit numbers, of ``GROUP`` one. A word of the
+    quantised memory travels in ``rows`` parts, those of the array's rows: part ``rows * a + r`` of
+    ``QUANT`` has lanes ``depth * r`` to ``depth * r + depth - 1`` of word a, a byte each (a
+    ``bits``-wide two's complement number, sign-extended when read, truncated when written).
     """
     WIDE = 0
     QUANT = 1
     GROUP = 2
 
 
-def word_bytes(space, lanes):
+def word_bytes(space, params):
     """Bytes of one word of a space as they travel.
 
-    >>> word_bytes(Space.WIDE, 8), word_bytes(Space.QUANT, 8), word_bytes(Space.GROUP, 8)
-    (32, 8, 4)
+    >>> from hdl.params import Params
+    >>> [word_bytes(space, Params(lanes=2)) for space in Space]
+    [8, 4, 4]
     """
-    return {Space.WIDE: 4 * lanes, Space.QUANT: lanes, Space.GROUP: 4}[space]
+    return {Space.WIDE: 4 * params.vector, Space.QUANT: params.depth, Space.GROUP: 4}[space]
 
 
 class Unit(IntEnum):
@@ -192,6 +201,7 @@ class Unit(IntEnum):
     SORT = 3
     NORM_FORWARD = 4
     NORM_BACKWARD = 5
+    MOVE = 6
 
 
 class Opcode(IntEnum):
@@ -201,19 +211,16 @@ class Opcode(IntEnum):
     SORT = 3
     NORM_FORWARD = 4
     NORM_BACKWARD = 5
+    MOVE = 6
 
 
 class GemmFlag(IntFlag):
     """Flags of ``GEMM``."""
-    #: A is stored as [k, m].
-    A_TRANSPOSED = 1
-    #: B is stored as [n, k].
-    B_TRANSPOSED = 2
     #: A holds ``u - 2**(bits-1)`` for unsigned u; the result is that of u.
-    UNSIGNED = 4
-    INNER_GROUPS = 8
-    ROW_GROUPS = 16
-    COL_GROUPS = 32
+    UNSIGNED = 1
+    INNER_GROUPS = 2
+    ROW_GROUPS = 4
+    COL_GROUPS = 8
 
 
 class QuantiseFlag(IntFlag):
@@ -226,6 +233,13 @@ class QuantiseFlag(IntFlag):
     STOCHASTIC = 4
     #: Separable ShiftQuant; excludes ``PER_COLUMN``, ``UNSIGNED`` and a clip.
     GROUPED = 8
+
+
+class MoveFlag(IntFlag):
+    """Flags of ``MOVE``."""
+    TRANSPOSED = 1
+    #: Columns of the destination in the order of their slots.
+    SORTED = 2
 
 
 class NormFlag(IntFlag):

@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 from hdl.params import INDEX_BITS, WIDE_BITS
 from hdl.protocol import INSTRUCTION
 
-__all__ = ["GROUP_BITS", "INSTRUCTION_LAYOUT", "ORDER_ENTRY", "UnitPort", "quant_word",
-           "wide_word"]
+__all__ = ["GROUP_BITS", "GROUP_WORD", "INSTRUCTION_LAYOUT", "ORDER_ENTRY", "UnitPort",
+           "quant_word", "wide_word"]
 
 #: One instruction; the fields of :data:`hdl.protocol.INSTRUCTION`.
 INSTRUCTION_LAYOUT = data.StructLayout(dict(INSTRUCTION))
@@ -16,10 +16,16 @@ INSTRUCTION_LAYOUT = data.StructLayout(dict(INSTRUCTION))
 #: Width of a word of the group table: a group, or a row's largest magnitude while one is sought.
 GROUP_BITS = 32
 
-#: A word of the order table: which index of the inner dimension takes a slot. ``index`` is the
-#: index itself; ``tile`` and ``lane`` are its quotient and remainder by ``vector``.
+#: What ``SORT`` leaves in a word of the group table: the group, and the slot of its index.
+GROUP_WORD = data.StructLayout({
+    "group": 4,
+    #: The slot is ``place + depth * (row + rows * tile)``: lane ``place + depth * row`` of a word.
+    "place": 4, "row": 8, "tile": 16,
+})
+
+#: A word of the order table: which index of the inner dimension takes a slot.
 ORDER_ENTRY = data.StructLayout({
-    "index": INDEX_BITS, "tile": INDEX_BITS, "lane": 6,
+    "index": INDEX_BITS,
     #: The slot is padding.
     "pad": 1,
 })
@@ -31,8 +37,8 @@ def wide_word(params):
 
 
 def quant_word(params):
-    """A word of the quantised memory: one quantised element per lane."""
-    return data.ArrayLayout(signed(params.bits), params.vector)
+    """A word of the quantised memory: a row of the array's operands, by slot."""
+    return data.ArrayLayout(signed(params.bits), params.slots)
 
 
 class UnitPort(wiring.Signature):
