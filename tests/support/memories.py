@@ -7,7 +7,8 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Shape, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
 
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.array.skew import Delay
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort, WritePort
 from hdl.protocol import TABLE_HEADER, instruction, unpack_instruction
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, quant_word, wide_word
 
@@ -17,10 +18,11 @@ __all__ = ["UnitBench"]
 class UnitBench(Elaboratable):
     """A unit, connected to as many of the machine's memories as it has ports for.
 
-    A memory answers as :class:`hdl.memory.Ram`. It starts full of junk, and records what a unit
-    must not do: two readers or two writers at once, a read of the word being written, an access
-    beyond the end or while the unit is idle. :meth:`run` raises ``AssertionError`` with the names
-    of such faults, and when the unit does not finish.
+    A memory answers as :class:`hdl.memory.Ram`, the quantised one as
+    :class:`hdl.operand_memory.OperandMemory`. It starts full of junk, and records what a unit must
+    not do: two readers or two writers at once, or one of each where they share a port, a read of
+    the word being written, an access beyond the end or while the unit is idle. :meth:`run` raises
+    ``AssertionError`` with the names of such faults, and when the unit does not finish.
 
     >>> bench = UnitBench(unit, params)                                     # doctest: +SKIP
     >>> async def process(ctx):                                             # doctest: +SKIP
@@ -49,11 +51,15 @@ class UnitBench(Elaboratable):
         shapes = {"wide": wide_word(params), "quant": quant_word(params),
                   "group": GROUP_BITS, "order": ORDER_ENTRY}
         self.memories = {}
+        self.lanes = {"wide": params.vector, "quant": params.slots}
         for name, shape in shapes.items():
-            ports = _ports(unit, name)
+            by_kind = {kind: [] for kind in (ReadPort, WritePort, LaneWritePort, StreamPort)}
+            for port in _ports(unit, name):
+                by_kind[type(port.signature)].append(port)
+            skew = [lane // params.depth for lane in range(params.slots)]
             self.memories[name] = _Memory(
-                Shape.cast(shape).width, words[name], [p for p in ports if not _writes(p)],
-                [p for p in ports if _writes(p)], random.Random(f"{seed} {name}"))
+                Shape.cast(shape).width, words[name], by_kind, random.Random(f"{seed} {name}"),
+                self.lanes.get(name, 1), skew if name == "quant" else None)
 
     def elaborate(self, platform):
         m = Module()
@@ -80,12 +86,12 @@ class UnitBench(Elaboratable):
     def load(self, ctx, name, base, tensor):
         """Store a tensor [I, J] as the machine does, in ``wide`` or ``quant``.
 
-        Element (i, j) is lane ``j % cols`` of word ``base + (j // cols) * I + i``. Lanes beyond J
-        get junk.
+        Element (i, j) is lane ``j % L`` of word ``base + (j // L) * I + i``, L lanes to a word. Lanes
+        beyond J get junk.
         """
         tensor = np.asarray(tensor, np.int64)
         rows, count = tensor.shape
-        cols, bits = self.params.vector, self._lane_bits(name)
+        cols, bits = self.lanes[name], self._lane_bits(name)
         tiles = -(-count // cols)
         padded = np.random.default_rng(base).integers(
             -(1 << bits - 1), 1 << bits - 1, (rows, tiles * cols))
@@ -99,7 +105,7 @@ class UnitBench(Elaboratable):
 
     def dump(self, ctx, name, base, rows, count):
         """A tensor [rows, count] of ``wide`` or ``quant``, sign-extended, as ``int64``."""
-        cols, bits = self.params.vector, self._lane_bits(name)
+        cols, bits = self.lanes[name], self._lane_bits(name)
         out = np.zeros((rows, count), np.int64)
         for tile in range(-(-count // cols)):
             for i in range(rows):
@@ -125,28 +131,22 @@ class UnitBench(Elaboratable):
         for i, word in enumerate(header):
             self.poke(ctx, "order", base + i, word)
         for i, index in enumerate(slots):
-            index = int(index)
-            entry = {"index": index, "tile": index // self.params.vector,
-                     "lane": index % self.params.vector, "pad": 0}
-            if index < 0:
-                entry = {"index": 0, "tile": 0, "lane": 0, "pad": 1}
+            entry = {"index": max(0, int(index)), "pad": int(index < 0)}
             self.poke(ctx, "order", base + TABLE_HEADER + i,
                       ORDER_ENTRY.const(entry).as_bits())
 
     def dump_order(self, ctx, base):
-        """``(slots, marks)`` of an order table; every entry must be consistent."""
+        """``(slots, marks)`` of an order table."""
         none = (1 << ORDER_ENTRY.size) - 1
         count, *marks = (self.peek(ctx, "order", base + i) for i in range(TABLE_HEADER))
         slots = []
         for i in range(count):
             entry = ORDER_ENTRY.from_bits(self.peek(ctx, "order", base + TABLE_HEADER + i))
-            if not entry.pad:
-                assert (entry.tile, entry.lane) == divmod(entry.index, self.params.vector)
             slots.append(-1 if entry.pad else entry.index)
         return np.array(slots, np.int64), [mark for mark in marks if mark != none]
 
     def _lane_bits(self, name):
-        return self.memories[name].width // self.params.vector
+        return self.memories[name].width // self.lanes[name]
 
     # Simulation.
 
@@ -200,23 +200,25 @@ def _ports(unit, name):
     return found
 
 
-def _writes(port):
-    if isinstance(port.signature, WritePort):
-        return True
-    assert isinstance(port.signature, ReadPort)
-    return False
-
-
 class _Memory(Elaboratable):
-    """The memory of one name; ``faults`` are sticky."""
-    def __init__(self, width, depth, readers, writers, random):
+    """The memory of one name; ``faults`` are sticky.
+
+    With ``skew``, the cycles by which each lane of a stream is late, readers and writers share a
+    port.
+    """
+    def __init__(self, width, depth, ports, random, lanes, skew):
         self.width = width
         self.depth = depth
-        self.readers = readers
-        self.writers = writers
+        self.readers = ports[ReadPort]
+        self.writers = ports[WritePort] + ports[LaneWritePort]
+        self.streams = ports[StreamPort]
+        self.lanes = lanes
+        self.skew = skew
         self.allowed = Signal()
         self.faults = {fault: Signal() for fault in (
             "two readers at once", "two writers at once", "a read of a word being written",
+            "a reader and a writer at once", "two streams at once", "a stream beyond the end",
+            "a stream of a word being written",
             "a read beyond the end", "a write beyond the end", "an access while idle")}
         self.memory = Memory(shape=width, depth=depth,
                              init=[random.getrandbits(width) for _ in range(depth)])
@@ -224,24 +226,27 @@ class _Memory(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = self.memory
-        read, write = self.memory.read_port(), self.memory.write_port()
-        raddr, waddr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        for ports, address in ((self.readers, raddr), (self.writers, waddr)):
+        read = self.memory.read_port()
+        write = self.memory.write_port(granularity=self.width // self.lanes)
+        raddr, waddr, saddr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        for ports, address in ((self.readers, raddr), (self.writers, waddr), (self.streams, saddr)):
             for port in ports:
                 with m.If(port.en):
                     m.d.comb += address.eq(port.addr)
-        written = Signal(self.width)
+        written, lanes = Signal(self.width), Signal(self.lanes)
         for port in self.writers:
             with m.If(port.en):
-                m.d.comb += written.eq(Value.cast(port.data))
+                m.d.comb += [written.eq(Value.cast(port.data)),
+                             lanes.eq(port.lanes if hasattr(port, "lanes") else -1)]
         ren = Cat(port.en for port in self.readers)
         wen = Cat(port.en for port in self.writers)
+        sen = Cat(port.en for port in self.streams)
         m.d.sync += [
             read.addr.eq(raddr),
             read.en.eq(ren.any()),
             write.addr.eq(waddr),
             write.data.eq(written),
-            write.en.eq(wen.any() & (waddr < self.depth)),
+            write.en.eq(lanes & (wen.any() & (waddr < self.depth)).replicate(self.lanes)),
         ]
         valid = Signal()
         word = Signal(self.width)
@@ -252,15 +257,38 @@ class _Memory(Elaboratable):
         ]
         for port in self.readers:
             m.d.comb += Value.cast(port.data).eq(word)
+        self._stream(m, saddr, sen.any())
         raised = {
+            "two streams at once": sum(sen, Const(0)) > 1,
+            "a stream beyond the end": sen.any() & (saddr >= self.depth),
+            "a stream of a word being written": sen.any() & wen.any() & (saddr == waddr),
+            "a reader and a writer at once":
+                ren.any() & wen.any() if self.skew else Const(0),
             "two readers at once": sum(ren, Const(0)) > 1,
             "two writers at once": sum(wen, Const(0)) > 1,
             "a read of a word being written": ren.any() & wen.any() & (raddr == waddr),
             "a read beyond the end": ren.any() & (raddr >= self.depth),
             "a write beyond the end": wen.any() & (waddr >= self.depth),
-            "an access while idle": (ren.any() | wen.any()) & ~self.allowed,
+            "an access while idle": (ren.any() | wen.any() | sen.any()) & ~self.allowed,
         }
         for fault, condition in raised.items():
             with m.If(condition):
                 m.d.sync += self.faults[fault].eq(1)
         return m
+
+    def _stream(self, m, address, en):
+        """Lanes of the streamed word, each with its skew."""
+        if not self.streams:
+            return
+        read = self.memory.read_port()
+        valid, word = Signal(), Signal(self.width)
+        m.d.sync += [read.addr.eq(address), read.en.eq(en), valid.eq(read.en),
+                     word.eq(read.data ^ (~valid).replicate(self.width))]
+        bits = self.width // self.lanes
+        late = []
+        for lane, cycles in enumerate(self.skew):
+            m.submodules[f"late{lane}"] = delay = Delay(bits, cycles)
+            m.d.comb += delay.i.eq(word.word_select(lane, bits))
+            late.append(delay.o)
+        for port in self.streams:
+            m.d.comb += Value.cast(port.data).eq(Cat(late))
