@@ -1,26 +1,27 @@
-"""The unit of ``GEMM``: operand load, array, accumulators, readout."""
+"""The unit of ``GEMM``: streamed operand, weights, array, accumulators, readout."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, sum_tag
 from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay
-from hdl.buffer import SkewedBuffer
-from hdl.memory import READ_LATENCY, ReadPort, WritePort
-from hdl.operands import Operands
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, StreamPort, WritePort
 from hdl.params import MAX_M
+from hdl.protocol import GemmFlag
 from hdl.readout import Readout
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word, wide_word
+from hdl.weights import Weights
 
 __all__ = ["Gemm", "Streamer"]
 
 
 class Streamer(wiring.Component):
-    """Streams the buffered operand through the array: all its tiles for every column tile.
+    """Streams the operand through the array: all its tiles for every column tile.
 
-    A tile begins when its weights are loaded, without a gap if they already are. The last of a
+    Row i of tile t is word ``source + t * m + i`` of the memory; a row of zeros, which is not read,
+    follows the ``m`` rows of each tile. A tile begins when its weights are loaded, without a gap if they already are. The last of a
     column tile begins after the last columns of the column tile before it have begun to be read
     out.
 
@@ -31,8 +32,9 @@ class Streamer(wiring.Component):
     Members
     -------
     start : In(1)
+    source : In(ADDRESS_BITS)
     last_row, last_tile : In
-        Rows and tiles along the inner dimension, less one.
+        Rows, that of zeros included, and tiles along the inner dimension, less one.
     ready : In(1)
         A tile of weights is loaded;
     shifts : In(range(max_groups))
@@ -41,23 +43,25 @@ class Streamer(wiring.Component):
         The last columns of a column tile are being read out from the next cycle on.
     taken : Out(1)
         The first row of a tile is being read: those weights are used.
-    raddr : Out(range(stream_words))
+    read : Out(1), addr : Out(ADDRESS_BITS)
+        To the memory.
     tag : Out(sum_tag)
         Of that row.
     """
     def __init__(self, params):
         self.params = params
         super().__init__({
-            "start": In(1), "last_row": In(range(MAX_M + 1)), "last_tile": In(16),
+            "start": In(1), "source": In(ADDRESS_BITS),
+            "last_row": In(range(MAX_M + 1)), "last_tile": In(16),
             "ready": In(1), "shifts": In(range(params.max_groups)), "begun": In(1),
-            "taken": Out(1), "raddr": Out(range(params.stream_words)),
+            "taken": Out(1), "read": Out(1), "addr": Out(ADDRESS_BITS),
             "tag": Out(sum_tag(params)),
         })
 
     def elaborate(self, platform):
         m = Module()
         running, blocked = Signal(), Signal()
-        row, address = Signal.like(self.last_row), Signal.like(self.raddr)
+        row, address = Signal.like(self.last_row), Signal(ADDRESS_BITS)
         tile = Signal(16)
         shifts = Signal.like(self.shifts)
         fresh, final = tile == 0, tile == self.last_tile
@@ -71,51 +75,53 @@ class Streamer(wiring.Component):
             self.tag.shifts.eq(Mux(self.taken, self.shifts, shifts)),
             self.tag.final.eq(final),
             self.tag.last.eq((row == self.last_row) & final),
-            self.raddr.eq(address),
+            self.read.eq(self.tag.valid & (row != self.last_row)),
+            self.addr.eq(address),
         ]
         with m.If(self.begun):
             m.d.sync += blocked.eq(0)
         with m.If(self.taken):
             m.d.sync += shifts.eq(self.shifts)
         with m.If(self.tag.valid):
-            m.d.sync += [running.eq(1), row.eq(row + 1), address.eq(address + 1)]
+            m.d.sync += [running.eq(1), row.eq(row + 1), address.eq(address + self.read)]
             with m.If(row == self.last_row):
                 m.d.sync += [running.eq(0), row.eq(0), tile.eq(tile + 1)]
                 with m.If(tile == self.last_tile):
-                    m.d.sync += [tile.eq(0), address.eq(0), blocked.eq(1)]
+                    m.d.sync += [tile.eq(0), address.eq(self.source), blocked.eq(1)]
         with m.If(self.start):
-            m.d.sync += [running.eq(0), row.eq(0), address.eq(0), tile.eq(0), blocked.eq(0)]
+            m.d.sync += [running.eq(0), row.eq(0), address.eq(self.source), tile.eq(0),
+                         blocked.eq(0)]
         return m
 
 
 class Gemm(wiring.Component):
     """``GEMM``; ``sim.model.gemm.gemm``. Semantics: :mod:`hdl.protocol`.
 
-    The streamed operand is loaded into its buffer once, element by element. Then for every tile
-    of columns, for every tile along the inner dimension, weights are loaded into the array while
-    the tile before streams, and all rows stream through, one of zeros the last; sums add up in the
-    accumulators; a finished column tile is read out, ``vector`` columns after the other, while the
-    next one streams.
+    For every tile of columns, for every tile along the inner dimension, weights are loaded into the
+    array while the tile before streams, and all rows stream through, a word of the memory per clock
+    and a row of zeros the last; sums add up in the accumulators; a finished column tile is read out,
+    ``vector`` columns after the other, while the next one streams.
 
     From ``start`` to ``done`` an instruction takes exactly
-    ``T R rows depth + L + F + (T - 1) P + (C - 1) max(T P, D + (V - 1) Q, V Q) + D + (W - 1) Q
-    + R + 14`` cycles, and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
+    ``L + F + (T - 1) P + (C - 1) max(T P, D + (V - 1) Q, V Q) + D + (W - 1) Q + R + 13`` cycles,
+    and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
 
     * R = m + 1; T = tiles; C = ceil(n / cols);
       V = cols / vector, W = ceil(n / vector) - (C - 1) V: read out of a column tile, of the last;
     * L = (rows - 1) max(q, G) + q: until the last request for a tile of weights, with
-      q = depth V, or depth cols with ``B_TRANSPOSED``: requests for a row of weights,
+      q = depth cols / span: requests for a row of weights,
       and G = max(2, 2**(depth - 1)): entries of its table;
-      F = latency of a request, 13, or 10 on a machine without groups, and G more for the last
+      F = latency of a request, 9, or 5 on a machine without groups, and G more for the last
       row's table;
     * P = max(R, L + F + 1 + H): from one tile to the next; H, a hold for wide arrays, is
       max(0, ceil(cols / 4) - depth - 3 - latency of a request);
     * D = R + latency of the mesh + 6: from the last tile of a column tile to its readout;
       Q = R + 13: a readout of ``vector`` columns; both ``vector + 3`` more with ``COL_GROUPS``.
 
+    So the array is busy ``C T R`` of these cycles, ``C T m`` of them with rows of the operand.
+
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
-    contradict its ``k``, or whose streamed operand does not fit the buffer, the result is
-    undefined; the unit finishes all the same.
+    contradict its ``k`` the result is undefined; the unit finishes all the same.
 
     Parameters
     ----------
@@ -126,6 +132,7 @@ class Gemm(wiring.Component):
     Members
     -------
     control : Out(UnitPort())
+    quant_s : Out(StreamPort(quant_word))
     quant_r : Out(ReadPort(quant_word))
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     order_r : Out(ReadPort(ORDER_ENTRY))
@@ -137,6 +144,7 @@ class Gemm(wiring.Component):
         self.mapped = mapped
         super().__init__({
             "control": Out(UnitPort()),
+            "quant_s": Out(StreamPort(quant_word(params))),
             "quant_r": Out(ReadPort(quant_word(params))),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
             "order_r": Out(ReadPort(ORDER_ENTRY)),
@@ -148,14 +156,13 @@ class Gemm(wiring.Component):
         params, fields = self.params, self.control.instruction
         mesh = Mesh(params, mapped=self.mapped)
         # The swap comes so many cycles after a tile is taken.
-        operands = Operands(params, load_cycles=mesh.load_cycles,
-                            guard=READ_LATENCY + mesh.swap_cycles,
-                            wait=max(0, mesh.swap_wait - READ_LATENCY))
-        buffer = SkewedBuffer(params.bits * params.depth, params.rows, params.stream_words)
+        weights = Weights(params, load_cycles=mesh.load_cycles,
+                          guard=READ_LATENCY + mesh.swap_cycles,
+                          wait=max(0, mesh.swap_wait - READ_LATENCY))
         streamer = Streamer(params)
         accumulators = Accumulators(params, mesh.sums.shape())
-        # A row comes again no earlier than weights have been fetched for it.
-        assert operands.fetch.latency >= accumulators.SPACING
+        # A row comes again no earlier than weights have been fetched and loaded for it.
+        assert weights.fetch.latency + mesh.load_cycles >= accumulators.SPACING
         readout = Readout(params)
 
         # Control.
@@ -165,39 +172,52 @@ class Gemm(wiring.Component):
             nothing.eq(~Cat(value.any() for value in (
                 fields.m, fields.k, fields.n, fields.key0[:16])).all()),
         ]
-        for part in (operands, streamer, readout):
+        for part in (weights, streamer, readout):
             m.d.comb += part.start.eq(begin & ~nothing)
         m.d.comb += [
             self.control.done.eq(readout.done | begin & nothing),
             self.control.clamped.eq(readout.clamped),
-            operands.instruction.eq(fields), readout.instruction.eq(fields),
+            weights.instruction.eq(fields), readout.instruction.eq(fields),
         ]
+        last_tile = Signal(16)
+        m.d.sync += last_tile.eq(fields.key0[:16] - 1)
 
-        # Memory to operands.
-        m.submodules.operands = operands
-        connect(m, operands.quant_r, flipped(self.quant_r))
-        connect(m, operands.order_r, flipped(self.order_r))
+        # Memory to weights.
+        m.submodules.weights = weights
+        connect(m, weights.quant_r, flipped(self.quant_r))
+        connect(m, weights.order_r, flipped(self.order_r))
 
-        # Streamed operands to the buffer and, tile by tile, to the array.
-        m.submodules.buffer = buffer
+        # Streamed operands, tile by tile, to the array.
         m.submodules.streamer = streamer
         m.submodules.swap = swap = Delay(1, READ_LATENCY, reset=True)
         m.d.comb += [
-            buffer.wen.eq(operands.wen), buffer.waddr.eq(operands.waddr),
-            buffer.wdata.eq(Value.cast(operands.wdata)),
-            streamer.last_row.eq(operands.last_row), streamer.last_tile.eq(operands.last_tile),
-            streamer.ready.eq(operands.ready), streamer.shifts.eq(operands.shifts),
+            streamer.source.eq(fields.src0), streamer.last_row.eq(fields.m),
+            streamer.last_tile.eq(last_tile), weights.last_tile.eq(last_tile),
+            streamer.ready.eq(weights.ready), streamer.shifts.eq(weights.shifts),
             streamer.begun.eq(readout.begun),
-            operands.taken.eq(streamer.taken), swap.i.eq(streamer.taken),
-            buffer.raddr.eq(streamer.raddr),
+            weights.taken.eq(streamer.taken), swap.i.eq(streamer.taken),
+            self.quant_s.en.eq(streamer.read), self.quant_s.addr.eq(streamer.addr),
         ]
 
         # The array.
         m.submodules.mesh = mesh
         m.d.comb += [
-            mesh.load.eq(operands.load), mesh.weights.eq(operands.weights),
-            mesh.mark.eq(operands.mark), mesh.swap.eq(swap.o), Value.cast(mesh.a).eq(buffer.data),
+            mesh.load.eq(weights.load), mesh.weights.eq(weights.weights),
+            mesh.mark.eq(weights.mark), mesh.swap.eq(swap.o),
         ]
+        # Where nothing was read, the code that stands for 0.
+        is_unsigned = Signal()
+        m.d.sync += is_unsigned.eq((fields.flags & GemmFlag.UNSIGNED).any())
+        zero = Mux(is_unsigned, Const(-1 << params.bits - 1, signed(params.bits)), 0)
+        there = streamer.read
+        for cycle in range(READ_LATENCY + params.rows - 1):
+            following = Signal(name=f"there{cycle}", reset_less=True)
+            m.d.sync += following.eq(there)
+            there = following
+            row = cycle + 1 - READ_LATENCY
+            for place in range(params.depth if row >= 0 else 0):
+                lane = row * params.depth + place
+                m.d.comb += mesh.a[lane].eq(Mux(there, self.quant_s.data[lane], zero))
 
         # Sums to the accumulators.
         m.submodules.tag = tag = Delay(

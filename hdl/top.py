@@ -24,13 +24,15 @@ from hdl.gemm import Gemm
 from hdl.link.frame import FrameReceiver, FrameSender
 from hdl.link.slip import Escaper, Unescaper
 from hdl.memory import Ram
+from hdl.move import Move
 from hdl.norm import NormBackward, NormForward
+from hdl.operand_memory import OperandMemory
 from hdl.program import WATCHDOG_CYCLES, units_of
 from hdl.protocol import Unit
 from hdl.quantise import Quantiser
 from hdl.sequencer import Sequencer
 from hdl.sort import Sorter
-from hdl.unit import GROUP_BITS, ORDER_ENTRY, quant_word, wide_word
+from hdl.unit import GROUP_BITS, ORDER_ENTRY, wide_word
 
 __all__ = ["Accelerator", "VerilogError", "build_id", "rtlil", "verilog"]
 
@@ -92,20 +94,24 @@ class Accelerator(wiring.Component):
         # Units to memories.
         memories = {
             "wide": (wide_word(params), params.wide_words),
-            "quant": (quant_word(params), params.quant_words),
+            "quant": None,
             "group": (unsigned(GROUP_BITS), params.table_words),
         }
         if Unit.SORT in units:
             memories["order"] = (ORDER_ENTRY, params.table_words)
         fault = 0
-        for name, (shape, depth) in memories.items():
-            users = [sequencer, *units.values()]
-            readers = [getattr(user, f"{name}_r") for user in users if hasattr(user, f"{name}_r")]
-            writers = [getattr(user, f"{name}_w") for user in users if hasattr(user, f"{name}_w")]
-            m.submodules[name] = ram = Ram(shape, depth, readers=len(readers),
-                                           writers=len(writers))
-            for port, mine in zip([*readers, *writers], [*ram.r, *ram.w], strict=True):
-                wiring.connect(m, port, mine)
+        users = [sequencer, *units.values()]
+        for name, memory in memories.items():
+            readers, writers, streams = ([
+                getattr(user, f"{name}_{kind}") for user in users
+                if hasattr(user, f"{name}_{kind}")] for kind in "rws")
+            counts = {"readers": len(readers), "writers": len(writers)}
+            ram = (Ram(*memory, **counts) if memory else
+                   OperandMemory(params, streams=len(streams), **counts))
+            m.submodules[name] = ram
+            for kind, ports in (("r", readers), ("w", writers), ("s", streams)):
+                for number, port in enumerate(ports):
+                    wiring.connect(m, port, getattr(ram, kind)[number])
             fault = fault | ram.fault
         m.d.comb += sequencer.fault.eq(fault)
 

@@ -71,7 +71,7 @@ def entry_shape(params):
 
 def sum_shape(params, rows):
     """Shape of the partial sum of so many rows, that of their K included."""
-    return signed(replace(params, rows=rows).psum_bits)
+    return signed(replace(params, rows=rows, lanes=1).psum_bits)
 
 
 def wave_layout(params):

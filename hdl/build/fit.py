@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hdl.params import ACC_BITS, MAX_DEPTH, MAX_M, WIDE_BITS, rows_per_block
+from hdl.params import ACC_BITS, MAX_DEPTH, MAX_M, WIDE_BITS
 from hdl.program import units_of
 from hdl.protocol import MAX_BODY, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
@@ -37,14 +37,6 @@ def ebr_blocks(width, depth):
     return min(-(-width // w) * -(-depth // d) for w, d in EBR_SHAPES)
 
 
-def streams(params):
-    """``(name, width, words)`` of the blocks of the streamed operand's buffer."""
-    row = params.bits * params.depth
-    share = rows_per_block(row, params.stream_words)
-    return [("stream", row * min(share, params.rows - first), params.stream_words)
-            for first in range(0, params.rows, share)]
-
-
 def memories(params):
     """``(name, width, words)`` of every memory of the accelerator."""
     tables = [("group", GROUP_BITS, params.table_words)]
@@ -53,8 +45,8 @@ def memories(params):
     return [
         *tables,
         ("wide", WIDE_BITS * params.vector, params.wide_words),
-        ("quant", params.bits * params.vector, params.quant_words),
-        *streams(params),
+        # Lanes are written one by one, and have a memory each.
+        *[("quant", params.bits, params.quant_words)] * params.slots,
         ("accumulators", ACC_BITS * params.cols, MAX_M + 1),
         ("results", ACC_BITS * params.cols, MAX_M + 1),
         ("frame", 8, MAX_BODY),

@@ -86,7 +86,7 @@ class UnitBench(Elaboratable):
     def load(self, ctx, name, base, tensor):
         """Store a tensor [I, J] as the machine does, in ``wide`` or ``quant``.
 
-        Element (i, j) is lane ``j % L`` of word ``base + (j // L) * I + i``, L lanes to a word. Lanes
+        Element (i, j) is lane ``j % L`` of word ``base + (j // L) * I + i`` of L lanes. Lanes
         beyond J get junk.
         """
         tensor = np.asarray(tensor, np.int64)

@@ -12,7 +12,7 @@ from hdl.protocol import Opcode
 from hdl.unit import UnitPort, wide_word
 from tests.support.memories import UnitBench
 
-PARAMS = Params(lanes=0, rows=2, cols=3, memory=4)
+PARAMS = Params(lanes=3, rows=3, cols=3, memory=4)
 
 
 class Copy(wiring.Component):
