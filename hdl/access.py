@@ -5,11 +5,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.link.frame import ANSWER_BYTE
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
 from hdl.protocol import MAX_BODY, Space, Status, word_bytes
 from hdl.unit import GROUP_BITS, quant_word, wide_word
 
-__all__ = ["Access", "depths"]
+__all__ = ["Access", "depths", "memory_ports"]
 
 #: The head of a READ's body; a WRITE's is the same without ``count``.
 _HEAD = data.StructLayout({"space": 8, "zero": 8, "address": ADDRESS_BITS, "count": 16})
@@ -18,14 +18,24 @@ _WRITE_BYTES = _READ_BYTES - 2
 
 
 def depths(params):
-    """Words of every space.
+    """Words of every space; of ``QUANT`` the parts.
 
     >>> from hdl.params import Params
-    >>> depths(Params(lanes=0, cols=8))[Space.QUANT]
-    8192
+    >>> depths(Params(rows=3, depth=2))[Space.QUANT]
+    24576
     """
-    return {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
+    return {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words * params.rows,
             Space.GROUP: params.table_words}
+
+
+def memory_ports(params):
+    """Members of a signature: a read port and a write port of every space."""
+    ports = {}
+    for name, shape, write in (("wide", wide_word(params), WritePort),
+                               ("quant", quant_word(params), LaneWritePort),
+                               ("group", unsigned(GROUP_BITS), WritePort)):
+        ports |= {f"{name}_r": Out(ReadPort(shape)), f"{name}_w": Out(write(shape))}
+    return ports
 
 
 class Access(wiring.Component):
@@ -38,7 +48,9 @@ class Access(wiring.Component):
     (READ): ``BAD_LENGTH``; no word lies beyond the end: ``ADDRESS``, also for an unknown space.
 
     A word of w bytes takes ``w + 1`` clocks to write, after two clocks per word for the checks,
-    and ``w + 4`` to read; either waits for its stream.
+    and ``w + 4`` to read, a part of a word of the quantised memory ``w + 5``; either waits for its
+    stream. Before the first part its address is divided by the number of rows, ``ADDRESS_BITS``
+    clocks.
 
     Parameters
     ----------
@@ -58,11 +70,12 @@ class Access(wiring.Component):
     done : Out(1)
     status : Out(Status)
     wide_r, quant_r, group_r : Out(ReadPort)
-    wide_w, quant_w, group_w : Out(WritePort)
+    wide_w, group_w : Out(WritePort)
+    quant_w : Out(LaneWritePort)
     """
     def __init__(self, params):
         self.params = params
-        members = {
+        super().__init__({
             "start": In(1),
             "write": In(1),
             "length": In(range(MAX_BODY + 1)),
@@ -70,22 +83,14 @@ class Access(wiring.Component):
             "o": Out(stream.Signature(ANSWER_BYTE)),
             "done": Out(1),
             "status": Out(8),
-        }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params),
-                  "group": unsigned(GROUP_BITS)}
-        for name, shape in shapes.items():
-            members[f"{name}_r"] = Out(ReadPort(shape))
-            members[f"{name}_w"] = Out(WritePort(shape))
-        super().__init__(members)
+            **memory_ports(params),
+        })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.word = word = _Word(self.params)
-        for name in ("wide", "quant", "group"):
-            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_r")),
-                           getattr(word, f"{name}_r"))
-            wiring.connect(m, wiring.flipped(getattr(self, f"{name}_w")),
-                           getattr(word, f"{name}_w"))
+        for name in memory_ports(self.params):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(word, name))
 
         head = Signal(_HEAD)
         write = Signal()
@@ -93,12 +98,16 @@ class Access(wiring.Component):
         index = Signal(range(_READ_BYTES))
         count = Signal(16)
         bytes_, depth, most = (Signal(range(limit + 1)) for limit in (
-            4 * max(self.params.vector, 1), max(depths(self.params).values()), MAX_BODY))
+            4 * self.params.vector, max(depths(self.params).values()), MAX_BODY))
         rest, end = Signal(signed(len(left) + 1)), Signal(ADDRESS_BITS + 1)
         bad, beyond = Signal(), Signal()
+        # Of a part, the row; its word is the address once that is divided.
+        rows, parted = self.params.rows, Signal()
+        row, step = Signal(range(rows)), Signal(range(ADDRESS_BITS))
+        m.d.sync += parted.eq(head.space == Space.QUANT)
         with m.Switch(head.space):
             for space in Space:
-                size = word_bytes(space, self.params.vector)
+                size = word_bytes(space, self.params)
                 with m.Case(space):
                     m.d.sync += [
                         bytes_.eq(size),
@@ -110,15 +119,29 @@ class Access(wiring.Component):
             m.d.sync += self.done.eq(1), self.status.eq(status)
             m.next = state
 
+        def begin():
+            with m.If(write):
+                m.next = "TAKE"
+            with m.Else():
+                finish(Status.OK, "READ")
+
+        def following():
+            with m.If(parted & (row != rows - 1)):
+                m.d.sync += row.eq(row + 1)
+            with m.Else():
+                m.d.sync += row.eq(0), head.address.eq(head.address + 1)
+            m.d.sync += count.eq(count - 1)
+
         m.d.comb += [
-            word.space.eq(head.space), word.address.eq(head.address), word.i.eq(self.i.payload),
+            word.space.eq(head.space), word.address.eq(head.address), word.row.eq(row),
+            word.i.eq(self.i.payload),
             self.o.payload.data.eq(word.o),
             self.o.payload.last.eq((count == 1) & (left == 1)),
         ]
         m.d.sync += self.done.eq(0)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += write.eq(self.write), left.eq(self.length), index.eq(0)
+                m.d.sync += write.eq(self.write), left.eq(self.length), index.eq(0), row.eq(0)
                 with m.If(self.start):
                     m.next = "LENGTH"
             with m.State("LENGTH"):
@@ -162,10 +185,21 @@ class Access(wiring.Component):
                     finish(Status.BAD_LENGTH)
                 with m.Elif(beyond):
                     finish(Status.ADDRESS)
-                with m.Elif(write):
-                    m.next = "TAKE"
+                with m.Elif(parted):
+                    m.next = "SPLIT"
                 with m.Else():
-                    finish(Status.OK, "READ")
+                    begin()
+            with m.State("SPLIT"):
+                # A bit of the address leaves at the top, one of its quotient enters below.
+                part = Cat(head.address[-1], row)
+                fits = part >= rows
+                m.d.sync += [
+                    row.eq(Mux(fits, part - rows, part)),
+                    head.address.eq(Cat(fits, head.address)),
+                    step.eq(step + 1),
+                ]
+                with m.If(step == ADDRESS_BITS - 1):
+                    begin()
             # A word from the body.
             with m.State("TAKE"):
                 m.d.comb += self.i.ready.eq(1), word.shift.eq(self.i.valid)
@@ -175,9 +209,8 @@ class Access(wiring.Component):
                         m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += word.write.eq(1)
-                m.d.sync += [
-                    head.address.eq(head.address + 1), count.eq(count - 1), left.eq(bytes_),
-                ]
+                m.d.sync += left.eq(bytes_)
+                following()
                 m.next = "TAKE"
                 with m.If(count == 1):
                     finish(Status.OK)
@@ -193,7 +226,7 @@ class Access(wiring.Component):
                 with m.If(self.o.ready):
                     m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
-                        m.d.sync += head.address.eq(head.address + 1), count.eq(count - 1)
+                        following()
                         m.next = "READ"
                         with m.If(count == 1):
                             m.next = "IDLE"
@@ -201,7 +234,7 @@ class Access(wiring.Component):
 
 
 class _Word(wiring.Component):
-    """A word of any space, in and out byte by byte.
+    """A word of any space, or a part of one, in and out byte by byte.
 
     A byte enters at the top while the lowest one leaves, so a word that is complete fills the
     top bytes of the register, whatever its size; a word that was read fills the bottom ones.
@@ -211,6 +244,8 @@ class _Word(wiring.Component):
     space : In(8)
         From two clocks before ``write`` or ``read`` on.
     address : In(ADDRESS_BITS)
+    row : In(range(rows))
+        The part, in the quantised memory.
     shift : In(1)
         Take ``i``, drop ``o``.
     i : In(8)
@@ -220,37 +255,38 @@ class _Word(wiring.Component):
     loaded : Out(1)
         The word is here from the next clock.
     wide_r, quant_r, group_r : Out(ReadPort)
-    wide_w, quant_w, group_w : Out(WritePort)
+    wide_w, group_w : Out(WritePort)
+    quant_w : Out(LaneWritePort)
     """
     def __init__(self, params):
         self.params = params
-        members = {
-            "space": In(8), "address": In(ADDRESS_BITS), "shift": In(1), "i": In(8), "o": Out(8),
+        super().__init__({
+            "space": In(8), "address": In(ADDRESS_BITS), "row": In(range(params.rows)),
+            "shift": In(1), "i": In(8), "o": Out(8),
             "write": In(1), "read": In(1), "loaded": Out(1),
-        }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params),
-                  "group": unsigned(GROUP_BITS)}
-        for name, shape in shapes.items():
-            members[f"{name}_r"] = Out(ReadPort(shape))
-            members[f"{name}_w"] = Out(WritePort(shape))
-        super().__init__(members)
+            **memory_ports(params),
+        })
 
     def elaborate(self, platform):
         m = Module()
-        cols, bits = self.params.vector, self.params.bits
-        word = Signal(8 * word_bytes(Space.WIDE, cols), reset_less=True)
+        rows, depth, bits = self.params.rows, self.params.depth, self.params.bits
+        word = Signal(8 * word_bytes(Space.WIDE, self.params), reset_less=True)
         m.d.comb += self.o.eq(word[:8])
         with m.If(self.shift):
             m.d.sync += word.eq(Cat(word[8:], self.i))
 
-        # Read: the memory's latency, then the word into the register.
-        waiting = Signal(READ_LATENCY)
+        # Read: the memory's latency, one clock to choose a part, then the word into the register.
+        waiting = Signal(READ_LATENCY + 1)
         m.d.sync += waiting.eq(Cat(self.read, waiting))
-        m.d.comb += self.loaded.eq(waiting[-1])
-        quant = Signal(data.ArrayLayout(8, cols))
-        for lane in range(cols):
-            # Sign-extended: the lane is signed.
-            m.d.comb += quant[lane].eq(self.quant_r.data[lane])
+        part = Signal(data.ArrayLayout(signed(bits), depth), reset_less=True)
+        with m.Switch(self.row):
+            for row in range(rows):
+                with m.Case(row):
+                    m.d.sync += (part[place].eq(self.quant_r.data[row * depth + place])
+                                 for place in range(depth))
+        quant = Signal(data.ArrayLayout(8, depth))
+        # Sign-extended: the lanes are signed.
+        m.d.comb += (quant[place].eq(part[place]) for place in range(depth))
         sources = {
             Space.WIDE: (self.wide_r, self.wide_w, self.wide_r.data.as_value()),
             Space.QUANT: (self.quant_r, self.quant_w, quant.as_value()),
@@ -260,6 +296,9 @@ class _Word(wiring.Component):
             # The space is known long before its words.
             chosen = Signal(name=f"chosen_{space.name.lower()}")
             m.d.sync += chosen.eq(self.space == space)
+            with m.If(chosen):
+                m.d.comb += self.loaded.eq(
+                    waiting[READ_LATENCY - (space != Space.QUANT)])
             m.d.comb += [
                 read.en.eq(self.read & chosen), read.addr.eq(self.address),
                 write.en.eq(self.write & chosen), write.addr.eq(self.address),
@@ -269,7 +308,9 @@ class _Word(wiring.Component):
 
         # Write: the top bytes.
         m.d.comb += self.wide_w.data.eq(word), self.group_w.data.eq(word[-GROUP_BITS:])
-        for lane in range(cols):
-            start = len(word) - 8 * (cols - lane)
-            m.d.comb += self.quant_w.data[lane].eq(word[start:start + bits])
+        for lane in range(rows * depth):
+            row, place = divmod(lane, depth)
+            start = len(word) - 8 * (depth - place)
+            m.d.comb += [self.quant_w.lanes[lane].eq(self.row == row),
+                         self.quant_w.data[lane].eq(word[start:start + bits])]
         return m

@@ -14,6 +14,7 @@ from hdl.protocol import (
     MAX_SHIFT,
     BackwardFlag,
     GemmFlag,
+    MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
@@ -35,7 +36,7 @@ def units_of(params):
 
     >>> from hdl.params import Params
     >>> [unit.name for unit in units_of(Params(sample_groups=1, channel_groups=1))]
-    ['GEMM', 'QUANTISE', 'NORM_FORWARD', 'NORM_BACKWARD']
+    ['GEMM', 'QUANTISE', 'NORM_FORWARD', 'NORM_BACKWARD', 'MOVE']
     """
     return [unit for unit in Unit if unit != Unit.NONE
             and (unit != Unit.SORT or params.max_groups > 1)]
@@ -55,7 +56,7 @@ class InstructionCheck(wiring.Component):
     instruction : In(INSTRUCTION_LAYOUT)
     good : Out(1)
     """
-    LATENCY = 3
+    LATENCY = 2
 
     def __init__(self, params):
         self.params = params
@@ -64,18 +65,7 @@ class InstructionCheck(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fields, groups = self.instruction, self.params.max_groups
-        flags, arg, tiles = fields.flags, fields.arg, fields.key0[:16]
-
-        # Words of the streamed operand, through a multiplier's registers. Widths hold what the
-        # rules below let through.
-        most = self.params.stream_words
-        tiles_in, rows_in = Signal(range(most + 1)), Signal(range(MAX_M + 2))
-        words = Signal(range(most * (MAX_M + 1) + 1))
-        m.d.sync += [
-            tiles_in.eq(tiles),
-            rows_in.eq(fields.m + 1),
-            words.eq(tiles_in * rows_in),
-        ]
+        flags, arg = fields.flags, fields.arg
 
         def within(value, most):
             return (value != 0) & (value <= most)
@@ -90,30 +80,28 @@ class InstructionCheck(wiring.Component):
 
         rows, inner, cols = (within(fields.m, MAX_M), within(fields.k, MAX_K),
                              within(fields.n, MAX_N))
-        gemm_flags = list(GemmFlag)
-        quantise_flags = list(QuantiseFlag)
+        gemm_flags, quantise_flags, move_flags = GemmFlag, QuantiseFlag, MoveFlag
         if groups == 1:
-            gemm_flags = [GemmFlag.A_TRANSPOSED, GemmFlag.B_TRANSPOSED, GemmFlag.UNSIGNED]
-            quantise_flags.remove(QuantiseFlag.GROUPED)
+            gemm_flags, move_flags = [GemmFlag.UNSIGNED], [MoveFlag.TRANSPOSED]
+            quantise_flags = [flag for flag in QuantiseFlag if flag != QuantiseFlag.GROUPED]
         plain = QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED
         rules = {
             Opcode.GEMM: rows & inner & cols & only(*gemm_flags)
-            & (fields.shift <= MAX_SHIFT) & within(tiles, most)
+            & (fields.shift <= MAX_SHIFT) & fields.key0[:16].any()
             & exponent(GemmFlag.ROW_GROUPS, arg[:4]) & exponent(GemmFlag.COL_GROUPS, arg[4:]),
             Opcode.QUANTISE: rows & cols & only(*quantise_flags)
             & ~((flags & QuantiseFlag.GROUPED).any() & ((flags & plain).any() | arg.any())),
             Opcode.SORT: inner & only() & within(arg, groups),
             Opcode.NORM_FORWARD: rows & cols & only(*NormFlag),
             Opcode.NORM_BACKWARD: rows & cols & only(*BackwardFlag),
+            Opcode.MOVE: within(fields.m, MAX_K) & within(fields.n, MAX_K) & only(*move_flags),
         }
-        lawful, fits = Signal(), Signal()
-        m.d.sync += lawful.eq(0)
-        with m.Switch(fields.op):
-            for unit in units_of(self.params):
-                with m.Case(unit):
-                    m.d.sync += lawful.eq(rules[Opcode(unit)])
-        m.d.comb += fits.eq((fields.op != Opcode.GEMM) | (words <= most))
-        m.d.sync += self.good.eq(lawful & fits)
+        units = units_of(self.params)
+        lawful = Signal(len(units))
+        m.d.sync += [
+            lawful.eq(Cat((fields.op == unit) & rules[Opcode(unit)] for unit in units)),
+            self.good.eq(lawful.any()),
+        ]
         return m
 
 
@@ -122,7 +110,7 @@ class Program(wiring.Component):
 
     An instruction is fetched byte by byte into the register that its unit reads, checked, and
     started; the next one follows when its unit is done and no memory has reported an access
-    beyond its end. Each takes 37 clocks and those from its unit's ``start`` to ``done``.
+    beyond its end. Each takes 36 clocks and those from its unit's ``start`` to ``done``.
 
     An access beyond the end (``ADDRESS``) or ``watchdog`` clocks without ``done`` (``WATCHDOG``)
     stop the unit: ``abort`` pulses, which resets every unit.

@@ -1,18 +1,17 @@
 """The sequencer: executes requests and answers them, as :mod:`hdl.protocol` says."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hdl.access import Access
+from hdl.access import Access, memory_ports
 from hdl.array.skew import Delay
 from hdl.link.frame import ANSWER_BYTE, FramePort
-from hdl.memory import ReadPort, WritePort
 from hdl.params import PROTOCOL_VERSION
 from hdl.program import WATCHDOG_CYCLES, Program, units_of
 from hdl.protocol import INSTRUCTION_BYTES, REPEAT_WINDOW, Kind, Status
-from hdl.unit import GROUP_BITS, UnitPort, quant_word, wide_word
+from hdl.unit import UnitPort
 
 __all__ = ["Answer", "ClampCounter", "Sequencer"]
 
@@ -37,7 +36,8 @@ class Sequencer(wiring.Component):
     fault : In(1)
         A memory was accessed beyond its end in the clock before.
     wide_r, quant_r, group_r : Out(ReadPort)
-    wide_w, quant_w, group_w : Out(WritePort)
+    wide_w, group_w : Out(WritePort)
+    quant_w : Out(LaneWritePort)
     control : In(UnitPort()) x units
         The units, in the order of :func:`hdl.program.units_of`.
     units_reset : Out(1) x units
@@ -46,19 +46,14 @@ class Sequencer(wiring.Component):
     def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
         self.params = params
         self.watchdog = watchdog
-        members = {
+        super().__init__({
             "frame": In(FramePort()),
             "o": Out(stream.Signature(ANSWER_BYTE)),
             "fault": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),
             "units_reset": Out(1).array(len(units_of(params))),
-        }
-        shapes = {"wide": wide_word(params), "quant": quant_word(params),
-                  "group": unsigned(GROUP_BITS)}
-        for name, shape in shapes.items():
-            members[f"{name}_r"] = Out(ReadPort(shape))
-            members[f"{name}_w"] = Out(WritePort(shape))
-        super().__init__(members)
+            **memory_ports(params),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -68,11 +63,8 @@ class Sequencer(wiring.Component):
         m.submodules.answer = answer = Answer(self.params)
         m.submodules.clamps = clamps = ClampCounter(len(self.control))
 
-        for name in ("wide", "quant", "group"):
-            wiring.connect(m, getattr(access, f"{name}_r"),
-                           wiring.flipped(getattr(self, f"{name}_r")))
-            wiring.connect(m, getattr(access, f"{name}_w"),
-                           wiring.flipped(getattr(self, f"{name}_w")))
+        for name in memory_ports(self.params):
+            wiring.connect(m, getattr(access, name), wiring.flipped(getattr(self, name)))
         wiring.connect(m, access.o, answer.words)
         # The way back from the link's escapes ends here.
         m.submodules.queue = queue = SyncFIFOBuffered(width=ANSWER_BYTE.size, depth=2)
