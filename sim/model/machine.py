@@ -18,10 +18,12 @@ from hdl.protocol import (
     MAX_SHIFT,
     REPEAT_WINDOW,
     STATE_ROWS,
+    TABLE_HEADER,
     BackwardFlag,
     FrameError,
     GemmFlag,
     Kind,
+    MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
@@ -38,6 +40,7 @@ from hdl.protocol import (
 from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.norm import Context, l1_backward, l1_forward
+from sim.model.order import order
 from sim.model.quantise import quantise
 from sim.model.relu import unclipped
 
@@ -87,6 +90,40 @@ class Memory:
         padded[:, :cols] = value
         tiles[...] = padded.reshape(rows, -1, self.lanes).transpose(1, 0, 2)
 
+    def columns(self, base, rows, places):
+        """The columns of the numbers ``places`` of a tensor at a base, [rows, len(places)]."""
+        tiles = self.tensor(base, rows, int(places.max(initial=-1)) + 1)
+        return tiles[places // self.lanes, :, places % self.lanes].T
+
+    def put_columns(self, base, places, value):
+        """Store columns under the numbers ``places``, the last where one comes twice; nothing else
+        changes."""
+        tiles = self.tensor(base, len(value), int(places.max()) + 1)
+        tiles[places // self.lanes, :, places % self.lanes] = value.T
+
+
+def slot_of(words, params):
+    """The slots in words of the group table (:data:`hdl.unit.GROUP_WORD`).
+
+    >>> from hdl.params import Params
+    >>> slot_of(np.array([0x20313]), Params(rows=4, depth=4))
+    array([45])
+    """
+    place, row, tile = words >> 4 & 0xF, words >> 8 & 0xFF, words >> 16 & 0xFFFF
+    return place + params.depth * (row + params.rows * tile)
+
+
+def group_words(groups, slots, params):
+    """The words of indices of the given groups that take the given slots.
+
+    >>> from hdl.params import Params
+    >>> [hex(word) for word in group_words(np.array([3]), np.array([45]), Params(rows=4, depth=4))]
+    ['0x20313']
+    """
+    row, place = np.divmod(slots, params.depth)
+    tile, row = np.divmod(row, params.rows)
+    return groups | place << 4 | row << 8 | tile << 16
+
 
 class Machine:
     """One device; :meth:`feed` takes the link's bytes and returns the answer's."""
@@ -94,9 +131,10 @@ class Machine:
     def __init__(self, params):
         self.params = params
         self.wide = Memory(params.wide_words, params.vector)
-        self.quant = Memory(params.quant_words, params.vector)
+        self.quant = Memory(params.quant_words, params.slots)
         self.group = Memory(params.table_words, 1)
-        #: Order tables as SORT leaves them: base -> (groups of the indices, number of groups).
+        #: Order tables as SORT leaves them: base -> (the index in every slot, -1 for padding, the
+        #: group of every slot, number of groups).
         self.orders = {}
         self._pending = bytearray()
         self._reset()
@@ -159,35 +197,41 @@ class Machine:
             space = Space(number)
         except ValueError:
             raise RunError(Status.ADDRESS) from None
-        memory = {Space.WIDE: self.wide, Space.QUANT: self.quant, Space.GROUP: self.group}[space]
         kind = {Space.WIDE: "<i4", Space.QUANT: "i1", Space.GROUP: "<i4"}[space]
-        return memory, kind, word_bytes(space, self.params.vector)
+        return space, kind, word_bytes(space, self.params)
+
+    def words(self, space, address, count):
+        """``count`` words of a space as they travel; a view."""
+        words = {Space.WIDE: self.wide.array,
+                 Space.QUANT: self.quant.array.reshape(-1, self.params.depth),
+                 Space.GROUP: self.group.array}[space]
+        if address + count > len(words):
+            raise RunError(Status.ADDRESS)
+        return words[address:address + count]
 
     def _write(self, body):
         if len(body) < 4:
             raise RunError(Status.BAD_LENGTH)
-        memory, kind, size = self._space(body[0])
+        space, kind, size = self._space(body[0])
         address, words = int.from_bytes(body[2:4], "little"), body[4:]
         if not words or len(words) % size:
             raise RunError(Status.BAD_LENGTH)
         count = len(words) // size
-        memory.check(address, count)
         values = np.frombuffer(words, kind).astype(np.int64).reshape(count, -1)
-        if memory is self.quant:
+        if space == Space.QUANT:
             half = 1 << (self.params.bits - 1)
             values = ((values & (2 * half - 1)) ^ half) - half
-        memory.array[address:address + count] = values
+        self.words(space, address, count)[:] = values
         return Status.OK, b""
 
     def _read(self, body):
         if len(body) != 6:
             raise RunError(Status.BAD_LENGTH)
-        memory, kind, size = self._space(body[0])
+        space, kind, size = self._space(body[0])
         address, count = int.from_bytes(body[2:4], "little"), int.from_bytes(body[4:], "little")
         if not count or count * size >= MAX_BODY:
             raise RunError(Status.BAD_LENGTH)
-        memory.check(address, count)
-        return Status.OK, memory.array[address:address + count].astype(kind).tobytes()
+        return Status.OK, self.words(space, address, count).astype(kind).tobytes()
 
     def _status(self, body):
         if body:
@@ -229,25 +273,33 @@ class Machine:
         op = Opcode(fields["op"])
         {Opcode.GEMM: self._gemm, Opcode.QUANTISE: self._quantise, Opcode.SORT: self._sort,
          Opcode.NORM_FORWARD: self._norm_forward,
-         Opcode.NORM_BACKWARD: self._norm_backward}[op](fields)
+         Opcode.NORM_BACKWARD: self._norm_backward, Opcode.MOVE: self._move}[op](fields)
         return Unit(op)
 
-    def _groups(self, base, count):
+    def _group_words(self, base, count):
         self.group.check(base, count)
         return self.group.array[base:base + count, 0].copy()
 
+    def _groups(self, base, count):
+        return self._group_words(base, count) & 0xF
+
     def _gemm(self, f):
         flags, m, k, n = f["flags"], f["m"], f["k"], f["n"]
-        a = (self.quant.get(f["src0"], k, m).T if flags & GemmFlag.A_TRANSPOSED
-             else self.quant.get(f["src0"], m, k))
-        b = (self.quant.get(f["src1"], n, k).T if flags & GemmFlag.B_TRANSPOSED
-             else self.quant.get(f["src1"], k, n))
-        if flags & GemmFlag.UNSIGNED:
-            a = a + (1 << (self.params.bits - 1))
+        slots = (f["key0"] & 0xFFFF) * self.params.slots
+        self.quant.check(f["src0"], (f["key0"] & 0xFFFF) * m)
+        b = self.quant.get(f["src1"], k, n)
         options = {}
         if flags & GemmFlag.INNER_GROUPS:
-            inner, groups = self.orders.get(f["tab0"], (np.zeros(k, np.int64), 1))
-            options |= {"inner": inner[:k], "inner_groups": groups}
+            table, of, groups = self.orders.get(f["tab0"], (np.zeros(0, np.int64),) * 2 + (1,))
+            # The slots that hold an index of this product.
+            taken = np.flatnonzero((table[:slots] >= 0) & (table[:slots] < k))
+            a = self.quant.columns(f["src0"], m, taken)
+            b = b[table[taken]]
+            options |= {"inner": of[taken], "inner_groups": groups}
+        else:
+            a = self.quant.get(f["src0"], m, k)
+        if flags & GemmFlag.UNSIGNED:
+            a = a + (1 << (self.params.bits - 1))
         if flags & GemmFlag.ROW_GROUPS:
             options |= {"rows": self._groups(f["tab1"], m), "row_groups": (f["arg"] & 15) + 1}
         if flags & GemmFlag.COL_GROUPS:
@@ -280,7 +332,27 @@ class Machine:
             self.group.array[f["tab2"]:f["tab2"] + n, 0] = result.cols
 
     def _sort(self, f):
-        self.orders[f["tab0"]] = (self._groups(f["tab0"], f["k"]), f["arg"])
+        base, count = f["tab0"], f["arg"]
+        groups = self._groups(base, f["k"])
+        taking = np.flatnonzero(groups < count)
+        table, _ = order(groups[taking], count, self.params.depth)
+        if base + TABLE_HEADER + len(table) > self.params.table_words:
+            raise RunError(Status.ADDRESS)
+        slots = np.flatnonzero(table >= 0)
+        table[slots] = taking[table[slots]]
+        of = np.where(table >= 0, groups[table], 0)
+        self.orders[base] = (table, of, count)
+        self.group.array[base + table[slots], 0] = group_words(of[slots], slots, self.params)
+
+    def _move(self, f):
+        flags = f["flags"]
+        x = self.quant.get(f["src0"], f["m"], f["n"])
+        if flags & MoveFlag.TRANSPOSED:
+            x = x.T
+        columns = np.arange(x.shape[1])
+        if flags & MoveFlag.SORTED:
+            columns = slot_of(self._group_words(f["tab1"], len(columns)), self.params)
+        self.quant.put_columns(f["dst0"], columns, x)
 
     def _norm_forward(self, f):
         flags, m, n = f["flags"], f["m"], f["n"]
@@ -321,8 +393,10 @@ class Machine:
 
 
 _OPCODES = frozenset(int(op) for op in Opcode)
-_GEMM_FLAGS, _QUANTISE_FLAGS, _FORWARD_FLAGS, _BACKWARD_FLAGS = (
-    int(sum(flags)) for flags in (GemmFlag, QuantiseFlag, NormFlag, BackwardFlag))
+_FLAGS = {op: int(sum(flags)) for op, flags in (
+    (Opcode.GEMM, GemmFlag), (Opcode.QUANTISE, QuantiseFlag), (Opcode.SORT, ()),
+    (Opcode.MOVE, MoveFlag), (Opcode.NORM_FORWARD, NormFlag),
+    (Opcode.NORM_BACKWARD, BackwardFlag))}
 _GROUPED = int(GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS | GemmFlag.COL_GROUPS)
 
 
@@ -335,22 +409,19 @@ def check(params, f):
     op, flags, groups = f["op"], f["flags"], params.max_groups
     require(op in _OPCODES)
     op = Opcode(op)
+    require(not flags & ~_FLAGS[op])
     if op == Opcode.SORT:
-        require(1 <= f["k"] <= MAX_K and not flags and groups > 1 and 1 <= f["arg"] <= groups)
+        require(1 <= f["k"] <= MAX_K and groups > 1 and 1 <= f["arg"] <= groups)
         return
-    require(1 <= f["m"] <= MAX_M and 1 <= f["n"] <= MAX_N)
+    require(1 <= f["m"] <= (MAX_K if op == Opcode.MOVE else MAX_M)
+            and 1 <= f["n"] <= (MAX_K if op == Opcode.MOVE else MAX_N))
     if op == Opcode.GEMM:
-        tiles = f["key0"] & 0xFFFF
-        require(1 <= f["k"] <= MAX_K and not flags & ~_GEMM_FLAGS and f["shift"] <= MAX_SHIFT
-                and tiles
-                and tiles * (f["m"] + 1) <= params.stream_words
+        require(1 <= f["k"] <= MAX_K and f["shift"] <= MAX_SHIFT and f["key0"] & 0xFFFF
                 and (groups > 1 or not flags & _GROUPED)
                 and (not flags & GemmFlag.ROW_GROUPS or f["arg"] & 15 < groups)
                 and (not flags & GemmFlag.COL_GROUPS or f["arg"] >> 4 < groups))
-    elif op == Opcode.QUANTISE:
-        require(not flags & ~_QUANTISE_FLAGS)
-        if flags & QuantiseFlag.GROUPED:
-            require(groups > 1 and not f["arg"]
-                    and not flags & (QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED))
-    else:
-        require(not flags & ~(_FORWARD_FLAGS if op == Opcode.NORM_FORWARD else _BACKWARD_FLAGS))
+    elif op == Opcode.QUANTISE and flags & QuantiseFlag.GROUPED:
+        require(groups > 1 and not f["arg"]
+                and not flags & (QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED))
+    elif op == Opcode.MOVE:
+        require(groups > 1 or not flags & MoveFlag.SORTED)
