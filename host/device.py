@@ -129,10 +129,11 @@ class Device:
                             Status(body[8]), body[9], Unit(body[10]))
 
     def write(self, space, address, words):
-        """Write ``words`` [count, lanes] of integers from ``address``."""
+        """Write ``words`` [count, elements] of integers from ``address``, as they travel: see
+        :class:`hdl.protocol.Space`."""
         kind = "i1" if space == Space.QUANT else "<i4"
         data = np.ascontiguousarray(words).astype(kind).tobytes()
-        size = word_bytes(space, self.params.vector)
+        size = word_bytes(space, self.params)
         step = (MAX_BODY - 4) // size * size
         for offset in range(0, len(data), step):
             base = address + offset // size
@@ -140,8 +141,8 @@ class Device:
                           + data[offset:offset + step])
 
     def read(self, space, address, count):
-        """Read ``count`` words, [count, lanes]."""
-        size = word_bytes(space, self.params.vector)
+        """Read ``count`` words from ``address``, [count, elements]; as :meth:`write`."""
+        size = word_bytes(space, self.params)
         step = (MAX_BODY - 1) // size
         data = b""
         for offset in range(0, count, step):

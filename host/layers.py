@@ -4,6 +4,11 @@ All GEMMs, quantisation, both directions of the L1 norm and the masks run on the
 steps through them, holds the master weights, and computes softmax, loss and the update with the
 model's integer functions.
 
+The device multiplies ``[m,k]`` by ``[k,n]`` as they are stored. On the way back the weights and the
+activations are transposed in its memory first, and the columns of the operand that streams, the
+gradient for dU and the activations for dW, are put in the order of their slots where they have
+groups.
+
 Exponents. Every integer tensor has a unit ``2**exponent``, of its own or of each column.
 Activations are ``u * 2**e_u``, weights ``q * s_w[c]`` with ``s_w = mantissa / 4 * 2**e_w``, and a
 product ``sum u q``, brought to 24 bits by ``shift``, has the unit ``e_u + e_w[c] + shift`` and the
@@ -25,7 +30,7 @@ from hdl.protocol import STATE_ROWS, Space, StateRow
 from host import program
 from host.errors import MemoryFullError
 from host.tensor_ids import Noise, tensor_id
-from host.tensors import Arena, load, store
+from host.tensors import Arena, lanes_of, load, store
 from sim.model import noise
 from sim.model.initialise import uniform_weights
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, follow, gradient_exponent
@@ -128,13 +133,23 @@ class Dense:
         steps += [program.sort(groups) for groups in (rows, cols if propagate else None) if groups]
         du_shift = 0
         if propagate:
+            transposed = space.transposed_weights.view(self.fan_out, self.fan_in)
+            steps.append(program.move(space.weights[self.number], transposed, transposed=True))
+            operand = q
+            if cols:
+                operand = space.streamed.view(
+                    m, program.slot_columns(params, self.fan_out, cols.count))
+                steps.append(program.move(q, operand, order=cols))
             step, du_shift = program.gemm(
-                params, q, space.weights[self.number], space.work.view(m, self.fan_in),
-                b_transposed=True, inner=cols, rows=rows, limit=_ACTIVATION_BITS)
+                params, operand, transposed, space.work.view(m, self.fan_in),
+                inner=cols, rows=rows, limit=_ACTIVATION_BITS)
             steps.append(step)
+        operand = space.streamed.view(
+            self.fan_in, program.slot_columns(params, m, rows.count) if rows else m)
+        steps.append(program.move(u, operand, transposed=True, order=rows))
         weight_gradient = space.stage.view(self.fan_in, self.fan_out)
-        step, dw_shift = program.gemm(params, u, q, weight_gradient, a_transposed=True,
-                                      unsigned=True, inner=rows, cols=cols)
+        step, dw_shift = program.gemm(params, operand, q, weight_gradient, unsigned=True,
+                                      inner=rows, cols=cols)
         device.run([*steps, step])
 
         # A step of q in the smallest of its groups, in which products are integers.
@@ -277,8 +292,8 @@ class Workspace:
     def __init__(self, device, sizes, batch):
         self.device = device
         self.params = params = device.params
-        wide = Arena(Space.WIDE, params.wide_words, params.vector)
-        quant = Arena(Space.QUANT, params.quant_words, params.vector)
+        wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
+        quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
         pairs = list(pairwise(sizes))
         hidden = sizes[1:-1]
         self.stage = wide.allocate("the batch or a weight matrix", (batch, sizes[0]), *pairs)
@@ -300,6 +315,18 @@ class Workspace:
         self.weights = [quant.allocate(f"the weights of layer {i}", pair)
                         for i, pair in enumerate(pairs)]
         self.gradient = quant.allocate("a quantised gradient", *((batch, n) for n in sizes[1:]))
+        # A first hidden layer passes no gradient on.
+        passing = pairs[1:] if hidden else pairs
+        #: Of the layer whose gradient is on its way back.
+        self.transposed_weights = quant.allocate("a transposed weight matrix",
+                                                 *((b, a) for a, b in passing))
+        #: What streams on the way back: the sorted gradient, then the transposed activations.
+        operands = [(a, program.slot_columns(params, batch, params.sample_groups))
+                    for a, _ in pairs]
+        if params.channel_groups > 1:
+            operands += [(batch, program.slot_columns(params, b, params.channel_groups))
+                         for _, b in passing]
+        self.streamed = quant.allocate("a streamed operand", *operands)
         need = program.table_words(params, batch) + program.table_words(params, max(sizes[1:]))
         if params.max_groups > 1 and need > params.table_words:
             raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "

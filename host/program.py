@@ -5,6 +5,7 @@ from hdl.protocol import (
     TABLE_HEADER,
     BackwardFlag,
     GemmFlag,
+    MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
@@ -15,8 +16,8 @@ from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
-__all__ = ["Groups", "gemm", "gemm_shift", "norm_backward", "norm_forward", "quantise", "sort",
-           "table_words"]
+__all__ = ["Groups", "gemm", "gemm_shift", "move", "norm_backward", "norm_forward", "quantise",
+           "slot_columns", "sort", "table_words"]
 
 
 def _check(name, value, limit):
@@ -28,6 +29,12 @@ def table_words(params, count):
     """Words of the tables that the groups and the order of ``count`` indices take."""
     rows = schedule_rows(count, params.depth, params.max_groups)
     return TABLE_HEADER + rows * params.depth
+
+
+def slot_columns(params, count, groups):
+    """Columns of a tensor that has ``count`` columns, of so many groups, in the order of their
+    slots."""
+    return inner_tiles(count, params.depth, params.rows, groups) * params.slots
 
 
 class Groups:
@@ -43,27 +50,19 @@ def gemm_shift(params, k, *, unsigned=False, groups=(), limit=32):
     return safe_shift(params.bits, k, unsigned=unsigned, shifts=shifts, limit=limit)
 
 
-def gemm(params, a, b, out, *, a_transposed=False, b_transposed=False, unsigned=False,
-         inner=None, rows=None, cols=None, limit=32):
+def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None, limit=32):
     """``(instruction, shift)`` for ``out = (A B) 2**-shift``.
 
     ``a`` and ``b`` are stored tensors; ``inner``, ``rows`` and ``cols`` are the
-    :class:`Groups` along the three axes of the product, or None.
+    :class:`Groups` along the three axes of the product, or None. With ``inner`` the columns of
+    ``a`` are in the order of their slots.
     """
-    m, k = (a.cols, a.rows) if a_transposed else (a.rows, a.cols)
-    n = b.rows if b_transposed else b.cols
+    m, k, n = a.rows, b.rows, b.cols
     _check("output rows of a GEMM", m, MAX_M)
     _check("the inner dimension of a GEMM", k, MAX_K)
     _check("output columns of a GEMM", n, MAX_N)
     tiles = inner_tiles(k, params.depth, params.rows, inner.count if inner else 1)
-    # A row of zeros comes with the others.
-    need = tiles * (m + 1)
-    if need > params.stream_words:
-        raise MemoryFullError(
-            f"an operand of {m}x{k} needs {need} words of the array's operand buffer, "
-            f"{need - params.stream_words} more than its {params.stream_words}")
-    flags = (GemmFlag.A_TRANSPOSED * a_transposed | GemmFlag.B_TRANSPOSED * b_transposed
-             | GemmFlag.UNSIGNED * unsigned | GemmFlag.INNER_GROUPS * bool(inner)
+    flags = (GemmFlag.UNSIGNED * unsigned | GemmFlag.INNER_GROUPS * bool(inner)
              | GemmFlag.ROW_GROUPS * bool(rows) | GemmFlag.COL_GROUPS * bool(cols))
     shift = gemm_shift(params, k, unsigned=unsigned, groups=(inner, rows, cols), limit=limit)
     return instruction(
@@ -95,6 +94,19 @@ def quantise(x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=N
 def sort(groups):
     """Build the order table of an axis."""
     return instruction(Opcode.SORT, k=groups.length, tab0=groups.base, arg=groups.count)
+
+
+def move(x, out, *, transposed=False, order=None):
+    """Copy the quantised tensor ``x``, or its transpose, to ``out``.
+
+    ``order`` are the :class:`Groups` of the columns of ``out``, which are sorted: these then come
+    in the order of their slots.
+    """
+    _check("rows of a tensor to move", x.rows, MAX_K)
+    _check("columns of a tensor to move", x.cols, MAX_K)
+    return instruction(
+        Opcode.MOVE, flags=MoveFlag.TRANSPOSED * transposed | MoveFlag.SORTED * bool(order),
+        m=x.rows, n=x.cols, src0=x.base, dst0=out.base, tab1=order.base if order else 0)
 
 
 def norm_forward(x, y, context, state, *, relu, inference=False):

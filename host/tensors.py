@@ -1,7 +1,7 @@
 """Tensors in device memory: where they lie, and moving them.
 
-Element ``(i, j)`` of a tensor of ``rows`` rows is lane ``j % cols`` of word
-``base + (j // cols) * rows + i``.
+Element ``(i, j)`` of a tensor of ``rows`` rows is lane ``j % lanes`` of word
+``base + (j // lanes) * rows + i``, with the lanes of its memory.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,17 @@ import numpy as np
 from hdl.protocol import Space
 from host.errors import MemoryFullError
 
-__all__ = ["Arena", "Tensor", "load", "store"]
+__all__ = ["Arena", "Tensor", "lanes_of", "load", "store"]
+
+
+def lanes_of(space, params):
+    """Elements of a word of a space.
+
+    >>> from hdl.params import Params
+    >>> [lanes_of(space, Params(rows=4, depth=2, lanes=1)) for space in Space]
+    [1, 8, 1]
+    """
+    return {Space.WIDE: params.vector, Space.QUANT: params.slots, Space.GROUP: 1}[space]
 
 
 @dataclass(frozen=True)
@@ -55,21 +65,29 @@ class Arena:
         return tensor
 
 
+def _parts(tensor, params):
+    """``(address, count)`` of what a tensor takes, in words as they travel: a word of the
+    quantised memory in as many parts as the array has rows."""
+    parts = params.rows if tensor.space == Space.QUANT else 1
+    words = -(-tensor.cols // lanes_of(tensor.space, params)) * tensor.rows
+    return parts * tensor.base, parts * words
+
+
 def store(device, tensor, value):
     """Write the array ``value`` [rows, cols] to a tensor's place."""
-    lanes = device.params.vector
+    lanes = lanes_of(tensor.space, device.params)
     rows, cols = value.shape
     tiles = -(-cols // lanes)
     padded = np.zeros((rows, tiles * lanes), np.int64)
     padded[:, :cols] = value
-    words = padded.reshape(rows, tiles, lanes).transpose(1, 0, 2).reshape(-1, lanes)
-    device.write(tensor.space, tensor.base, words)
+    words = padded.reshape(rows, tiles, lanes).transpose(1, 0, 2)
+    address, count = _parts(tensor.view(rows, cols), device.params)
+    device.write(tensor.space, address, words.reshape(count, -1))
 
 
 def load(device, tensor):
     """The array [rows, cols] at a tensor's place."""
-    lanes = device.params.vector
-    tiles = -(-tensor.cols // lanes)
-    words = device.read(tensor.space, tensor.base, tiles * tensor.rows)
-    array = words.reshape(tiles, tensor.rows, lanes).transpose(1, 0, 2)
+    lanes = lanes_of(tensor.space, device.params)
+    words = device.read(tensor.space, *_parts(tensor, device.params))
+    array = words.reshape(-1, tensor.rows, lanes).transpose(1, 0, 2)
     return array.reshape(tensor.rows, -1)[:, :tensor.cols]

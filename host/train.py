@@ -210,7 +210,7 @@ def _arguments(arguments):
     parser.add_argument("--memory", type=_whole("memory", 4, 256), default=Params.memory,
                         help="wide memory in units of 1,024 elements")
     parser.add_argument("--lanes", type=_whole("lanes", 0, 64), default=Params.lanes,
-                        help="lanes of the quantiser and the norms, 0 for one per column")
+                        help="lanes of the quantiser and the norms, 0 for the most there can be")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--json", action="store_true", help="print the report on standard output")

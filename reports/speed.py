@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from hdl.params import Params
-from hdl.protocol import Space, unpack_instruction
+from hdl.protocol import unpack_instruction
 from host.data import load_dataset
 from host.device import Device
 from host.layers import Mlp
@@ -126,16 +126,14 @@ class _Unlinked:
     def __init__(self, params):
         self.params = params
         self._machine = Machine(params)
-        self._memories = {Space.WIDE: self._machine.wide, Space.QUANT: self._machine.quant,
-                          Space.GROUP: self._machine.group}
 
     def write(self, space, address, words):
         """As :meth:`host.device.Device.write`."""
-        self._memories[space].array[address:address + len(words)] = words
+        self._machine.words(space, address, len(words))[:] = words
 
     def read(self, space, address, count):
         """As :meth:`host.device.Device.read`."""
-        return self._memories[space].array[address:address + count].copy()
+        return self._machine.words(space, address, count).copy()
 
     def run(self, program):
         """As :meth:`host.device.Device.run`."""

@@ -5,13 +5,14 @@ import time
 import numpy as np
 import pytest
 
-from hdl.params import Params
+from hdl.params import PROTOCOL_VERSION, Params
 from hdl.protocol import END, Kind, Opcode, QuantiseFlag, Space, Status, encode, instruction
 from host.device import Device
 from host.errors import ArgumentError, DeviceError, LinkError
+from host.tensors import Tensor, load, store
 from host.transport import ModelTransport, open_transport
 
-PARAMS = Params(lanes=0, cols=5, memory=4)
+PARAMS = Params(lanes=0, rows=5, cols=5, memory=4)
 
 
 class Damaged:
@@ -57,9 +58,27 @@ def test_words_survive_the_way_there_and_back():
     wide = rng.integers(-2**31, 2**31, (300, 5))
     device.write(Space.WIDE, 7, wide)
     assert (device.read(Space.WIDE, 7, 300) == wide).all()
-    quant = rng.integers(-8, 8, (500, 5))
+    # Parts of words, an array row each.
+    quant = rng.integers(-8, 8, (500, 4))
     device.write(Space.QUANT, 0, quant)
     assert (device.read(Space.QUANT, 0, 500) == quant).all()
+    assert (device.read(Space.QUANT, 7, 2) == quant[7:9]).all()
+
+
+@pytest.mark.parametrize("space", [Space.WIDE, Space.QUANT])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 20), (2, 43)])
+def test_a_stored_tensor_is_the_one_loaded_and_the_one_units_see(space, shape):
+    transport = ModelTransport(PARAMS)
+    device = device_over(transport)
+    x = np.random.default_rng(shape).integers(-8, 8, shape)
+    before, tensor, after = (Tensor(space, base, *shape) for base in (10, 30, 60))
+    for place, value in ((before, 0 * x + 1), (after, 0 * x + 2), (tensor, x)):
+        store(device, place, value)
+    assert (load(device, tensor) == x).all()
+    assert (load(device, before) == 1).all() and (load(device, after) == 2).all()
+    machine = transport._machine
+    memory = machine.wide if space == Space.WIDE else machine.quant
+    assert (memory.get(30, *shape) == x).all()
 
 
 @pytest.mark.parametrize("damage", [
@@ -107,7 +126,8 @@ def test_another_machine_is_refused():
 
 def test_another_protocol_version_is_refused(monkeypatch):
     monkeypatch.setattr("host.device.PROTOCOL_VERSION", 99)
-    with pytest.raises(DeviceError, match="speaks protocol version 3, this host version 99"):
+    with pytest.raises(DeviceError, match=f"speaks protocol version {PROTOCOL_VERSION}, this host "
+                                          "version 99"):
         device_over(ModelTransport(PARAMS)).hello()
 
 
