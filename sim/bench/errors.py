@@ -12,9 +12,11 @@ from hdl.protocol import (
     MAX_SHIFT,
     REPEAT_WINDOW,
     STATE_ROWS,
+    TABLE_HEADER,
     BackwardFlag,
     GemmFlag,
     Kind,
+    MoveFlag,
     Opcode,
     QuantiseFlag,
     Space,
@@ -28,6 +30,7 @@ from hdl.protocol import (
 from host import program
 from sim.bench.exchange import decoded
 from sim.bench.recording import Recording
+from sim.model.machine import group_words
 from sim.model.order import inner_tiles
 
 __all__ = ["SCENARIOS"]
@@ -124,15 +127,15 @@ def errors_requests(params, seed, most=0):
         assert requests.say(Kind.WRITE, bytes(length)) == Status.BAD_LENGTH
     for length in (*range(6), 7, 8):
         assert requests.say(Kind.READ, bytes(length)) == Status.BAD_LENGTH
-    depth = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
+    depth = {Space.WIDE: params.wide_words, Space.QUANT: params.rows * params.quant_words,
              Space.GROUP: params.table_words}
     for space, words in depth.items():
-        size = word_bytes(space, params.vector)
+        size = word_bytes(space, params)
         value = rng.integers(0, 256, 3 * size).astype(np.uint8).tobytes()
         for address in (0, words - 3):
             assert requests.words(Kind.WRITE, space, address, value) == Status.OK
             assert requests.words(Kind.READ, space, address, 3) == Status.OK
-        for address in (words - 2, words - 1, words, 0xFFFE):
+        for address in {words - 2, words - 1, min(words, 0xFFFF), 0xFFFE}:
             assert requests.words(Kind.WRITE, space, address, value[::-1]) == Status.ADDRESS
             assert requests.words(Kind.READ, space, address, 3) == Status.ADDRESS
         requests.words(Kind.READ, space, words - 3, 3)
@@ -153,33 +156,37 @@ def errors_requests(params, seed, most=0):
 
 def _unlawful(params):
     """Instructions that are refused, by what is wrong with them."""
-    groups, stream = params.max_groups, params.stream_words
+    groups = params.max_groups
     lawful = {
         Opcode.GEMM: {"m": 1, "k": 1, "n": 1, "key0": 1, "dst0": 8},
         Opcode.QUANTISE: {"m": 1, "n": 1, "dst1": 8},
         Opcode.SORT: {"k": 1, "arg": 1},
         Opcode.NORM_FORWARD: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
         Opcode.NORM_BACKWARD: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
+        Opcode.MOVE: {"m": 1, "n": 1, "dst0": 8},
     }
 
     def but(op, **fields):
         return instruction(op, **{**lawful[op], **fields})
 
-    for op in (0, 6, 7, 8, 0x81, 255):
+    for op in (0, 7, 8, 9, 0x81, 0x86, 255):
         yield instruction(op, m=1, k=1, n=1, key0=1)
     sizes = {"m": MAX_M, "k": MAX_K, "n": MAX_N}
     for op, fields in lawful.items():
-        for name in sizes.keys() & fields.keys():
-            for value in (0, sizes[name] + 1, 0xFFFF):
+        most = {**sizes, "m": MAX_K} if op == Opcode.MOVE else sizes
+        for name in most.keys() & fields.keys():
+            for value in (0, most[name] + 1, 0xFFFF):
                 yield but(op, **{name: value})
-    yield but(Opcode.GEMM, flags=64)
-    yield but(Opcode.GEMM, flags=128)
+    for flag in (16, 32, 64, 128):
+        yield but(Opcode.GEMM, flags=flag)
+    for flag in (4, 8, 128):
+        yield but(Opcode.MOVE, flags=flag)
+    yield but(Opcode.MOVE, m=MAX_K + 1, flags=MoveFlag.TRANSPOSED)
     yield but(Opcode.GEMM, shift=MAX_SHIFT + 1)
     yield but(Opcode.GEMM, shift=255)
     yield but(Opcode.GEMM, key0=0)
-    yield but(Opcode.GEMM, key0=stream // 2 + 1)
-    yield but(Opcode.GEMM, key0=0xFFFF)
-    yield but(Opcode.GEMM, m=MAX_M, key0=stream // (MAX_M + 1) + 1)
+    # The upper half of key0 is not looked at.
+    yield but(Opcode.GEMM, key0=0xFFFF0000)
     if groups > 1:
         yield but(Opcode.GEMM, flags=GemmFlag.ROW_GROUPS, arg=groups)
         yield but(Opcode.GEMM, flags=GemmFlag.COL_GROUPS, arg=groups << 4)
@@ -193,41 +200,87 @@ def _unlawful(params):
             yield but(Opcode.GEMM, flags=flag)
         yield but(Opcode.SORT)
         yield but(Opcode.QUANTISE, flags=QuantiseFlag.GROUPED)
+        yield but(Opcode.MOVE, flags=MoveFlag.SORTED)
+        yield but(Opcode.MOVE, flags=MoveFlag.SORTED | MoveFlag.TRANSPOSED)
     yield but(Opcode.QUANTISE, flags=16)
     yield but(Opcode.NORM_FORWARD, flags=4)
     yield but(Opcode.NORM_BACKWARD, flags=2)
 
 
+#: Group words in which the first index takes the first slot of the second word; the others junk.
+_SECOND_WORD = 32
+
+
 def _beyond(params):
-    """Instructions that reach beyond the end of a memory."""
+    """Programs of which the last instruction reaches beyond the end of a memory.
+
+    Each tensor has two tiles of columns, and only the last row of the second lies beyond.
+    """
     wide, quant, table = params.wide_words, params.quant_words, params.table_words
-    m, n, k = 3, 2 * params.vector, 2
-    gemm = {"m": m, "k": k, "n": n, "dst0": 0, "src0": 0, "src1": 16,
-            "key0": inner_tiles(k, params.depth, params.rows)}
-    # Two tiles of columns: only the last row of the second lies beyond.
-    yield instruction(Opcode.GEMM, **{**gemm, "dst0": wide - 2 * m + 1})
-    yield instruction(Opcode.GEMM, **{**gemm, "src1": quant - 2 * k + 1})
-    yield instruction(Opcode.GEMM, **{**gemm, "src0": quant - m + 1})
-    yield instruction(Opcode.GEMM, **{**gemm, "src0": 0xFFFF})
-    both = {"m": m, "n": n, "src0": 0, "src1": 0, "dst1": 24}
-    yield instruction(Opcode.QUANTISE, **{**both, "src0": wide - 2 * m + 1})
-    yield instruction(Opcode.QUANTISE, **{**both, "dst0": quant - 2 * m + 1})
-    yield instruction(Opcode.QUANTISE, **{**both, "dst1": wide - 1})
-    for op in (Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD):
-        norm = {"m": m, "n": n, "src0": 0, "dst0": 0, "src1": 8, "dst1": 24}
-        # The forward pass uses the state's first rows alone.
-        used = STATE_ROWS if op == Opcode.NORM_BACKWARD else StateRow.DEVIATION + 1
-        for name, need in (("src0", 2 * m), ("dst0", 2 * m), ("dst1", 2 * m),
-                           ("src1", STATE_ROWS + used)):
-            yield instruction(op, **{**norm, name: wide - need + 1})
-    yield instruction(Opcode.NORM_BACKWARD, **norm, flags=BackwardFlag.CLIPPED,
-                      tab0=quant - 2 * m + 1)
-    if params.max_groups > 1:
-        yield instruction(Opcode.SORT, k=4, arg=2, tab0=table - 3)
-        yield instruction(Opcode.GEMM, flags=GemmFlag.ROW_GROUPS, **gemm, tab1=table - m + 1)
-        yield instruction(Opcode.GEMM, flags=GemmFlag.COL_GROUPS, **gemm, tab2=table - n + 1)
-        for tab in ({"tab1": table - m + 1, "tab2": 0}, {"tab1": 0, "tab2": table - n + 1}):
-            yield instruction(Opcode.QUANTISE, flags=QuantiseFlag.GROUPED, **both, **tab)
+    slots, vector = params.slots, params.vector
+
+    def end(words, rows, cols, lanes):
+        return words - -(-cols // lanes) * rows + 1
+
+    def but(op, fields, **others):
+        return [instruction(op, **{**fields, **others})]
+
+    m, k = 3, 2
+    gemm = {"m": m, "k": k, "n": 2 * vector, "key0": inner_tiles(k, params.depth, params.rows)}
+    far = {**gemm, "k": slots + 1, "key0": 2}
+    move = {"m": m, "n": slots + 1}
+    if wide < 1 << 16:
+        yield but(Opcode.GEMM, gemm, dst0=end(wide, m, 2 * vector, vector))
+        both = {"m": m, "n": 2 * vector, "src0": 0, "src1": 0, "dst1": 24}
+        yield but(Opcode.QUANTISE, both, src0=end(wide, m, 2 * vector, vector))
+        yield but(Opcode.QUANTISE, both, dst1=wide - 1)
+        for op in (Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD):
+            norm = {"m": m, "n": 2 * vector, "src0": 0, "dst0": 0, "src1": 8, "dst1": 24}
+            # The forward pass uses the state's first rows alone.
+            used = STATE_ROWS if op == Opcode.NORM_BACKWARD else StateRow.DEVIATION + 1
+            for name, need in (("src0", 2 * m), ("dst0", 2 * m), ("dst1", 2 * m),
+                               ("src1", STATE_ROWS + used)):
+                yield but(op, norm, **{name: wide - need + 1})
+    if quant < 1 << 16:
+        yield but(Opcode.GEMM, gemm, n=slots + 1, src1=end(quant, k, slots + 1, slots))
+        yield but(Opcode.GEMM, gemm, src0=end(quant, m, k, slots))
+        yield but(Opcode.GEMM, gemm, src0=0xFFFF)
+        yield but(Opcode.GEMM, far, src0=end(quant, m, slots + 1, slots))
+        both = {"m": m, "n": slots + 1, "src0": 0, "dst1": 0}
+        yield but(Opcode.QUANTISE, both, dst0=end(quant, m, slots + 1, slots))
+        codes = {"m": m, "n": 2 * vector, "src0": 0, "dst0": 0, "src1": 8, "dst1": 24}
+        yield but(Opcode.NORM_BACKWARD, codes, flags=BackwardFlag.CLIPPED,
+                  tab0=end(quant, m, 2 * vector, slots))
+        yield but(Opcode.MOVE, move, src0=end(quant, m, slots + 1, slots), dst0=8)
+        yield but(Opcode.MOVE, move, dst0=end(quant, m, slots + 1, slots))
+        turned = {"m": slots + 1, "n": m, "flags": MoveFlag.TRANSPOSED}
+        yield but(Opcode.MOVE, turned, src0=end(quant, slots + 1, m, slots), dst0=0)
+        yield but(Opcode.MOVE, turned, dst0=end(quant, m, slots + 1, slots))
+        for name in ("src0", "dst0"):
+            yield but(Opcode.MOVE, move, **{name: 0xFFFF})
+    if params.max_groups == 1:
+        return
+    both = {"m": m, "n": 2 * vector, "src0": 0, "src1": 0, "dst1": 24}
+    yield but(Opcode.SORT, {"k": 4, "arg": 2}, tab0=table - 3)
+    # Its groups are there, the header of its table is not.
+    yield but(Opcode.SORT, {"k": 1, "arg": 2}, tab0=table - TABLE_HEADER + 1)
+    yield but(Opcode.GEMM, gemm, flags=GemmFlag.ROW_GROUPS, tab1=table - m + 1)
+    yield but(Opcode.GEMM, gemm, flags=GemmFlag.COL_GROUPS, tab2=table - 2 * vector + 1)
+    for tab in ({"tab1": table - m + 1, "tab2": 0}, {"tab1": 0, "tab2": table - 2 * vector + 1}):
+        yield but(Opcode.QUANTISE, both, flags=QuantiseFlag.GROUPED, **tab)
+    yield but(Opcode.MOVE, move, flags=MoveFlag.SORTED, tab1=table - slots, dst0=24)
+    yield but(Opcode.MOVE, {"m": m, "n": 2, "flags": MoveFlag.SORTED | MoveFlag.TRANSPOSED},
+              tab1=table - m + 1, dst0=24)
+    if quant < 1 << 16:
+        # One column, in the second tile.
+        order = {"m": m, "n": 1, "flags": MoveFlag.SORTED, "tab1": _SECOND_WORD}
+        yield but(Opcode.MOVE, order, dst0=quant - 2 * m + 1)
+        # As many columns as the slots take, padding included.
+        groups = 2
+        tiles = inner_tiles(slots, params.depth, params.rows, groups)
+        inner = {**gemm, "k": slots, "key0": tiles, "flags": GemmFlag.INNER_GROUPS}
+        yield [instruction(Opcode.SORT, k=slots, arg=groups, tab0=0),
+               *but(Opcode.GEMM, inner, src0=quant - tiles * m + 1)]
 
 
 def errors_programs(params, seed, most=0):
@@ -236,14 +289,18 @@ def errors_programs(params, seed, most=0):
     requests = _Requests(recording)
     recording.begin("unlawful instructions")
     # What the instructions that are lawful read.
-    for space, words in ((Space.WIDE, 64), (Space.QUANT, 64), (Space.GROUP, 32)):
-        lanes = 1 if space == Space.GROUP else params.vector
+    for space, words, lanes in (
+            (Space.WIDE, 64 + 3 * (2 * params.slots // params.vector), params.vector),
+            (Space.QUANT, params.rows * (64 + params.slots), params.depth),
+            (Space.GROUP, _SECOND_WORD, 1)):
         recording.device.write(space, 0, np.zeros((words, lanes), np.int64))
+    recording.device.write(Space.GROUP, _SECOND_WORD, group_words(
+        np.array([1]), np.array([params.slots]), params)[:, None])
     for step in _unlawful(params):
         requests.refused(step)
     recording.begin("addresses beyond the end")
-    for step in _beyond(params):
-        requests.refused(step)
+    for steps in _beyond(params):
+        requests.refused(*steps)
     recording.begin("a program that fails in its middle")
     x = recording.rng.integers(-100, 100, (4, params.cols))
     source = recording.stored(Space.WIDE, x)
@@ -256,8 +313,8 @@ def errors_programs(params, seed, most=0):
                      instruction(Opcode.QUANTISE, m=4, n=1, src0=0xFFFF))
     recording.read(q, exponents)
     recording.begin("the limits of what is lawful")
-    for fields in ({"shift": MAX_SHIFT}, {"key0": params.stream_words // 2},
-                   {"arg": 0xFF}, {"key0": 0xABCD0001, "key1": 0xFFFFFFFF}):
+    for fields in ({"shift": MAX_SHIFT}, {"arg": 0xFF},
+                   {"key0": 0xABCD0001, "key1": 0xFFFFFFFF}):
         assert requests.run(instruction(Opcode.GEMM, **{
             "m": 1, "k": 1, "n": 1, "key0": 1, "dst0": source.base, **fields})) == Status.OK
         recording.device.read(Space.WIDE, source.base, 1)

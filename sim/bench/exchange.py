@@ -43,10 +43,11 @@ class Exchange:
     ignored: tuple = ()
     about: str = ""
 
-    def check(self, received, cols, before=()):
+    def check(self, received, shape, before=()):
         """Raise :class:`Mismatch` unless ``received`` is the answer.
 
-        ``before`` are the exchanges before this one: the message names the last program.
+        ``shape`` is that of the session, for the message, which names the last program of the
+        exchanges ``before`` this one.
         """
         if received == self.answer:
             return
@@ -60,7 +61,7 @@ class Exchange:
         lines = []
         for number, frame in enumerate(expected):
             other = got[number] if number < len(got) else None
-            lines += _differences(frame, other, self.request, cols, self.ignored)
+            lines += _differences(frame, other, self.request, shape, self.ignored)
         if len(got) > len(expected):
             lines.append(f"{len(got) - len(expected)} frames too many")
         raise Mismatch(self.explain(before, lines))
@@ -78,9 +79,12 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Session:
-    """The exchanges of one scenario with one machine."""
+    """The exchanges of one scenario with one machine.
+
+    ``shape`` are the lanes of a word of the wide memory, the rows and the depth of the array.
+    """
     name: str
-    cols: int
+    shape: tuple
     exchanges: tuple
 
     def save(self, path):
@@ -90,14 +94,14 @@ class Session:
         rows = [{name: plain(value) for name, value in asdict(exchange).items()}
                 for exchange in self.exchanges]
         with open(path, "w") as file:
-            json.dump({"name": self.name, "cols": self.cols, "exchanges": rows}, file)
+            json.dump({"name": self.name, "shape": self.shape, "exchanges": rows}, file)
 
     @classmethod
     def load(cls, path):
         """From :meth:`save`.
 
         >>> import tempfile
-        >>> session = Session("s", 4, (Exchange(b"\\x01", b"\\x02", (3, 4), "a"),))
+        >>> session = Session("s", (2, 4, 1), (Exchange(b"\\x01", b"\\x02", (3, 4), "a"),))
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     session.save(file.name)
         ...     Session.load(file.name) == session
@@ -105,7 +109,7 @@ class Session:
         """
         with open(path) as file:
             data = json.load(file)
-        return cls(data["name"], data["cols"], tuple(
+        return cls(data["name"], tuple(data["shape"]), tuple(
             Exchange(bytes.fromhex(row["request"]), bytes.fromhex(row["answer"]),
                      tuple(row["ignored"]), row["about"]) for row in data["exchanges"]))
 
@@ -158,7 +162,7 @@ def _name(enumeration, value):
         return f"{value:#x}"
 
 
-def _differences(expected, got, request, cols, ignored):
+def _differences(expected, got, request, shape, ignored):
     """Lines about one answer that differs."""
     if got is None:
         return ["no whole, undamaged answer"]
@@ -176,7 +180,7 @@ def _differences(expected, got, request, cols, ignored):
     elif body != other:
         read = _read_of(request)
         if kind == Kind.READ | Kind.ANSWER and read:
-            lines += _words(body, other, *read, cols)
+            lines += _words(body, other, *read, shape)
         elif kind == Kind.STATUS | Kind.ANSWER:
             lines += [f"expected {_counters(body)}", f"got {_counters(other)}"]
         else:
@@ -192,17 +196,20 @@ def _read_of(request):
     return None
 
 
-def _words(body, other, space, address, cols):
+def _words(body, other, space, address, shape):
+    vector, rows, depth = shape
     size = 1 if space == Space.QUANT else 4
-    lanes = 1 if space == Space.GROUP else cols
+    lanes = {Space.WIDE: vector, Space.QUANT: rows * depth, Space.GROUP: 1}[space]
+    # In elements: a READ of the quantised memory may begin within a word.
+    first = address * (depth if space == Space.QUANT else lanes)
     lines = []
     for number, start in enumerate(range(1, len(body), size)):
         one, two = (int.from_bytes(data[start:start + size], "little", signed=True)
                     for data in (body, other))
         if one != two:
-            word, lane = divmod(number, lanes)
-            lines.append(f"{space.name} word {address + word:#x} lane {lane} "
-                         f"(row {word} of this read): expected {one}, got {two}")
+            word, lane = divmod(first + number, lanes)
+            lines.append(f"{space.name} word {word:#x} lane {lane} "
+                         f"(row {word - first // lanes} of this read): expected {one}, got {two}")
     more = len(lines) - _LISTED
     return lines[:_LISTED] + ([f"and {more} elements more"] if more > 0 else [])
 

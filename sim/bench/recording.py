@@ -6,9 +6,9 @@ from hdl.protocol import Kind, Space, Status, word_bytes
 from host import program
 from host.device import Device
 from host.errors import MemoryFullError
-from host.tensors import Tensor, load
+from host.tensors import Tensor, lanes_of, load, store
 from sim.bench.exchange import Exchange, Session, decoded
-from sim.model.machine import Machine, Memory
+from sim.model.machine import Machine, Memory, group_words, slot_of
 
 __all__ = ["Recording"]
 
@@ -31,6 +31,21 @@ class _Tracked(Memory):
         words, used = self._used(base, *value.shape)
         self.known[words] = used
 
+    def columns(self, base, rows, places):
+        value = super().columns(base, rows, places)
+        known = self._tiles(base, rows, places)[places // self.lanes, :, places % self.lanes]
+        assert known.all(), f"columns at {base:#x} that were not written"
+        return value
+
+    def put_columns(self, base, places, value):
+        super().put_columns(base, places, value)
+        self._tiles(base, len(value), places)[places // self.lanes, :, places % self.lanes] = True
+
+    def _tiles(self, base, rows, places):
+        """What is known of the words of a tensor up to the last of ``places``."""
+        tiles = int(places.max(initial=-1)) // self.lanes + 1
+        return self.known[base:base + tiles * rows].reshape(tiles, rows, self.lanes)
+
     def _used(self, base, rows, cols):
         """The words of a tensor and which of their lanes it uses."""
         columns = np.arange(-(-cols // self.lanes) * self.lanes).reshape(-1, 1, self.lanes)
@@ -47,7 +62,7 @@ class _Link:
         self.about = ""
         self._machine = Machine(params)
         self._machine.wide = _Tracked(params.wide_words, params.vector)
-        self._machine.quant = _Tracked(params.quant_words, params.vector)
+        self._machine.quant = _Tracked(params.quant_words, params.slots)
         self._answers = b""
 
     def send(self, data):
@@ -72,15 +87,19 @@ class _Link:
             request[0] if kind in (Kind.READ, Kind.WRITE) else None)
         if memory is None:
             return ()
-        size = word_bytes(request[0], memory.lanes) // memory.lanes
+        # In elements, in which words and parts of words follow each other.
+        word = word_bytes(request[0], self._machine.params)
+        size = 1 if memory is self._machine.quant else 4
         words = (request[4:] if kind == Kind.WRITE else answered[0][2][1:])
-        address = int.from_bytes(request[2:4], "little")
-        known = memory.known[address:address + len(words) // (size * memory.lanes)]
+        first = int.from_bytes(request[2:4], "little") * word // size
+        known = memory.known.reshape(-1)[first:first + len(words) // size]
         if kind == Kind.WRITE:
             known[:] = True
             return ()
-        assert known.any(), f"{self.about}: a READ of nothing that was written"
-        return tuple(1 + int(i) for i in np.flatnonzero(np.repeat(~known.reshape(-1), size)))
+        last = first + len(known) - 1
+        assert memory.known[first // memory.lanes:last // memory.lanes + 1].any(), \
+            f"{self.about}: a READ of nothing that was written"
+        return tuple(1 + int(i) for i in np.flatnonzero(np.repeat(~known, size)))
 
 
 class Recording:
@@ -118,16 +137,24 @@ class Recording:
 
     def place(self, space, rows, cols):
         """A tensor's place, apart from all others since :meth:`begin`."""
-        need = -(-cols // self.params.vector) * rows
+        need = -(-cols // lanes_of(space, self.params)) * rows
         return Tensor(space, self._take(space, need), rows, cols)
 
-    def groups(self, groups, length, count):
-        """The place of the groups and of the order of an axis, filled with ``groups``."""
-        places = program.Groups(self._take(Space.GROUP, program.table_words(self.params, length)),
-                                length, count)
-        if groups is not None:
-            self.device.write(Space.GROUP, places.base, np.asarray(groups)[:, None])
-        return places
+    def groups(self, length, count):
+        """The place of the groups and of the order of an axis, apart from all others."""
+        return program.Groups(self._take(Space.GROUP, program.table_words(self.params, length)),
+                              length, count)
+
+    def store_groups(self, places, groups, slots=None):
+        """Write the groups of an axis, and the slots that its indices take or else junk."""
+        above = self.rng.integers(-2**27, 2**27, places.length) << 4
+        words = groups + above if slots is None else group_words(groups, slots, self.params)
+        self.device.write(Space.GROUP, places.base, words[:, None])
+
+    def read_groups(self, places):
+        """Read the groups of an axis back, with the slots that its indices take."""
+        words = self.device.read(Space.GROUP, places.base, places.length)[:, 0]
+        return words & 0xF, slot_of(words, self.params)
 
     def _take(self, space, need):
         low, high = self._free[space]
@@ -147,12 +174,11 @@ class Recording:
 
     def store(self, tensor, value):
         """Write a tensor; lanes beyond its columns get junk, which a unit may leave there."""
-        lanes = self.params.vector
+        lanes = lanes_of(tensor.space, self.params)
         rows, cols = value.shape
         padded = self.rng.integers(-2**31, 2**31, (rows, -(-cols // lanes) * lanes))
         padded[:, :cols] = value
-        words = padded.reshape(rows, -1, lanes).transpose(1, 0, 2).reshape(-1, lanes)
-        self.device.write(tensor.space, tensor.base, words)
+        store(self.device, tensor, padded)
 
     def stored(self, space, value):
         """A place, and ``value`` in it."""
@@ -171,4 +197,6 @@ class Recording:
 
     def session(self, name):
         """What was said."""
-        return Session(name, self.params.vector, tuple(self._link.exchanges))
+        params = self.params
+        return Session(name, (params.vector, params.rows, params.depth),
+                       tuple(self._link.exchanges))

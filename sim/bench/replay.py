@@ -107,7 +107,7 @@ async def replay(dut):
             raise Mismatch(f"no answer after {limit} clocks, received {bench.received.hex()}\n"
                            f"{exchange.explain(before)}") from None
         try:
-            exchange.check(received, session.cols, before)
+            exchange.check(received, session.shape, before)
         except Mismatch as mismatch:
             raise Mismatch(f"{session.name}, exchange {number}: {mismatch}") from None
     for _ in range(_SILENCE):

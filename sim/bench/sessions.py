@@ -28,7 +28,6 @@ from host.layers import Mlp
 from host.train import Rate
 from sim.bench import errors
 from sim.bench.recording import Recording
-from sim.model.order import inner_tiles
 
 __all__ = ["SCENARIOS", "record"]
 
@@ -51,12 +50,14 @@ def _fitting(attempt, most):
 
 # GEMM.
 
-_Product = namedtuple("_Product", "a_transposed b_transposed unsigned inner rows cols")
+#: How the operands come to lie in memory: A stored as it is to lie, moved or transposed there; B
+#: stored or transposed. Then the flags.
+_Product = namedtuple("_Product", "a b unsigned inner rows cols")
 
 #: The three products of a layer: X W, dY W^T with channels inside, X^T dY with samples inside.
-_FORWARD = _Product(False, False, True, False, False, False)
-_INPUT = _Product(False, True, False, True, True, False)
-_WEIGHT = _Product(True, False, True, True, False, True)
+_FORWARD = _Product("stored", "stored", True, False, False, False)
+_INPUT = _Product("moved", "transposed", False, True, True, False)
+_WEIGHT = _Product("transposed", "stored", True, True, False, True)
 
 
 def _codes(rng, params, shape, *, streamed, extreme=False):
@@ -75,15 +76,12 @@ def _random_groups(rng, length, count):
     ][rng.integers(4)]
 
 
-def _axis(recording, length, wanted, count=None, groups=None):
-    """Groups of one axis of a product at a random place, or None."""
+def _axis(recording, length, wanted, count=None):
+    """The place of the groups of one axis of a product, or None."""
     most = recording.params.max_groups
     if not wanted or most == 1:
         return None
-    count = count or int(recording.rng.integers(1, most + 1))
-    if groups is None:
-        groups = _random_groups(recording.rng, length, count)
-    return recording.groups(groups, length, count)
+    return recording.groups(length, count or int(recording.rng.integers(1, most + 1)))
 
 
 def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=False, count=None,
@@ -92,26 +90,58 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
     params, rng = recording.params, recording.rng
     a = _codes(rng, params, (m, k), streamed=True, extreme=extreme) if a is None else a
     b = _codes(rng, params, (k, n), streamed=False, extreme=extreme) if b is None else b
-    a, b = a.T if kind.a_transposed else a, b.T if kind.b_transposed else b
     # Places first: nothing is said about a product that does not fit.
-    places = (recording.place(Space.QUANT, *a.shape), recording.place(Space.QUANT, *b.shape),
-              recording.place(Space.WIDE, m, n))
-    if inner_tiles(k, params.depth, params.rows, params.max_groups) * (m + 1) > params.stream_words:
-        raise MemoryFullError("the operand buffer")
-    axes = [_axis(recording, length, wanted, count, None if groups is None else groups(length))
+    axes = [_axis(recording, length, wanted, count)
             for length, wanted in ((k, kind.inner), (m, kind.rows), (n, kind.cols))]
     inner, rows, cols = axes
-    recording.store(places[0], a)
-    recording.store(places[1], b)
-    step, safe = program.gemm(params, *places, a_transposed=kind.a_transposed,
-                              b_transposed=kind.b_transposed, unsigned=kind.unsigned,
+    slots = program.slot_columns(params, k, inner.count) if inner else k
+    streamed, stationary, out = (recording.place(Space.QUANT, m, slots),
+                                 recording.place(Space.QUANT, k, n),
+                                 recording.place(Space.WIDE, m, n))
+    sources = [recording.place(Space.QUANT, *array.shape) for array in _moved(kind, a, b)]
+    for axis in filter(None, axes):
+        values = (_random_groups(rng, axis.length, axis.count) if groups is None
+                  else groups(axis.length))
+        if axis is inner and kind.a == "stored" and rng.random() < 0.5:
+            # Some take no slot.
+            values = np.where(rng.random(k) < 0.2, rng.integers(axis.count, 16, k), values)
+        recording.store_groups(axis, values)
+    for source, array in zip(sources, _moved(kind, a, b), strict=True):
+        recording.store(source, array)
+    steps = [program.sort(inner)] * int(rng.integers(1, 3)) if inner else []
+    if kind.a != "stored":
+        steps.append(program.move(sources[0], streamed, transposed=kind.a == "transposed",
+                                  order=inner))
+    elif inner:
+        recording.device.run(steps)
+        steps = []
+        of, places = recording.read_groups(inner)
+        # Columns of no index hold anything.
+        in_order = _codes(rng, params, (m, slots), streamed=True)
+        in_order[:, places[of < inner.count]] = a[:, of < inner.count]
+        recording.store(streamed, in_order)
+    else:
+        recording.store(streamed, a)
+    if kind.b == "transposed":
+        steps.append(program.move(sources[-1], stationary, transposed=True))
+    else:
+        recording.store(stationary, b)
+    step, safe = program.gemm(params, streamed, stationary, out, unsigned=kind.unsigned,
                               inner=inner, rows=rows, cols=cols)
     if shift is None:
         shift = rng.choice([safe, safe, 0, min(safe + 1, MAX_SHIFT), rng.integers(MAX_SHIFT + 1)])
     fields = unpack_instruction(step)
     step = instruction(fields.pop("op"), **{**fields, "shift": int(shift)})
-    recording.device.run([*([program.sort(inner)] if inner else []), step])
-    return recording.read(places[2])[0]
+    recording.device.run([*steps, step])
+    if inner:
+        recording.read_groups(inner)
+    return recording.read(out)[0]
+
+
+def _moved(kind, a, b):
+    """The operands that are moved, as they lie before."""
+    return ([a.T if kind.a == "transposed" else a] if kind.a != "stored" else []) + (
+        [b.T] if kind.b == "transposed" else [])
 
 
 def _products(name, kinds, params, seed, most, count=3):
@@ -140,7 +170,7 @@ def gemm_forward(params, seed, most=12):
 
 def gemm_input(params, seed, most=12):
     """dY W^T: channel groups inside, sample groups of rows; with and without."""
-    return _products("gemm_input", [_INPUT], params, seed, most, count=4)
+    return _products("gemm_input", [_INPUT, _INPUT._replace(a="stored")], params, seed, most)
 
 
 def gemm_weight(params, seed, most=12):
@@ -149,9 +179,11 @@ def gemm_weight(params, seed, most=12):
 
 
 def gemm_any(params, seed, most=12):
-    """Any combination of a product's flags."""
+    """Any combination of a product's flags and of ways to place its operands."""
     rng = np.random.default_rng([seed, 0])
-    kinds = [_Product(*(bool(bit) for bit in rng.integers(0, 2, 6))) for _ in range(3)]
+    kinds = [_Product(str(rng.choice(["stored", "moved", "transposed"])),
+                      str(rng.choice(["stored", "transposed"])),
+                      *(bool(bit) for bit in rng.integers(0, 2, 4))) for _ in range(3)]
     return _products("gemm_any", kinds, params, seed, most, count=2)
 
 
@@ -187,6 +219,79 @@ def gemm_extremes(params, seed, most=12):
     return recording.session("gemm_extremes")
 
 
+# MOVE.
+
+
+def _move(recording, m, n, *, transposed, ordered, extreme=False):
+    """One tensor moved to where junk lies, and all that lies there then.
+
+    ``ordered`` is False, ``"sorted"`` for the slots of random groups, or ``"anywhere"`` for any
+    slots, each of one column.
+    """
+    params, rng = recording.params, recording.rng
+    rows, cols = (n, m) if transposed else (m, n)
+    order, columns = None, cols
+    if ordered:
+        order = recording.groups(cols, int(rng.integers(1, params.max_groups + 1)))
+        columns = program.slot_columns(params, cols, order.count)
+    if ordered == "anywhere":
+        columns += int(rng.integers(0, 3)) * params.slots
+    source, out = recording.place(Space.QUANT, m, n), recording.place(Space.QUANT, rows, columns)
+    recording.store(source, _codes(rng, params, (m, n), streamed=True, extreme=extreme))
+    recording.store(out, _codes(rng, params, (rows, columns), streamed=True))
+    step = program.move(source, out, transposed=transposed, order=order)
+    if ordered == "sorted":
+        recording.store_groups(order, _random_groups(rng, cols, order.count))
+        recording.device.run([program.sort(order), step])
+        recording.read_groups(order)
+    else:
+        if ordered:
+            # The last slot is among them.
+            slots = rng.permutation([*rng.permutation(columns - 1)[:cols - 1], columns - 1])
+            recording.store_groups(order, rng.integers(0, 16, cols), slots)
+        recording.device.run([step])
+    recording.read(out, source)
+
+
+def _moves(params):
+    """``(transposed, ordered)`` of everything that MOVE accepts."""
+    return list(product((False, True), (False, "sorted", "anywhere") if params.max_groups > 1
+                        else (False,)))
+
+
+def move(params, seed, most=12):
+    """Every way to move, with random tensors."""
+    recording = Recording(params, f"move {seed}")
+    rng = recording.rng
+
+    def attempt(transposed, ordered, most):
+        m, n = (_dimension(rng, min(most, MAX_K), params.slots) for _ in range(2))
+        recording.begin(f"move {m}x{n} transposed {transposed} in order {ordered}")
+        _move(recording, m, n, transposed=transposed, ordered=ordered)
+
+    for transposed, ordered in _moves(params) * 2:
+        _fitting(partial(attempt, transposed, ordered), most)
+    return recording.session("move")
+
+
+def move_extremes(params, seed, most=12):
+    """One element, one row and one column, whole words, and tensors as long as they may be."""
+    recording = Recording(params, f"move_extremes {seed}")
+    slots = params.slots
+
+    def attempt(transposed, ordered, shape, limit):
+        m, n = (min(size, limit) for size in shape)
+        recording.begin(f"move {m}x{n} transposed {transposed} in order {ordered}")
+        _move(recording, m, n, transposed=transposed, ordered=ordered, extreme=True)
+
+    long = min(MAX_K, 16 * most)
+    for transposed, ordered in _moves(params):
+        for shape in ((1, 1), (1, slots), (slots, 1), (slots, slots), (2, slots + 1),
+                      (slots + 1, 2), (1, long), (long, 1)):
+            _fitting(partial(attempt, transposed, ordered, shape), MAX_K)
+    return recording.session("move_extremes")
+
+
 # QUANTISE.
 
 
@@ -211,8 +316,8 @@ def _quantise(recording, x, *, flags=0, clip=0):
               recording.place(Space.WIDE, 1, n))
     rows = cols = None
     if flags & QuantiseFlag.GROUPED:
-        rows = recording.groups(None, m, params.sample_groups)
-        cols = recording.groups(None, n, params.channel_groups)
+        rows = recording.groups(m, params.sample_groups)
+        cols = recording.groups(n, params.channel_groups)
     recording.store(places[0], x)
     recording.device.run([program.quantise(
         *places, unsigned=bool(flags & QuantiseFlag.UNSIGNED), clip=clip, rows=rows, cols=cols,
@@ -221,7 +326,7 @@ def _quantise(recording, x, *, flags=0, clip=0):
     recording.read(places[1], places[2])
     if rows:
         for groups in (rows, cols):
-            recording.device.read(Space.GROUP, groups.base, groups.length)
+            recording.read_groups(groups)
 
 
 def _quantise_modes(params):
@@ -426,8 +531,8 @@ def training_step(params, seed, most=8):
 
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
-    gemm_forward, gemm_input, gemm_weight, gemm_any, gemm_extremes, quantise, quantise_extremes,
-    norm, norm_extremes, training_step)} | errors.SCENARIOS
+    gemm_forward, gemm_input, gemm_weight, gemm_any, gemm_extremes, move, move_extremes, quantise,
+    quantise_extremes, norm, norm_extremes, training_step)} | errors.SCENARIOS
 
 
 def record(name, params, seed, **options):

@@ -21,14 +21,14 @@ def machine(bits, groups, rows, cols, depth, memory=4, **options):
 
 
 MACHINES = [
-    machine(5, (8, 2), 3, 4, 3), machine(8, (8, 8), 2, 5, 1),
+    machine(5, (8, 2), 3, 6, 3), machine(8, (8, 8), 2, 5, 1),
     machine(3, (1, 1), 1, 1, 1, arith="int"), machine(4, (4, 4), 3, 6, 4, lanes=2),
 ]
 MORE_MACHINES = [
-    machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1), machine(3, (4, 4), 9, 3, 4),
+    machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1, 16), machine(3, (4, 4), 9, 3, 4, 16),
     machine(4, (4, 4), 8, 8, 1, 32), machine(4, (1, 1), 6, 6, 2), machine(4, (8, 4), 5, 12, 4, 16),
-    machine(5, (1, 1), 2, 31, 1, 32, arith="int"), machine(6, (2, 4), 13, 2, 3),
-    machine(7, (1, 4), 3, 10, 2, 8), machine(7, (8, 1), 17, 1, 4), machine(8, (4, 2), 4, 4, 4),
+    machine(5, (1, 1), 2, 31, 1, 32, arith="int"), machine(6, (2, 4), 13, 2, 3, 16),
+    machine(7, (1, 4), 3, 10, 2, 8), machine(7, (8, 1), 17, 1, 4, 32), machine(8, (4, 2), 4, 4, 4),
     machine(8, (8, 8), 4, 3, 4), machine(4, (4, 4), 3, 64, 1, 256),
 ]
 
@@ -54,7 +54,7 @@ def replay(board, session):
                                + exchange.explain(before))
             board.run(end - board.cycles)
             received += board.recv()
-        exchange.check(received, session.cols, before)
+        exchange.check(received, session.shape, before)
     board.run(300)
     assert board.recv() == b"", "bytes that nobody asked for"
 
