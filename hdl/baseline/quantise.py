@@ -4,9 +4,10 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hdl.memory import ADDRESS_BITS, ReadPort, WritePort
+from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort
 from hdl.params import INDEX_BITS, MAX_M
 from hdl.protocol import QuantiseFlag
+from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
 from hdl.unit import UnitPort, quant_word, wide_word
 
@@ -70,7 +71,7 @@ class GivenScale(wiring.Component):
     control : Out(UnitPort())
         Of the instruction: flags UNSIGNED and STOCHASTIC, m, n, src0, dst0, arg, key0, key1.
     wide_r : Out(ReadPort(wide_word(params)))
-    quant_w : Out(WritePort(quant_word(params)))
+    quant_w : Out(LaneWritePort(quant_word(params)))
     """
     def __init__(self, params):
         assert params.max_groups == 1
@@ -79,7 +80,7 @@ class GivenScale(wiring.Component):
         super().__init__({
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
-            "quant_w": Out(WritePort(quant_word(params))),
+            "quant_w": Out(LaneWritePort(quant_word(params))),
         })
 
     def cycles(self, m, n):
@@ -89,9 +90,11 @@ class GivenScale(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.columns = columns = self.columns
+        m.submodules.codes = codes = CodeWriter(self.params)
+        wiring.connect(m, wiring.flipped(self.quant_w), codes.quant_w)
         control, fields, cols = self.control, self.control.instruction, self.params.vector
         step, enter = Signal(), Signal()
-        source, target = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        source = Signal(ADDRESS_BITS)
         channel, left = Signal(INDEX_BITS), Signal(INDEX_BITS)
         steps = Signal(range(MAX_M + 1))
 
@@ -115,16 +118,17 @@ class GivenScale(wiring.Component):
             columns.exponent.eq(fields.arg),
             columns.load.eq(enter.replicate(cols)),
             # Write its codes.
-            self.quant_w.en.eq(at[Columns.DEPTH]),
-            self.quant_w.addr.eq(target),
-            self.quant_w.data.eq(columns.q),
+            codes.start.eq(control.start),
+            codes.base.eq(fields.dst0),
+            codes.enter.eq(enter),
+            codes.en.eq(at[Columns.DEPTH]),
+            codes.q.eq(columns.q),
         ]
-        m.d.sync += [source.eq(source + step), target.eq(target + self.quant_w.en)]
+        m.d.sync += source.eq(source + step)
 
         with m.FSM():
             with m.State("IDLE"), m.If(control.start):
-                m.d.sync += [source.eq(fields.src0), target.eq(fields.dst0), channel.eq(0),
-                             left.eq(fields.n)]
+                m.d.sync += [source.eq(fields.src0), channel.eq(0), left.eq(fields.n)]
                 m.next = "ENTER"
             with m.State("ENTER"):
                 m.d.comb += enter.eq(1)

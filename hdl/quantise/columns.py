@@ -10,7 +10,7 @@ from hdl.params import INDEX_BITS, MAX_M, MAX_N
 from hdl.quantise.exponent import EXPONENT_BITS, MAGNITUDE_BITS, sum_bits
 from hdl.quantise.groups import GROUP_INDEX_BITS
 from hdl.quantise.lane import Lane, reach_bits
-from hdl.unit import INSTRUCTION_LAYOUT, quant_word, wide_word
+from hdl.unit import INSTRUCTION_LAYOUT, wide_word
 
 __all__ = ["Columns"]
 
@@ -49,7 +49,7 @@ class Columns(wiring.Component):
     farthest : Out(cols x reach_bits)
     exponents : Out(wide_word(params))
         Exponent of every lane.
-    q : Out(quant_word(params))
+    q : Out(cols x signed(bits))
         ``depth`` cycles after the step.
     """
     #: Cycles from a step to the word it gives.
@@ -78,7 +78,7 @@ class Columns(wiring.Component):
             "row_reach": Out(reach),
             "farthest": Out(data.ArrayLayout(reach, cols)),
             "exponents": Out(wide_word(params)),
-            "q": Out(quant_word(params)),
+            "q": Out(data.ArrayLayout(signed(params.bits), cols)),
         })
 
     def elaborate(self, platform):

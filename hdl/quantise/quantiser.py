@@ -4,9 +4,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hdl.memory import ADDRESS_BITS, ReadPort, WritePort
+from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort, WritePort
 from hdl.params import MAX_M, MAX_N
 from hdl.protocol import QuantiseFlag
+from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
 from hdl.quantise.exponent import ScaleExponent, sum_bits
 from hdl.quantise.lane import reach_bits
@@ -21,7 +22,7 @@ __all__ = ["Quantiser"]
 class Quantiser(wiring.Component):
     """Quantises a wide tensor; the unit of ``QUANTISE``, ``sim.model.quantise.quantise``.
 
-    One lane per column of the array, one row per clock, once to search for magnitudes (twice
+    ``vector`` lanes, one row per clock, once to search for magnitudes (twice
     with channel groups) and once to quantise; nothing stalls. :class:`Schedule` has the order,
     :class:`Lane` the arithmetic, :meth:`cycles` the time.
 
@@ -40,7 +41,7 @@ class Quantiser(wiring.Component):
         ``clamped`` stays 0: a clip is part of the function.
     wide_r : Out(ReadPort(wide_word(params)))
     wide_w : Out(WritePort(wide_word(params)))
-    quant_w : Out(WritePort(quant_word(params)))
+    quant_w : Out(LaneWritePort(quant_word(params)))
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     group_w : Out(WritePort(unsigned(GROUP_BITS)))
     """
@@ -61,7 +62,7 @@ class Quantiser(wiring.Component):
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
             "wide_w": Out(WritePort(wide_word(params))),
-            "quant_w": Out(WritePort(quant_word(params))),
+            "quant_w": Out(LaneWritePort(quant_word(params))),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
             "group_w": Out(WritePort(unsigned(GROUP_BITS))),
         })
@@ -182,19 +183,22 @@ class Quantiser(wiring.Component):
             wiring.connect(m, wiring.flipped(self.group_r), table.group_r)
             wiring.connect(m, wiring.flipped(self.group_w), table.group_w)
 
-        # Write exponents and codes, both in order.
-        exponent_target, target = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        # Write exponents and codes.
+        exponent_target = Signal(ADDRESS_BITS)
+        m.submodules.codes = codes = CodeWriter(self.params)
+        wiring.connect(m, wiring.flipped(self.quant_w), codes.quant_w)
         m.d.comb += [
             self.wide_w.en.eq(schedule.write_exponents),
             self.wide_w.addr.eq(exponent_target),
             self.wide_w.data.eq(columns.exponents),
-            self.quant_w.en.eq(at[Columns.DEPTH] & schedule.rounding),
-            self.quant_w.addr.eq(target),
-            self.quant_w.data.eq(columns.q),
+            codes.start.eq(control.start),
+            codes.base.eq(fields.dst0),
+            codes.enter.eq(enter & schedule.rounding),
+            codes.en.eq(at[Columns.DEPTH] & schedule.rounding),
+            codes.q.eq(columns.q),
         ]
         with m.If(control.start):
-            m.d.sync += [exponent_target.eq(fields.dst1), target.eq(fields.dst0)]
+            m.d.sync += exponent_target.eq(fields.dst1)
         with m.Else():
-            m.d.sync += [exponent_target.eq(exponent_target + self.wide_w.en),
-                         target.eq(target + self.quant_w.en)]
+            m.d.sync += exponent_target.eq(exponent_target + self.wide_w.en)
         return m

@@ -34,9 +34,10 @@ def run(unit, cases):
     bench.simulate(process)
 
 
-@pytest.mark.parametrize(("bits", "cols"), [(2, 1), (4, 3), (8, 5)])
-def test_a_given_scale(bits, cols):
-    unit = GivenScale(Params(lanes=0, bits=bits, cols=cols, sample_groups=1, channel_groups=1))
+@pytest.mark.parametrize(("bits", "cols", "rows"), [(2, 1, 1), (4, 3, 6), (8, 5, 5)])
+def test_a_given_scale(bits, cols, rows):
+    unit = GivenScale(Params(lanes=cols, bits=bits, rows=rows, cols=cols, depth=2,
+                             sample_groups=1, channel_groups=1))
     rng = np.random.default_rng(bits)
     cases = []
     for m, n in ((1, 1), (5, 7), (13, 2 * cols)):
@@ -54,7 +55,7 @@ def test_a_given_scale(bits, cols):
 
 
 def test_what_is_fixed_is_not_asked_of_the_instruction():
-    params = Params(lanes=0, cols=3)
+    params = Params(lanes=3, rows=3, cols=3)
     unit = Fixed(Quantiser(params), flags=QuantiseFlag.GROUPED | QuantiseFlag.STOCHASTIC, arg=0)
     x = np.random.default_rng(1).integers(-2**20, 2**20, (6, 7))
     q = quantise(x, bits=4, signed=True, noise=element_noise(KEY, *x.shape), groups=(4, 4)).q

@@ -66,13 +66,16 @@ def check(params, cases):
 
     async def execute(ctx, case):
         m, n = case.x.shape
-        tiles = -(-n // params.cols)
+        tiles, words = -(-n // params.vector), -(-n // params.slots)
         bench.load(ctx, "wide", SRC0, case.x)
-        frame = [("quant", DST0 - 1), ("quant", DST0 + tiles * m), ("wide", DST1 - 1),
+        frame = [("quant", DST0 - 1), ("quant", DST0 + words * m), ("wide", DST1 - 1),
                  ("wide", DST1 + tiles), ("group", TAB1 - 1), ("group", TAB1 + m),
                  ("group", TAB2 - 1), ("group", TAB2 + n)]
         assert TAB1 + m < TAB2 - 1 and SRC0 + tiles * m < DST1 - 1
         before = [bench.peek(ctx, *word) for word in frame]
+        # Lanes of no tile.
+        whole = m, words * params.slots
+        kept = bench.dump(ctx, "quant", DST0, *whole)[:, tiles * params.vector:]
         key0, key1 = key_words(case.key or (0xFFFF,) * 4)
         cycles, clamped = await bench.run(
             ctx, Opcode.QUANTISE, flags=case.flags, m=m, n=n, src0=SRC0, dst0=DST0, dst1=DST1,
@@ -84,6 +87,7 @@ def check(params, cases):
             assert bench.dump_groups(ctx, TAB2, n).tolist() == expected.cols.tolist()
         stored = expected.q if case.signed else expected.q - (1 << params.bits - 1)
         assert (bench.dump(ctx, "quant", DST0, m, n) == stored).all()
+        assert (bench.dump(ctx, "quant", DST0, *whole)[:, tiles * params.vector:] == kept).all()
         assert [bench.peek(ctx, *word) for word in frame] == before
         assert clamped == 0
         assert cycles == unit.cycles(m, n, per_column=case.per_column, clip=case.clip,
@@ -121,14 +125,15 @@ def random_cases(rng, count, shapes, grouped):
                        clip=int(rng.choice([0, 1, 6, 14, 48, 255])))
 
 
-@pytest.mark.parametrize(("bits", "cols", "groups"), [
-    (4, 3, (1, 1)), (2, 2, (1, 4)), (3, 1, (4, 1)), (5, 3, (4, 4)), (8, 2, (8, 2)),
-    (4, 3, (8, 8)), (8, 8, (2, 8)), (6, 5, (1, 2)), (7, 12, (2, 1))],
+@pytest.mark.parametrize(("bits", "vector", "array", "groups"), [
+    (4, 3, (3, 2), (1, 1)), (2, 2, (1, 2), (1, 4)), (3, 1, (3, 1), (4, 1)), (5, 3, (9, 1), (4, 4)),
+    (8, 2, (2, 4), (8, 2)), (4, 3, (4, 3), (8, 8)), (8, 8, (4, 4), (2, 8)), (6, 5, (5, 1), (1, 2)),
+    (7, 12, (3, 4), (2, 1)), (4, 1, (4, 4), (4, 4))],
     ids=lambda value: f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value))
-def test_tensors_equal_the_model(bits, cols, groups):
-    rng = np.random.default_rng([bits, cols, *groups])
-    params = Params(lanes=0, bits=bits, cols=cols, sample_groups=groups[0],
-                    channel_groups=groups[1])
+def test_tensors_equal_the_model(bits, vector, array, groups):
+    rng = np.random.default_rng([bits, vector, *groups])
+    params = Params(bits=bits, rows=array[0], cols=vector, depth=array[1], lanes=vector,
+                    sample_groups=groups[0], channel_groups=groups[1])
     shapes = [(1, 1), (1, 7), (7, 1), (5, 6), (12, 5), (3, 19)]
     check(params, random_cases(rng, 9, shapes, grouped=groups != (1, 1)))
 
