@@ -1,0 +1,125 @@
+"""``python -m reports.utilisation``: how much of a matrix product's time the array works.
+
+Products of random operands run on the simulated board, one instruction each, and are compared with
+the model's. What is counted are the clocks between the unit's start and its end, as the device
+reports them. Of these
+
+* ``share`` is what the products themselves would take, ``m k n / macs`` clocks, and
+* ``of bound`` what no schedule of this array goes below: all rows, one of zeros included, through
+  every tile, ``ceil(n / cols) * tiles * (m + 1)`` clocks, padding of groups included.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hdl.build.tables import columns
+from hdl.params import Params
+from hdl.protocol import Space
+from host import program
+from host.device import Device
+from host.tensors import Arena, load, store
+from sim.model.gemm import gemm
+from sim.model.order import inner_tiles, order
+
+__all__ = ["AIM", "FILE", "MACHINES", "SHAPES", "main", "measured", "shapes"]
+
+#: The committed figures.
+FILE = Path(__file__).resolve().parent / "data" / "numerics" / "utilisation.json"
+#: Least ``share`` for at least :data:`~hdl.params.MAX_M` rows and 16 times what the array holds.
+AIM = 0.95
+#: Arrays, with memories that such operands fit.
+MACHINES = tuple(Params(rows=rows, cols=cols, memory=memory)
+                 for rows, cols, memory in ((4, 4, 128), (8, 8, 256)))
+#: Rows, and multiples of what the array holds along k and along n, and what is added to both.
+SHAPES = ((511, 16, 16, 0), (128, 16, 16, 0), (128, 4, 4, 0), (511, 16, 16, -1), (100, 3, 3, 1),
+          (32, 8, 8, 0), (10, 1, 1, 0))
+
+
+def shapes(params):
+    """``(m, k, n)`` that are measured on a machine."""
+    return [(m, inner * params.slots + more, outer * params.cols + more)
+            for m, inner, outer, more in SHAPES]
+
+
+def measured(device, m, k, n, groups=1, seed=0):
+    """One product on a device: its figures, or an error if the device's result is wrong."""
+    params = device.params
+    rng = np.random.default_rng([seed, m, k, n])
+    low, high = -(1 << params.bits - 1), params.qmax
+    a, b = rng.integers(low, high + 1, (m, k)), rng.integers(-high, high + 1, (k, n))
+    tiles = inner_tiles(k, params.depth, params.rows, groups)
+    quant = Arena(Space.QUANT, params.quant_words, params.slots)
+    wide = Arena(Space.WIDE, params.wide_words, params.vector)
+    places = (quant.allocate("A", (m, tiles * params.slots)), quant.allocate("B", (k, n)),
+              wide.allocate("the product", (m, n)))
+    inner, options, streamed = None, {}, a
+    steps = []
+    if groups > 1:
+        inner = program.Groups(0, k, groups)
+        groups_of = rng.integers(0, groups, k)
+        device.write(Space.GROUP, 0, groups_of[:, None])
+        steps.append(program.sort(inner))
+        options = {"inner": groups_of, "inner_groups": groups}
+        slots, _ = order(groups_of, groups, params.depth)
+        streamed = np.zeros((m, tiles * params.slots), np.int64)
+        streamed[:, np.flatnonzero(slots >= 0)] = a[:, slots[slots >= 0]]
+    store(device, places[0].view(*streamed.shape), streamed)
+    store(device, places[1], b)
+    device.run(steps)
+    step, shift = program.gemm(params, *places, inner=inner)
+    before = device.run_cycles
+    device.run([step])
+    cycles = device.run_cycles - before
+    if (load(device, places[2]) != gemm(a, b, shift=shift, **options)[0]).any():
+        raise AssertionError(f"{params.name} computes another product of {m}x{k} by {k}x{n}")
+    bound = -(-n // params.cols) * tiles * (m + 1)
+    return {"m": m, "k": k, "n": n, "groups": groups, "cycles": cycles, "bound": bound,
+            "share": m * k * n / params.macs / cycles, "of_bound": bound / cycles}
+
+
+def _table(found):
+    rows = [["machine", "m", "k", "n", "groups", "clocks", "bound", "share", "of bound"]]
+    for machine in found:
+        for one in machine["products"]:
+            rows.append([machine["machine"], *(f"{one[name]:,}" for name in (
+                "m", "k", "n", "groups", "cycles", "bound")),
+                f"{one['share']:.1%}", f"{one['of_bound']:.1%}"])
+    return columns(rows)
+
+
+def main(argv=None):
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reports.utilisation",
+        description=__doc__.partition("\n\n")[0].partition(": ")[2])
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--out", type=Path, help="file for the figures")
+    given = parser.parse_args(argv)
+    found = []
+    for params in MACHINES:
+        with Device.open("sim:", params, progress=lambda text: print(text, file=sys.stderr)
+                         ) as device:
+            products = []
+            for m, k, n in shapes(params):
+                for groups in (1, params.max_groups):
+                    products.append(measured(device, m, k, n, groups))
+                    print(f"{params.name}: {m}x{k} by {k}x{n}, {groups} groups",
+                          file=sys.stderr)
+            found.append({"machine": params.name, "products": products})
+    if given.out:
+        try:
+            given.out.write_text(json.dumps(found, indent=1) + "\n")
+        except OSError as error:
+            print(f"reports.utilisation: {given.out} cannot be written ({error.strerror})",
+                  file=sys.stderr)
+            return 1
+    print(json.dumps(found, indent=1) if given.json else _table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
