@@ -275,7 +275,8 @@ def _clock(results):
         rows = [_seeds(f"{arithmetic(point)}, LFE5U-{point.part.size} at -{point.part.speed}",
                        _COLOURS[point.subject.arith], result)
                 for point, result in results.meshes(**shape).items()
-                if point.subject.bits in (4, 16) and result.report]
+                if point.subject.bits in (4, 16) and result.report
+                and point.subject.depth == DATAPATHS[point.subject.arith].deepest]
         figures.append(_figure(f"Fmax by seed: arrays of {words}.", dots(
             rows, name=f"Fmax by seed, {words}", x_label="MHz")))
     machines = [_seeds(f"{_machine_name(result.report)}",
