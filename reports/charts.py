@@ -46,7 +46,7 @@ class Series:
     level : bool
         There is one figure, whatever x is: it becomes a line across the chart.
     dash : str
-        How that line is drawn: ``dashed`` or ``dotted``.
+        How its line is drawn: ``dashed`` or ``dotted``, else in one piece.
     ring : bool
         Thin, with rings for markers: what lies below, even at the same place, can be seen.
     """
@@ -54,7 +54,7 @@ class Series:
     colour: int
     marks: list = field(default_factory=list)
     level: bool = False
-    dash: str = "dashed"
+    dash: str = ""
     ring: bool = False
 
 
@@ -79,7 +79,7 @@ def keys(series):
 
 
 def _stroke(series):
-    return (f"s{series.colour}" + (f" {series.dash}" if series.level else "")
+    return (f"s{series.colour}" + (f" {series.dash}" if series.dash else "")
             + (" thin" if series.ring else ""))
 
 

@@ -140,7 +140,8 @@ def _by_arithmetic(points):
 
 
 def _series(points, x, y, what):
-    """A series for each arithmetic; those of a single width become levels.
+    """A series for each arithmetic, dotted with multiplier blocks; those of a single width become
+    levels.
 
     ShiftQuant lies where integers with as wide sums lie: it comes last, as rings.
     """
@@ -151,9 +152,9 @@ def _series(points, x, y, what):
                       _title(result, f"{y(result):,.2f} {what}"))
                  for point, result in group.items() if y(result)]
         level = x is _width and len(DATAPATHS[arith].widths) == 1
-        mapping = next(iter(group)).subject.mapping
-        series.append(Series(name, _COLOURS[arith], marks, level,
-                             {"lut": "dashed", "dsp": "dotted"}[mapping], arith == "shift"))
+        dsp = next(iter(group)).subject.mapping == "dsp"
+        dash = "dotted" if dsp else "dashed" if level else ""
+        series.append(Series(name, _COLOURS[arith], marks, level, dash, arith == "shift"))
     return sorted(series, key=lambda one: one.ring)
 
 
@@ -217,7 +218,8 @@ def _arrays(results):
         "and the same aim of the clock, on an LFE5U-25F at -6. The harness is not counted. An "
         "element of integers makes four products per clock; one of floating point makes one, and "
         "so does int-mult, a multiplier and an adder as one writes them down, left to Yosys. "
-        "Floating point has no width to vary: a dashed line. GOPS are two operations per MAC at "
+        "Floating point has no width to vary: a dashed line; with multiplier blocks lines "
+        "are dotted. GOPS are two operations per MAC at "
         "the median of the seeds, or at the cap below where that is lower.</p>"
         f'<div class="pair">{comb}{speed}</div>' + _table(heads, rows)
         + f"<h3>Every format</h3><p>Arrays of {_SMALL_MESH} elements, half of which have "
@@ -273,7 +275,8 @@ def _clock(results):
         rows = [_seeds(f"{arithmetic(point)}, LFE5U-{point.part.size} at -{point.part.speed}",
                        _COLOURS[point.subject.arith], result)
                 for point, result in results.meshes(**shape).items()
-                if point.subject.bits in (4, 16) and result.report]
+                if point.subject.bits in (4, 16) and result.report
+                and point.subject.depth == DATAPATHS[point.subject.arith].deepest]
         figures.append(_figure(f"Fmax by seed: arrays of {words}.", dots(
             rows, name=f"Fmax by seed, {words}", x_label="MHz")))
     machines = [_seeds(f"{_machine_name(result.report)}",

@@ -152,7 +152,8 @@ def _subject(given):
     groups = given.groups or (Params().groups if made.grouped else "1x1")
     if given.arith not in ARITHMETICS:
         # There is no machine of it.
-        bits = made.widths[0] if given.bits is None else _whole("bits", given.bits)
+        usual = Params.bits if Params.bits in made.widths else made.widths[0]
+        bits = usual if given.bits is None else _whole("bits", given.bits)
         return MeshAlone(arith=given.arith, bits=bits, groups=groups, mapping=made.mappings[0],
                          **{**array, **({} if given.depth else {"depth": made.deepest})})
     sample_groups, channel_groups = parse_groups(groups)
