@@ -28,12 +28,12 @@ __all__ = ["NormBackward"]
 class NormBackward(wiring.Component):
     """The gradient of the L1 norm with respect to its input; ``sim.model.norm.l1_backward``.
 
-    Goes over the tiles of ``cols`` columns three times: for the smallest deviation; over all
+    Goes over the tiles of ``vector`` columns three times: for the smallest deviation; over all
     rows of dy and their contexts for the largest gradient, two cycles per row; and, tile after
     tile, over the rows for the sums, through the divisions, and over the rows again for dx, two
     cycles per row each; then four rows of the state. A row is read before it is written, so the
     source may be the destination. With ``CLIPPED`` a row's codes are read together with its
-    context: ``sim.model.relu.unclipped``.
+    dy: ``sim.model.relu.unclipped``.
 
     Nothing is clamped and nothing can stall the unit. The time does not depend on the data:
     :meth:`cycles`.
@@ -100,9 +100,14 @@ class NormBackward(wiring.Component):
             extreme.join.eq(divider.take.any() & control.measuring),
             control.extreme.eq(extreme.o),
         ]
+        # u = 2**bits - 1 is stored as 2**(bits-1) - 1. The tile's codes lie beside each other.
+        slots, vector = self.params.slots, self.params.vector
         top = 2 ** (self.params.bits - 1) - 1
-        clipping = Signal()
+        clipping, clipped = Signal(), Signal(vector)
         m.d.comb += clipping.eq((self.control.instruction.flags & BackwardFlag.CLIPPED).any())
+        m.d.sync += clipped.eq(Cat(
+            clipping & Cat(control.code_tile[lane // vector] & (self.quant_r.data[lane] == top)
+                           for lane in range(j, slots, vector)).any() for j in range(vector)))
         results = []
         for group, length in enumerate(divider.length):
             result = Signal(signed(RESULT_BITS), name=f"result_{group}")
@@ -113,15 +118,14 @@ class NormBackward(wiring.Component):
                               divider.quotient[group] >> XHAT_FRACTION, divider.quotient[group])),
             ]
             results.append(result)
-        for j in range(self.params.vector):
+        for j in range(vector):
             group = j // divider.SPAN
             m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction())
             m.d.comb += [
                 lane.control.eq(control.lanes),
                 lane.used.eq(control.used[j]),
                 lane.i.eq(self.wide_r.data[j]),
-                # u = 2**bits - 1 is stored as 2**(bits-1) - 1.
-                lane.clipped.eq(clipping & (self.quant_r.data[j] == top)),
+                lane.clipped.eq(clipped[j]),
                 divider.numerator[j].eq(lane.total),
                 divider.value[j].eq(lane.scan),
                 lane.take.eq(divider.take[j]),
@@ -187,9 +191,10 @@ class _Control(wiring.Component):
             "done": Out(1),
             "read": Out(1),
             "read_addr": Out(ADDRESS_BITS),
-            # With the context of a row, its codes.
+            # With a row of dy, its codes; and which of a word's tiles the present one is.
             "read_code": Out(1),
             "code_addr": Out(ADDRESS_BITS),
+            "code_tile": Out(params.slots // params.vector),
             "write": Out(1),
             "write_addr": Out(ADDRESS_BITS),
             "divide": Out(1),
@@ -224,7 +229,7 @@ class _Control(wiring.Component):
             reader.second.eq(context),
             self.read.eq(reader.en),
             self.read_addr.eq(reader.addr),
-            self.read_code.eq(reader.en & ~reader.row
+            self.read_code.eq(reader.row & lanes.gate
                               & (fields.flags & BackwardFlag.CLIPPED).any()),
             writer.instruction.eq(fields),
             writer.start.eq(self.start),
@@ -284,7 +289,7 @@ class _Control(wiring.Component):
             with m.State("REWIND"):
                 m.d.comb += [tiles.first.eq(1), lanes.clear_scan.eq(1)]
                 m.d.sync += [dy.eq(fields.src0), context.eq(fields.dst1), state.eq(fields.src1),
-                             codes.eq(fields.tab0)]
+                             codes.eq(fields.tab0), self.code_tile.eq(1)]
                 m.next = "TILE"
             with m.State("TILE"):
                 m.d.sync += parameter.eq(0)
@@ -300,7 +305,10 @@ class _Control(wiring.Component):
             with m.State("NEXT"):
                 m.d.comb += tiles.step.eq(1)
                 m.d.sync += [dy.eq(dy + fields.m), context.eq(context + fields.m),
-                             state.eq(state + STATE_ROWS), codes.eq(codes + fields.m)]
+                             state.eq(state + STATE_ROWS),
+                             self.code_tile.eq(self.code_tile.rotate_left(1))]
+                with m.If(self.code_tile[-1]):
+                    m.d.sync += codes.eq(codes + fields.m)
                 m.next = "TILE"
                 with m.If(tiles.last):
                     m.d.comb += self.clear_extreme.eq(1)

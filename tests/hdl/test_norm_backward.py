@@ -19,7 +19,7 @@ def norm(params, cases):
     (5, 3, 2**23, 2**20, 4), (9, 11, 2**31, 2**12, 5)])
 def test_random_tensors_equal_the_model(cols, n, x_scale, dy_scale, seed):
     rng = np.random.default_rng(seed)
-    norm(Params(lanes=0, cols=cols, memory=4), [
+    norm(Params(lanes=cols, rows=cols, cols=cols, memory=4), [
         random_backward(rng, 9, n, x_scale, dy_scale, in_place=bool(seed % 2))])
 
 
@@ -49,18 +49,21 @@ def test_a_masked_gradient_does_not_count():
         {"x": x, "dy": dy}, {"x": x, "dy": dy, "beta": -2**20}])
 
 
-@pytest.mark.parametrize(("bits", "cols"), [(2, 1), (4, 3), (8, 2)])
-def test_a_clipped_output_passes_no_gradient(bits, cols):
+@pytest.mark.parametrize(("bits", "cols", "rows", "depth"), [
+    (2, 1, 1, 1), (2, 1, 1, 3), (4, 3, 3, 3), (8, 2, 2, 4), (4, 3, 3, 1)])
+def test_a_clipped_output_passes_no_gradient(bits, cols, rows, depth):
+    params = Params(lanes=0, cols=cols, bits=bits, rows=rows, depth=depth, memory=4)
+    assert params.vector == cols
     rng = np.random.default_rng(bits)
     cases = []
-    for n in (1, cols, 2 * cols + 1):
+    for n in (1, cols, 2 * cols + 1, params.slots + 1):
         case = random_backward(rng, 7, n, 1000, 1000, in_place=bool(n % 2))
         codes = rng.integers(0, 2**bits, (7, n))
         codes[rng.random((7, n)) < 0.3] = 2**bits - 1
         # Without a code in the same place, then with, then all clipped.
         cases += [case, {**case, "codes": codes},
                   {**case, "codes": np.full((7, n), 2**bits - 1)}]
-    norm(Params(lanes=0, cols=cols, bits=bits, memory=4), cases)
+    norm(params, cases)
 
 
 def test_the_most_negative_gradient():

@@ -22,7 +22,7 @@ def norm(params, cases):
     (9, 11, [100, 2**30], 3)])
 def test_random_tensors_equal_the_model(cols, n, scales, seed):
     rng = np.random.default_rng(seed)
-    norm(Params(lanes=0, cols=cols, memory=4), [
+    norm(Params(lanes=cols, rows=cols, cols=cols, memory=4), [
         random_forward(rng, 9, n, scale, in_place=scale == max(scales)) for scale in scales])
 
 

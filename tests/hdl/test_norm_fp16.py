@@ -208,7 +208,7 @@ def run(unit, cases, check):
 
 
 def check_forward(cols, cases):
-    unit = Fp16NormForward(Params(lanes=0, cols=cols, memory=4))
+    unit = Fp16NormForward(Params(lanes=cols, rows=cols, cols=cols, memory=4))
 
     async def check(memory, dst0, x, gamma, beta, epsilon=1e-5):
         x = np.asarray(x, np.float16)
@@ -234,7 +234,7 @@ def check_forward(cols, cases):
 
 
 def check_backward(cols, cases):
-    unit = Fp16NormBackward(Params(lanes=0, cols=cols, memory=4))
+    unit = Fp16NormBackward(Params(lanes=cols, rows=cols, cols=cols, memory=4))
 
     async def check(memory, dst0, dy, xhat, gamma, inverse):
         dy, xhat = (np.asarray(v, np.float16) for v in (dy, xhat))

@@ -111,7 +111,7 @@ def backward(params, cases):
     (1, 2, [1, 1000], 0), (3, 5, [10, 2**23], 1), (5, 3, [2**20, 2**31], 2)])
 def test_forward_equals_the_model(cols, n, scales, seed):
     rng = np.random.default_rng(seed)
-    forward(Params(lanes=0, cols=cols, memory=4), [
+    forward(Params(lanes=cols, rows=cols, cols=cols, memory=4), [
         random_forward(rng, 9, n, scale, in_place=scale == max(scales)) for scale in scales])
 
 
@@ -134,7 +134,7 @@ def test_longest_columns_forward():
     _, context, mean, deviation, _ = l2_forward(x, 4096, 0)
     assert mean.min() == -2**29 and deviation.max() > 2**28
     assert sorted(set(deviation))[:2] == [0, 2] and context.xhat.max() > 22 << 10
-    unit = forward(Params(lanes=0, cols=6, memory=4), [{"x": x, "rectify": False}])
+    unit = forward(Params(lanes=6, rows=6, cols=6, memory=4), [{"x": x, "rectify": False}])
     # The L1 norm's 694 and, for each of four lanes that share a divider, 30 for the longer one.
     assert unit.cycles(511, 7) == 2 * (4 * 511 + 698 + 4 * 30) + 1
     assert unit.cycles(200, 7, inference=True) == 2 * (2 * 200 + 332) + 1
@@ -149,7 +149,7 @@ def test_backward_equals_the_model(cols, n, x_scale, dy_scale, seed):
     if seed == 2:
         cases += [random_backward(rng, m, n, 100, 100, in_place=True)
                   for m, n in ((1, 1), (1, 3), (2, 2))]
-    backward(Params(lanes=0, cols=cols, memory=4), cases)
+    backward(Params(lanes=cols, rows=cols, cols=cols, memory=4), cases)
 
 
 def test_longest_columns_backward():
