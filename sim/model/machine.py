@@ -86,9 +86,11 @@ class Memory:
         """Store a tensor; lanes beyond its columns keep what they held."""
         rows, cols = value.shape
         tiles = self.tensor(base, rows, cols)
-        padded = tiles.transpose(1, 0, 2).reshape(rows, -1)
-        padded[:, :cols] = value
-        tiles[...] = padded.reshape(rows, -1, self.lanes).transpose(1, 0, 2)
+        whole = cols // self.lanes
+        used = whole * self.lanes
+        tiles[:whole] = value[:, :used].reshape(rows, whole, self.lanes).transpose(1, 0, 2)
+        if used < cols:
+            tiles[whole, :, :cols - used] = value[:, used:]
 
     def columns(self, base, rows, places):
         """The columns of the numbers ``places`` of a tensor at a base, [rows, len(places)]."""
