@@ -272,7 +272,7 @@ class Head:
         bias = round_shift(self.bias.master, MASTER_FRACTION - LOGIT_FRACTION)
         return saturate(logits + bias, _ACTIVATION_BITS)[0]
 
-    def backward(self, space, u, unit, gradient, exponent, rate):
+    def backward(self, space, u, unit, gradient, exponent, rate, *, propagate):
         """From the gradient of the logits, of unit ``2**exponent``, with u of unit ``2**unit``.
 
         Returns the exponent of the gradient with respect to u, as :meth:`Dense.backward`.
@@ -280,7 +280,8 @@ class Head:
         bias = _gradient(gradient.sum(axis=0), exponent)
         folded, least = fold(gradient, self.dense.exponent, self.dense.mantissa)
         store(space.device, space.work.view(*gradient.shape), folded)
-        weight, du_unit = self.dense.backward(space, u, exponent + least + unit, propagate=True)
+        weight, du_unit = self.dense.backward(space, u, exponent + least + unit,
+                                              propagate=propagate)
         self.dense.weight.update(weight, rate, space.key_of)
         self.bias.update(bias, rate, space.key_of)
         return du_unit
@@ -315,11 +316,11 @@ class Workspace:
         self.weights = [quant.allocate(f"the weights of layer {i}", pair)
                         for i, pair in enumerate(pairs)]
         self.gradient = quant.allocate("a quantised gradient", *((batch, n) for n in sizes[1:]))
-        # A first hidden layer passes no gradient on.
-        passing = pairs[1:] if hidden else pairs
+        # The first layer passes no gradient on.
+        passing = pairs[1:]
         #: Of the layer whose gradient is on its way back.
-        self.transposed_weights = quant.allocate("a transposed weight matrix",
-                                                 *((b, a) for a, b in passing))
+        self.transposed_weights = quant.allocate(
+            "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
         #: What streams on the way back: the sorted gradient, then the transposed activations.
         operands = [(a, program.slot_columns(params, batch, params.sample_groups))
                     for a, _ in pairs]
@@ -396,7 +397,8 @@ class Mlp:
         inputs, logits = self._forward(space, x, inference=False)
         losses, gradient, exponent, predicted = cross_entropy(logits, labels)
         (u, u_unit), *earlier = reversed(inputs)
-        unit = self.head.backward(space, u, u_unit, gradient, exponent, rate)
+        unit = self.head.backward(space, u, u_unit, gradient, exponent, rate,
+                                  propagate=bool(self.hidden))
         for layer, (u, input_unit) in zip(reversed(self.hidden), earlier, strict=True):
             # From the gradient with respect to the layer's u to that of its y = u 2**u_unit.
             unit = layer.backward(space, u, unit - u_unit, rate,

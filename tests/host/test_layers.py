@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hdl.params import Params
+from hdl.protocol import MoveFlag, Opcode, unpack_instruction
 from host.device import Device
 from host.layers import Mlp
 from host.train import Rate
@@ -76,3 +77,53 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, sizes, 
             # Flips have no direction: along the float gradient the length is right.
             length = (found * gradients[name]).sum() / size**2
             assert abs(length - 1) < 0.05, f"layer {number} {name}: relative length {length:.3f}"
+
+
+@pytest.mark.parametrize(("groups", "sorted_"), [((1, 1), 0), ((4, 1), 1), ((1, 4), 2),
+                                                 ((4, 4), 3)])
+def test_operands_are_moved_for_the_way_back_alone(monkeypatch, groups, sorted_):
+    moves = []
+    run = Device.run
+
+    def watched(device, program):
+        moves.extend(f for f in map(unpack_instruction, program) if f["op"] == Opcode.MOVE)
+        run(device, program)
+    monkeypatch.setattr(Device, "run", watched)
+    samples, channels = groups
+    params = Params(sample_groups=samples, channel_groups=channels)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 17, (12, 7)), rng.integers(0, 3, 12)
+    network = Mlp((7, 9, 5, 3), seed=1)
+    with Device.open("model:", params) as device:
+        space = network.workspace(device, 12)
+        network.predict(space, x)
+        assert not moves
+        network.train_step(space, x, y, Rate(1, 12), 0)
+    by_samples = MoveFlag.TRANSPOSED | (MoveFlag.SORTED if sorted_ & 1 else 0)
+    expected = []
+    for fan_in, fan_out in ((5, 3), (9, 5), (7, 9)):
+        if fan_in != 7:
+            # The weights, and the gradient where its channels have groups.
+            expected.append((fan_in, fan_out, MoveFlag.TRANSPOSED))
+            expected += [(12, fan_out, MoveFlag.SORTED)] if sorted_ & 2 else []
+        expected.append((12, fan_in, by_samples))
+    assert [(f["m"], f["n"], f["flags"]) for f in moves] == expected
+
+
+@pytest.mark.parametrize("sizes", [(20, 5), (33, 18, 5), (17, 16, 65, 3)])
+@pytest.mark.parametrize("shape", [(4, 4, 4), (3, 6, 2), (1, 1, 1), (17, 2, 3)])
+def test_a_step_does_not_depend_on_where_operands_lie(sizes, shape):
+    rng = np.random.default_rng(sizes)
+    x, y = rng.integers(0, 17, (21, sizes[0])), rng.integers(0, sizes[-1], 21)
+
+    def trained(rows, cols, depth):
+        network = Mlp(sizes, seed=2)
+        params = Params(rows=rows, cols=cols, depth=depth, lanes=0, sample_groups=2,
+                        channel_groups=8)
+        with Device.open("model:", params) as device:
+            space = network.workspace(device, 21)
+            for step, count in enumerate((21, 13)):
+                network.train_step(space, x[:count], y[:count], Rate(400, 12), step)
+        return [p.master for layer in network.layers for p in layer.parameters().values()]
+    for found, expected in zip(trained(*shape), trained(2, 3, 1), strict=True):
+        assert (found == expected).all()

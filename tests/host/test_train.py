@@ -36,7 +36,15 @@ def test_the_weights_are_those_of_numerics_version_2():
     assert run()["weights_sha256"] == GOLDEN
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 1), (3, 5, 2), (16, 2, 1)])
+@pytest.mark.parametrize(("groups", "start"), [
+    ((1, 1), "81b620bd2467"), ((4, 1), "ab289eecca56"), ((1, 4), "51c9c7ac7d8b")])
+def test_the_weights_of_groups_along_one_axis_or_none(groups, start):
+    samples, channels = groups
+    report = run(Params(sample_groups=samples, channel_groups=channels))
+    assert report["weights_sha256"].startswith(start)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (3, 5, 2), (3, 6, 2), (16, 2, 1)])
 def test_the_array_shape_does_not_change_a_bit(shape):
     rows, cols, depth = shape
     report = run(Params(lanes=0, rows=rows, cols=cols, depth=depth))
