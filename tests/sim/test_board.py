@@ -17,6 +17,7 @@ from hdl.protocol import (
     MAX_BODY,
     GemmFlag,
     Kind,
+    MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
@@ -28,6 +29,7 @@ from hdl.protocol import (
     unescape,
     word_bytes,
 )
+from host.tensors import lanes_of
 from sim.board import Board, ToolError, cache_folder, library
 from sim.model.machine import Machine
 from sim.model.order import inner_tiles
@@ -77,9 +79,10 @@ class Pair:
 
     def write(self, space, address, array):
         words = np.asarray(array).astype("i1" if space == Space.QUANT else "<i4").tobytes()
-        step = (MAX_BODY - 4) // word_bytes(space, SMALL.cols) * word_bytes(space, SMALL.cols)
+        size = word_bytes(space, SMALL)
+        step = (MAX_BODY - 4) // size * size
         for offset in range(0, len(words), step):
-            base = address + offset // word_bytes(space, SMALL.cols)
+            base = address + offset // size
             assert self(Kind.WRITE, bytes([space, 0]) + base.to_bytes(2, "little")
                         + words[offset:offset + step]) == (Status.OK, b"")
 
@@ -88,6 +91,12 @@ class Pair:
                              + count.to_bytes(2, "little"))
         assert status == Status.OK
         return words
+
+    def tensor(self, space, base, rows, cols):
+        """Read the words of a tensor."""
+        words = -(-cols // lanes_of(space, SMALL)) * rows
+        parts = SMALL.rows if space == Space.QUANT else 1
+        return self.compare(space, parts * base, parts * words)
 
 
 def test_hello_is_answered_byte_for_byte(board):
@@ -99,7 +108,7 @@ def test_hello_is_answered_byte_for_byte(board):
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_written_and_quantised_equals_the_model(board, seed):
     pair, chance = Pair(board), np.random.default_rng(seed)
-    m, n = int(chance.integers(1, 12)), 2 * int(chance.integers(1, 8))
+    m, n = int(chance.integers(1, 12)), SMALL.slots * int(chance.integers(1, 3))
     x = chance.integers(-2**31, 2**31, (m * n // 2, 2)) >> chance.integers(0, 28)
     pair.write(Space.WIDE, 0, x)
     program = b"".join(
@@ -112,8 +121,8 @@ def test_what_is_written_and_quantised_equals_the_model(board, seed):
     status, answer = pair(Kind.RUN, program)
     assert (status, answer[0]) == (Status.OK, 5)
     for i in range(5):
-        pair.compare(Space.QUANT, 100 * i, m * n // 2)
-        pair.compare(Space.WIDE, 500 + 20 * i, n // 2)
+        pair.tensor(Space.QUANT, 100 * i, m, n)
+        pair.tensor(Space.WIDE, 500 + 20 * i, 1, n)
     pair.compare(Space.GROUP, 0, m)
     pair.compare(Space.GROUP, 100, n)
     assert pair(Kind.STATUS)[0] == Status.OK
@@ -123,11 +132,13 @@ def test_what_is_written_and_quantised_equals_the_model(board, seed):
 def test_a_layer_forward_and_backward_equals_the_model(board, seed):
     """Every unit, each on what the one before it left in memory."""
     pair, chance = Pair(board), np.random.default_rng(seed)
-    m, k, n = 5, 6, 8
+    m, k, n = 5, 8, 16
     pair.write(Space.WIDE, 0, chance.integers(0, 2**20, (m * k // 2, 2)))
-    pair.write(Space.WIDE, 50, chance.integers(-2**20, 2**20, (k * n // 2, 2)))
+    pair.write(Space.WIDE, 950, chance.integers(-2**20, 2**20, (k * n // 2, 2)))
     pair.write(Space.WIDE, 100, chance.integers(-2**12, 2**12, (8 * n // 2, 2)))
     pair.write(Space.WIDE, 200, chance.integers(-2**20, 2**20, (m * n // 2, 2)))
+    # Padding keeps what it holds.
+    pair.write(Space.QUANT, 0, chance.integers(-8, 8, (SMALL.rows * 400, SMALL.depth)))
 
     def gemm(m, k, n, groups=1, flags=0, **fields):
         tiles = inner_tiles(k, SMALL.depth, SMALL.rows, groups)
@@ -136,7 +147,7 @@ def test_a_layer_forward_and_backward_equals_the_model(board, seed):
     program = [
         instruction(Opcode.QUANTISE, m=m, n=k, src0=0, dst0=0, dst1=900,
                     flags=QuantiseFlag.UNSIGNED, arg=14),
-        instruction(Opcode.QUANTISE, m=k, n=n, src0=50, dst0=50, dst1=910,
+        instruction(Opcode.QUANTISE, m=k, n=n, src0=950, dst0=50, dst1=910,
                     flags=QuantiseFlag.PER_COLUMN, arg=13),
         gemm(m, k, n, flags=GemmFlag.UNSIGNED, src0=0, src1=50, dst0=300, shift=1),
         instruction(Opcode.NORM_FORWARD, m=m, n=n, src0=300, src1=100, dst0=400, dst1=500,
@@ -147,19 +158,26 @@ def test_a_layer_forward_and_backward_equals_the_model(board, seed):
         instruction(Opcode.SORT, k=n, tab0=100, arg=4),
         instruction(Opcode.SORT, k=m, tab0=0, arg=2),
         # dX: channels inside, samples outside; dW the other way round.
-        gemm(m, n, k, groups=4, src0=150, src1=50, dst0=700, tab0=100, tab1=0, arg=1,
-             flags=GemmFlag.B_TRANSPOSED | GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS),
-        gemm(k, m, n, groups=2, src0=0, src1=150, dst0=800, tab0=0, tab2=100, arg=3 << 4,
-             flags=GemmFlag.A_TRANSPOSED | GemmFlag.UNSIGNED | GemmFlag.INNER_GROUPS
-             | GemmFlag.COL_GROUPS),
+        instruction(Opcode.MOVE, m=k, n=n, src0=50, dst0=200, flags=MoveFlag.TRANSPOSED),
+        instruction(Opcode.MOVE, m=m, n=n, src0=150, dst0=250, tab1=100, flags=MoveFlag.SORTED),
+        instruction(Opcode.MOVE, m=m, n=k, src0=0, dst0=300, tab1=0,
+                    flags=MoveFlag.SORTED | MoveFlag.TRANSPOSED),
+        instruction(Opcode.MOVE, m=m, n=n, src0=150, dst0=350),
+        gemm(m, n, k, groups=4, src0=250, src1=200, dst0=700, tab0=100, tab1=0, arg=1,
+             flags=GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS),
+        gemm(k, m, n, groups=2, src0=300, src1=150, dst0=800, tab0=0, tab2=100, arg=3 << 4,
+             flags=GemmFlag.UNSIGNED | GemmFlag.INNER_GROUPS | GemmFlag.COL_GROUPS),
     ]
     status, answer = pair(Kind.RUN, b"".join(program))
     assert (status, answer[0]) == (Status.OK, len(program))
     for base, rows, cols in ((300, m, n), (400, m, n), (500, m, n), (100, 8, n), (600, m, n),
                              (700, m, k), (800, k, n)):
-        assert any(pair.compare(Space.WIDE, base, rows * cols // 2)), base
-    for base, rows, cols in ((0, m, k), (50, k, n), (150, m, n)):
-        assert any(pair.compare(Space.QUANT, base, rows * cols // 2)), base
+        assert any(pair.tensor(Space.WIDE, base, rows, cols)), base
+    for base, rows, cols in ((0, m, k), (50, k, n), (150, m, n), (200, n, k),
+                             (250, m, 4 * SMALL.slots), (300, k, 2 * SMALL.slots), (350, m, n)):
+        assert any(pair.tensor(Space.QUANT, base, rows, cols)), base
+    for base, count in ((0, m), (100, n)):
+        assert any(pair.compare(Space.GROUP, base, count)), base
     assert pair(Kind.STATUS)[0] == Status.OK
 
 
@@ -177,10 +195,12 @@ def test_errors_equal_the_model(board):
                        (Kind.STATUS, b"x"), (Kind.STATUS, b"")):
         pair(kind, body)
     # Beyond the end, by each unit; and what cannot run.
-    far = SMALL.wide_words - 1
+    far, last = SMALL.wide_words - 1, SMALL.quant_words - 1
     for bad in (instruction(Opcode.NORM_FORWARD, m=3, n=2, src0=far, src1=100, dst0=200, dst1=300),
                 instruction(Opcode.NORM_BACKWARD, m=3, n=2, src0=0, src1=100, dst0=far, dst1=300),
-                instruction(Opcode.QUANTISE, m=3, n=2, src0=0, dst0=2 * far + 1, dst1=300),
+                instruction(Opcode.QUANTISE, m=3, n=2, src0=0, dst0=last, dst1=300),
+                instruction(Opcode.MOVE, m=3, n=2, src0=0, dst0=last),
+                instruction(Opcode.MOVE, m=3, n=2, src0=last, dst0=8),
                 instruction(Opcode.GEMM, m=3, k=2, n=2, src0=0, src1=0, dst0=far, key0=1),
                 instruction(Opcode.SORT, k=2, tab0=SMALL.table_words - 1, arg=2),
                 instruction(9), instruction(Opcode.SORT, k=2, arg=5)):
