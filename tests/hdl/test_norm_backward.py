@@ -63,6 +63,7 @@ def test_a_clipped_output_passes_no_gradient(bits, cols, rows, depth):
         # Without a code in the same place, then with, then all clipped.
         cases += [case, {**case, "codes": codes},
                   {**case, "codes": np.full((7, n), 2**bits - 1)}]
+        cases.append({**random_backward(rng, 1, n, 1000, 1000), "codes": codes[:1]})
     norm(params, cases)
 
 

@@ -100,14 +100,16 @@ async def _check_backward(ctx, bench, unit, models, largest, x, dy, gamma=4096, 
     bench.load(ctx, "wide", dst1, context.pack())
     dst0 = src0 if in_place else dst0
     n -= beyond
-    passed = context.mask
+    passed, tab0 = context.mask, 0
     if codes is not None:
-        bits = unit.params.bits
+        bits, slots = unit.params.bits, unit.params.slots
         passed = passed & unclipped(codes, bits)
-        bench.load(ctx, "quant", 17, codes - (1 << bits - 1))
+        # At the end of the memory.
+        tab0 = bench.memories["quant"].depth - m * -(-codes.shape[1] // slots)
+        bench.load(ctx, "quant", tab0, codes - (1 << bits - 1))
     cycles, clamped = await bench.run(
         ctx, Opcode.NORM_BACKWARD, m=m, n=n, src0=src0, src1=src1, dst0=dst0, dst1=dst1,
-        flags=BackwardFlag.CLIPPED * (codes is not None), tab0=17 * (codes is not None))
+        flags=BackwardFlag.CLIPPED * (codes is not None), tab0=tab0)
     used = type(context)(context.xhat[:, :n], context.sign[:, :n], passed[:, :n])
     dx, grad_beta, grad_gamma, grad_bits, deviation_bits = backward(
         dy[:, :n], used, gamma[:n], deviation[:n])
