@@ -20,10 +20,10 @@ __all__ = ["Gemm", "Streamer"]
 class Streamer(wiring.Component):
     """Streams the operand through the array: all its tiles for every column tile.
 
-    Row i of tile t is word ``source + t * m + i`` of the memory; a row of zeros, which is not read,
-    follows the ``m`` rows of each tile. A tile begins when its weights are loaded, without a gap if they already are. The last of a
-    column tile begins after the last columns of the column tile before it have begun to be read
-    out.
+    Row i of tile t is word ``source + t * m + i`` of the memory; a row of zeros, which is not
+    read, follows the ``m`` rows of each tile. A tile begins when its weights are loaded, without a
+    gap if they already are. The last of a column tile begins after the last columns of the column
+    tile before it have begun to be read out.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ class Gemm(wiring.Component):
 
     For every tile of columns, for every tile along the inner dimension, weights are loaded into the
     array while the tile before streams, and all rows stream through, a word of the memory per clock
-    and a row of zeros the last; sums add up in the accumulators; a finished column tile is read out,
-    ``vector`` columns after the other, while the next one streams.
+    and a row of zeros the last; sums add up in the accumulators; a finished column tile is read
+    out, ``vector`` columns after the other, while the next one streams.
 
     From ``start`` to ``done`` an instruction takes exactly
     ``L + F + (T - 1) P + (C - 1) max(T P, D + (V - 1) Q, V Q) + D + (W - 1) Q + R + 13`` cycles,

@@ -7,8 +7,9 @@ Every width here is *exact*: the narrowest that the worst case needs, and a test
 bit less fails.
 
 Tensors in device memory are stored in tiles of as many columns as a word has lanes L: element
-``(i, j)`` of a tensor of ``I`` rows lies in lane ``j % L`` of word ``base + (j // L) * I + i``. A word
-of the wide memory has ``vector`` lanes, one of the quantised memory ``slots``: a row of operands.
+``(i, j)`` of a tensor of ``I`` rows lies in lane ``j % L`` of word ``base + (j // L) * I + i``. A
+word of the wide memory has ``vector`` lanes, one of the quantised memory ``slots``: a row of
+operands.
 """
 
 import hashlib
@@ -247,7 +248,8 @@ class Params:
         >>> Params().quant_words, Params(rows=64, depth=1, memory=256, lanes=4).quant_words
         (4096, 1024)
         """
-        return _floor_power_of_two(min(2 * self.memory * 1024 // self.slots, (1 << 16) // self.rows))
+        return _floor_power_of_two(
+            min(2 * self.memory * 1024 // self.slots, (1 << 16) // self.rows))
 
     @property
     def table_words(self):

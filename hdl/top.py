@@ -38,7 +38,7 @@ __all__ = ["Accelerator", "VerilogError", "build_id", "rtlil", "verilog"]
 
 _UNITS = {
     Unit.GEMM: Gemm, Unit.QUANTISE: Quantiser, Unit.SORT: Sorter,
-    Unit.NORM_FORWARD: NormForward, Unit.NORM_BACKWARD: NormBackward,
+    Unit.NORM_FORWARD: NormForward, Unit.NORM_BACKWARD: NormBackward, Unit.MOVE: Move,
 }
 
 
