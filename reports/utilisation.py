@@ -25,15 +25,12 @@ from host.tensors import Arena, load, store
 from sim.model.gemm import gemm
 from sim.model.order import inner_tiles, order
 
-__all__ = ["AIM", "FILE", "MACHINES", "SHAPES", "main", "measured", "shapes"]
+__all__ = ["FILE", "MACHINES", "SHAPES", "main", "measured", "shapes"]
 
 #: The committed figures.
 FILE = Path(__file__).resolve().parent / "data" / "numerics" / "utilisation.json"
-#: Least ``share`` for at least :data:`~hdl.params.MAX_M` rows and 16 times what the array holds.
-AIM = 0.95
-#: Arrays, with memories that such operands fit.
-MACHINES = tuple(Params(rows=rows, cols=cols, memory=memory)
-                 for rows, cols, memory in ((4, 4, 128), (8, 8, 256)))
+#: Arrays, with memories that such operands fit, and the most rows that they have room for.
+MACHINES = {Params(memory=128): 511, Params(rows=8, cols=8, memory=128): 256}
 #: Rows, and multiples of what the array holds along k and along n, and what is added to both.
 SHAPES = ((511, 16, 16, 0), (128, 16, 16, 0), (128, 4, 4, 0), (511, 16, 16, -1), (100, 3, 3, 1),
           (32, 8, 8, 0), (10, 1, 1, 0))
@@ -41,7 +38,7 @@ SHAPES = ((511, 16, 16, 0), (128, 16, 16, 0), (128, 4, 4, 0), (511, 16, 16, -1),
 
 def shapes(params):
     """``(m, k, n)`` that are measured on a machine."""
-    return [(m, inner * params.slots + more, outer * params.cols + more)
+    return [(min(m, MACHINES[params]), inner * params.slots + more, outer * params.cols + more)
             for m, inner, outer, more in SHAPES]
 
 
