@@ -44,10 +44,12 @@ class Streamer(wiring.Component):
     taken : Out(1)
         The first row of a tile is being read: those weights are used.
     read : Out(1), addr : Out(ADDRESS_BITS)
-        To the memory.
+        To the memory, ``LATE`` cycles later.
     tag : Out(sum_tag)
         Of that row.
     """
+    LATE = 1
+
     def __init__(self, params):
         self.params = params
         super().__init__({
@@ -61,7 +63,7 @@ class Streamer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         running, blocked = Signal(), Signal()
-        row, address = Signal.like(self.last_row), Signal(ADDRESS_BITS)
+        row = Signal.like(self.last_row)
         tile = Signal(16)
         shifts = Signal.like(self.shifts)
         fresh, final = tile == 0, tile == self.last_tile
@@ -75,22 +77,28 @@ class Streamer(wiring.Component):
             self.tag.shifts.eq(Mux(self.taken, self.shifts, shifts)),
             self.tag.final.eq(final),
             self.tag.last.eq((row == self.last_row) & final),
-            self.read.eq(self.tag.valid & (row != self.last_row)),
-            self.addr.eq(address),
         ]
         with m.If(self.begun):
             m.d.sync += blocked.eq(0)
         with m.If(self.taken):
             m.d.sync += shifts.eq(self.shifts)
         with m.If(self.tag.valid):
-            m.d.sync += [running.eq(1), row.eq(row + 1), address.eq(address + self.read)]
+            m.d.sync += [running.eq(1), row.eq(row + 1)]
             with m.If(row == self.last_row):
                 m.d.sync += [running.eq(0), row.eq(0), tile.eq(tile + 1)]
                 with m.If(tile == self.last_tile):
-                    m.d.sync += [tile.eq(0), address.eq(self.source), blocked.eq(1)]
+                    m.d.sync += [tile.eq(0), blocked.eq(1)]
         with m.If(self.start):
-            m.d.sync += [running.eq(0), row.eq(0), address.eq(self.source), tile.eq(0),
-                         blocked.eq(0)]
+            m.d.sync += [running.eq(0), row.eq(0), tile.eq(0), blocked.eq(0)]
+
+        # The memory's address, a cycle later. A column tile ends with a row that is not read.
+        again = Signal()
+        m.d.sync += [self.read.eq(self.tag.valid & (row != self.last_row)),
+                     again.eq(self.tag.valid & self.tag.last | self.start)]
+        with m.If(self.read):
+            m.d.sync += self.addr.eq(self.addr + 1)
+        with m.If(again):
+            m.d.sync += self.addr.eq(self.source)
         return m
 
 
@@ -111,11 +119,11 @@ class Gemm(wiring.Component):
     * L = (rows - 1) max(q, G) + q: until the last request for a tile of weights, with
       q = depth cols / span: requests for a row of weights,
       and G = max(2, 2**(depth - 1)): entries of its table;
-      F = latency of a request, 9, or 5 on a machine without groups, and G more for the last
-      row's table;
+      F = from then on until they are in the array, 8, or 4 on a machine without groups, and G
+      more for the last row's table;
     * P = max(R, L + F + 1 + H): from one tile to the next; H, a hold for wide arrays, is
-      max(0, ceil(cols / 4) - depth - 3 - latency of a request);
-    * D = R + latency of the mesh + 6: from the last tile of a column tile to its readout;
+      max(0, ceil(cols / 4) - depth - 11), or - 7 on a machine without groups;
+    * D = R + latency of the mesh + 7: from the last tile of a column tile to its readout;
       Q = R + 13: a readout of ``vector`` columns; both ``vector + 3`` more with ``COL_GROUPS``.
 
     So the array is busy ``C T R`` of these cycles, ``C T m`` of them with rows of the operand.
@@ -155,10 +163,10 @@ class Gemm(wiring.Component):
         m = Module()
         params, fields = self.params, self.control.instruction
         mesh = Mesh(params, mapped=self.mapped)
-        # The swap comes so many cycles after a tile is taken.
+        # Operands, and the swap with the first of them, come so late after a tile is taken.
+        late = Streamer.LATE + READ_LATENCY
         weights = Weights(params, load_cycles=mesh.load_cycles,
-                          guard=READ_LATENCY + mesh.swap_cycles,
-                          wait=max(0, mesh.swap_wait - READ_LATENCY))
+                          guard=late + mesh.swap_cycles, wait=max(0, mesh.swap_wait - late))
         streamer = Streamer(params)
         accumulators = Accumulators(params, mesh.sums.shape())
         # A row comes again no earlier than weights have been fetched and loaded for it.
@@ -189,7 +197,7 @@ class Gemm(wiring.Component):
 
         # Streamed operands, tile by tile, to the array.
         m.submodules.streamer = streamer
-        m.submodules.swap = swap = Delay(1, READ_LATENCY, reset=True)
+        m.submodules.swap = swap = Delay(1, late, reset=True)
         m.d.comb += [
             streamer.source.eq(fields.src0), streamer.last_row.eq(fields.m),
             streamer.last_tile.eq(last_tile), weights.last_tile.eq(last_tile),
@@ -221,7 +229,7 @@ class Gemm(wiring.Component):
 
         # Sums to the accumulators.
         m.submodules.tag = tag = Delay(
-            streamer.tag.shape(), READ_LATENCY + mesh.latency - Accumulators.AHEAD, reset=True)
+            streamer.tag.shape(), late + mesh.latency - Accumulators.AHEAD, reset=True)
         m.submodules.accumulators = accumulators
         m.d.comb += [
             tag.i.eq(streamer.tag), accumulators.tag.eq(tag.o), accumulators.sums.eq(mesh.sums),

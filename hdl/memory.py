@@ -78,7 +78,10 @@ class StreamPort(wiring.Signature):
 
 
 def merged(ports, field):
-    """The field of the port that is enabled, 0 if none is; at most one may be."""
+    """The field of the port that is enabled; at most one may be, and if none is it does not
+    matter."""
+    if len(ports) == 1:
+        return Value.cast(getattr(ports[0], field))
     value = 0
     for port in ports:
         bits = Value.cast(getattr(port, field))

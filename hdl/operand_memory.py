@@ -60,11 +60,12 @@ class OperandMemory(wiring.Component):
         m.d.sync += self.fault.eq(word_en & beyond_word | stream_en & beyond_stream)
 
         # Requests, without a reset but for what would destroy something.
-        written, lanes = Signal(quant_word(params), reset_less=True), Signal(params.slots)
-        address = Signal(inside, reset_less=True)
+        written = Signal(quant_word(params), reset_less=True)
+        lanes = Signal(params.slots, reset_less=True)
+        address, write_en = Signal(inside, reset_less=True), Signal()
         m.d.sync += [
-            Value.cast(written).eq(merged(self.w, "data")), address.eq(word_addr),
-            lanes.eq(merged(self.w, "lanes") & (wen & ~beyond_word).replicate(params.slots)),
+            Value.cast(written).eq(merged(self.w, "data")), lanes.eq(merged(self.w, "lanes")),
+            address.eq(word_addr), write_en.eq(wen & ~beyond_word),
         ]
         row_addr = stream_addr[:inside]
         words, streamed = (Signal(quant_word(params), name=name, reset_less=True)
@@ -81,7 +82,7 @@ class OperandMemory(wiring.Component):
                                        memory.read_port(domain="comb"), memory.write_port())
                 m.d.comb += [
                     stream.addr.eq(row_addr), read.addr.eq(address), write.addr.eq(address),
-                    write.data.eq(written[lane]), write.en.eq(lanes[lane]),
+                    write.data.eq(written[lane]), write.en.eq(lanes[lane] & write_en),
                 ]
                 for data, output in ((stream.data, streamed), (read.data, words)):
                     word = Signal(params.bits, reset_less=True)

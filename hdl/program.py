@@ -110,7 +110,7 @@ class Program(wiring.Component):
 
     An instruction is fetched byte by byte into the register that its unit reads, checked, and
     started; the next one follows when its unit is done and no memory has reported an access
-    beyond its end. Each takes 36 clocks and those from its unit's ``start`` to ``done``.
+    beyond its end. Each takes 37 clocks and those from its unit's ``start`` to ``done``.
 
     An access beyond the end (``ADDRESS``) or ``watchdog`` clocks without ``done`` (``WATCHDOG``)
     stop the unit: ``abort`` pulses, which resets every unit.
@@ -167,16 +167,20 @@ class Program(wiring.Component):
         m.submodules.check = check = InstructionCheck(self.params)
         m.d.comb += check.instruction.eq(instruction)
 
-        begin, unit_done = Signal(), Signal()
+        # What comes from the whole die is in registers first.
+        begin, unit_done, fault = Signal(), Signal(), Signal()
+        m.d.sync += fault.eq(self.fault)
         for unit, control in zip(units_of(self.params), self.control, strict=True):
+            done = Signal(name=f"{unit.name.lower()}_done")
             m.d.comb += control.instruction.eq(instruction)
+            m.d.sync += done.eq(control.done)
             with m.If(instruction.op == unit):
-                m.d.comb += control.start.eq(begin), unit_done.eq(control.done)
+                m.d.comb += control.start.eq(begin), unit_done.eq(done)
 
         left = Signal.like(self.count)
         index = Signal(range(INSTRUCTION_BYTES))
         checking = Signal(range(check.LATENCY))
-        patience = Signal(range(self.watchdog))
+        patience = Signal(range(self.watchdog + 1))
         counting = Signal()
         with m.If(counting):
             m.d.sync += self.cycles.eq(self.cycles + 1)
@@ -204,7 +208,7 @@ class Program(wiring.Component):
                     with m.If(index == INSTRUCTION_BYTES - 1):
                         m.next = "CHECK"
             with m.State("CHECK"):
-                m.d.sync += patience.eq(self.watchdog - 1), checking.eq(checking + 1)
+                m.d.sync += patience.eq(self.watchdog), checking.eq(checking + 1)
                 with m.If(checking == check.LATENCY - 1):
                     m.d.sync += checking.eq(0)
                     m.next = "START"
@@ -217,7 +221,7 @@ class Program(wiring.Component):
                     fail(Status.BAD_INSTRUCTION)
             with m.State("RUN"):
                 m.d.sync += patience.eq(patience - 1)
-                with m.If(self.fault):
+                with m.If(fault):
                     fail(Status.ADDRESS)
                 with m.Elif(unit_done):
                     m.next = "SETTLE"
@@ -225,7 +229,7 @@ class Program(wiring.Component):
                     fail(Status.WATCHDOG)
             with m.State("SETTLE"):
                 # A memory reports the unit's last access one clock after it.
-                with m.If(self.fault):
+                with m.If(fault):
                     fail(Status.ADDRESS)
                 with m.Else():
                     m.d.sync += self.completed.eq(self.completed + 1), left.eq(left - 1)

@@ -225,17 +225,19 @@ class WeightSchedule(wiring.Component):
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
 
-        # Place in the row, row in the tile, tile along the inner dimension, tile along n.
-        place, col, row, tile = (Signal(range(depth)), Signal(range(cols)), Signal(range(rows)),
-                                 Signal(16))
-        slot, row_slot, top_slot = (Signal.like(request.slot, name=name)
+        # Place in the row, row in the tile, tile along the inner dimension, tile along n. All of
+        # this begins anew with each start.
+        place, col, row, tile = (Signal(range(most), name=name, reset_less=True) for name, most in (
+            ("place", depth), ("col", cols), ("row", rows), ("tile", 1 << 16)))
+        slot, row_slot, top_slot = (Signal.like(request.slot, name=name, reset_less=True)
                                     for name in ("slot", "row_slot", "top_slot"))
-        schedule, top_schedule = Signal(INDEX_BITS), Signal(INDEX_BITS)
-        first_col = Signal(INDEX_BITS)
+        schedule, top_schedule, first_col = (Signal(INDEX_BITS, name=name, reset_less=True)
+                                             for name in ("schedule", "top_schedule", "first_col"))
         # Where the request's columns lie, where those after them do, and where the first of the
         # array's columns do.
         memory = data.StructLayout({"base": ADDRESS_BITS, "part": len(request.part)})
-        at, after, first_at = (Signal(memory, name=name) for name in ("at", "after", "first_at"))
+        at, after, first_at = (Signal(memory, name=name, reset_less=True)
+                               for name in ("at", "after", "first_at"))
         m.d.comb += [after.base.eq(at.base), after.part.eq(at.part + 1)]
         with m.If(at.part == self.params.slots // span - 1):
             m.d.comb += [after.base.eq(at.base + self.k), after.part.eq(0)]

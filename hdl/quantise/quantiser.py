@@ -99,13 +99,15 @@ class Quantiser(wiring.Component):
         # Steps on their way: bit k began k cycles ago.
         at, behind = Signal(self.depth + 1), Signal(self.depth)
         m.d.comb += at.eq(Cat(schedule.step, behind))
-        m.d.sync += behind.eq(at)
+        # Whether any is behind, known from where they are in the cycle before.
+        occupied = Signal()
+        m.d.sync += [behind.eq(at), occupied.eq(at[:-1].any())]
         m.d.comb += [
             schedule.start.eq(control.start),
             schedule.instruction.eq(fields),
             schedule.per_column.eq(per_column),
             schedule.grouped.eq(grouped),
-            schedule.drained.eq(~behind.any()),
+            schedule.drained.eq(~occupied),
             schedule.scaled.eq(scale.done),
             control.done.eq(schedule.done),
         ]

@@ -69,13 +69,13 @@ class Case:
         entries = max(2, 2 ** (depth - 1))
         load = (rows - 1) * max(requests, entries) + requests
         latency = 9 if grouped else 5
-        fetch = latency + entries
-        hold = max(0, -(-cols // 4) - depth - 3 - latency)
+        fetch = latency - 1 + entries
+        hold = max(0, -(-cols // 4) - depth - 2 - latency)
         p = max(r, load + fetch + 1 + hold)
         # Recoded, read, registered; chains for pairs of planes, then a tree, then the sum.
         mesh = rows - 1 + -(-cols // 4) - 1 + 4 + (-(-self.params.bits // 2) - 1).bit_length()
         groups = vector + 3 if self.groups["cols"] else 0
-        d, e = r + mesh + 6 + groups, r + 13 + groups
+        d, e = r + mesh + 7 + groups, r + 13 + groups
         header = self.params.max_groups + 3 if self.groups["inner"] else 0
         last = -(-self.n // vector) - (c - 1) * parts
         return (load + fetch + (t - 1) * p

@@ -362,13 +362,13 @@ def test_run_executes_in_order_and_counts_cycles_and_clamped_elements():
                    norm(m=5, n=9, dst0=2, op=Opcode.NORM_BACKWARD, clamped=1)]
         status, answer = await request(Kind.RUN, b"".join(program))
         assert status == Status.OK
-        assert run_answer(answer) == (3, Unit.NORM_BACKWARD, 3 * 36 + 1 + 50 + 5)
+        assert run_answer(answer) == (3, Unit.NORM_BACKWARD, 3 * 37 + 1 + 50 + 5)
         words = await request.read(Space.WIDE, 1, 2)
         assert (words[0], words[12]) == (8, 9)
         assert await status_of(request) == (0, 301, Status.OK, 0, Unit.NONE)
         # The counter stays until a reset.
         status, answer = await request(Kind.RUN, norm(clamped=255))
-        assert run_answer(answer) == (1, Unit.NORM_FORWARD, 37)
+        assert run_answer(answer) == (1, Unit.NORM_FORWARD, 38)
         assert await status_of(request) == (0, 556, Status.OK, 0, Unit.NONE)
         assert await request(Kind.RESET) == (Status.OK, b"")
         assert await status_of(request) == CLEAR
@@ -414,7 +414,7 @@ def test_an_error_stops_the_run_and_stays_until_reset():
             # The unit starts afresh.
             again = max(unit, Unit.QUANTISE)
             answer = await request(Kind.RUN, norm(m=7, n=9, dst0=2, op=again))
-            assert (answer[0], *run_answer(answer[1])) == (Status.OK, 1, again, 43)
+            assert (answer[0], *run_answer(answer[1])) == (Status.OK, 1, again, 44)
             assert (await request.read(Space.WIDE, 2, 1))[0] == 9
 
     simulate(Bench(), process)
