@@ -14,8 +14,9 @@ from reports.accuracy.table import study, summary
 from reports.figures import Results, fmax_words, read_budget
 from reports.page import page
 from reports.summary import arrays, machines, units
+from reports.utilisation import markdown
 
-__all__ = ["bars", "main", "project_readme", "readme", "write"]
+__all__ = ["array_page", "bars", "main", "project_readme", "readme", "write"]
 
 FOLDER = Path(__file__).resolve().parent
 #: What tables stand between in README.md.
@@ -23,6 +24,8 @@ _STUDY = "<!-- study -->", "<!-- end of study -->"
 _FIGURES = "<!-- figures -->", "<!-- end of figures -->"
 _MACHINES = "<!-- machines -->", "<!-- end of machines -->"
 _UNITS = "<!-- units -->", "<!-- end of units -->"
+#: The same in docs/array.md.
+_UTILISATION = "<!-- utilisation -->", "<!-- end of utilisation -->"
 _HEAD = """# Measured designs
 
 Whole machines; [index.html](index.html) is a page of everything, arrays and units alone included.
@@ -141,7 +144,7 @@ def with_table(text, marks, table):
     before, _, rest = text.partition(marks[0])
     _, _, after = rest.partition(marks[1])
     if not after:
-        raise SystemExit(f"reports: README.md has not the marks {marks[0]} and {marks[1]}")
+        raise SystemExit(f"reports: a page has not the marks {marks[0]} and {marks[1]}")
     return f"{before}{marks[0]}\n{table}{marks[1]}{after}"
 
 
@@ -151,6 +154,11 @@ def project_readme(text, results):
                          (_FIGURES, arrays(results)), (_UNITS, units(results))):
         text = with_table(text, marks, table)
     return text
+
+
+def array_page(text):
+    """docs/array.md with its table of products."""
+    return with_table(text, _UTILISATION, markdown())
 
 
 def main(argv=None):
@@ -168,6 +176,8 @@ def main(argv=None):
     write(results, budget)
     path = FOLDER.parent / "README.md"
     path.write_text(project_readme(path.read_text(), results))
+    path = FOLDER.parent / "docs" / "array.md"
+    path.write_text(array_page(path.read_text()))
     if not find_spec("matplotlib"):
         print("matplotlib is not installed: the study's pictures are left as they are")
     print(f"written to {FOLDER}/")

@@ -30,7 +30,7 @@ CATEGORIES = {
     "memory": ("wide", "quant", "group", "order"),
     "quantiser": ("quantise",),
     "sorter": ("sort",),
-    "operands and sums": ("gemm",),
+    "operands and sums": ("gemm", "move"),
     "array": ("array",),
     "norm": ("norm_forward", "norm_backward"),
 }

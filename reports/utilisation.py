@@ -25,7 +25,7 @@ from host.tensors import Arena, load, store
 from sim.model.gemm import gemm
 from sim.model.order import inner_tiles, order
 
-__all__ = ["FILE", "MACHINES", "SHAPES", "main", "measured", "shapes"]
+__all__ = ["FILE", "MACHINES", "SHAPES", "main", "markdown", "measured", "shapes"]
 
 #: The committed figures.
 FILE = Path(__file__).resolve().parent / "data" / "numerics" / "utilisation.json"
@@ -78,14 +78,19 @@ def measured(device, m, k, n, groups=1, seed=0):
             "share": m * k * n / params.macs / cycles, "of_bound": bound / cycles}
 
 
-def _table(found):
-    rows = [["machine", "m", "k", "n", "groups", "clocks", "bound", "share", "of bound"]]
+def _rows(found):
+    yield ["machine", "m", "k", "n", "groups", "clocks", "bound", "share", "of bound"]
     for machine in found:
         for one in machine["products"]:
-            rows.append([machine["machine"], *(f"{one[name]:,}" for name in (
+            yield [machine["machine"], *(f"{one[name]:,}" for name in (
                 "m", "k", "n", "groups", "cycles", "bound")),
-                f"{one['share']:.1%}", f"{one['of_bound']:.1%}"])
-    return columns(rows)
+                f"{one['share']:.1%}", f"{one['of_bound']:.1%}"]
+
+
+def markdown(path=FILE):
+    """The committed figures as a table."""
+    heads, *rows = _rows(json.loads(path.read_text()))
+    return "".join(f"| {' | '.join(row)} |\n" for row in (heads, ["---"] * len(heads), *rows))
 
 
 def main(argv=None):
@@ -114,7 +119,7 @@ def main(argv=None):
             print(f"reports.utilisation: {given.out} cannot be written ({error.strerror})",
                   file=sys.stderr)
             return 1
-    print(json.dumps(found, indent=1) if given.json else _table(found))
+    print(json.dumps(found, indent=1) if given.json else columns(list(_rows(found))))
     return 0
 
 

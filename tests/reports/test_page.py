@@ -11,7 +11,8 @@ from boards.platforms import board_part, board_platform
 from hdl.build.fit import estimate
 from hdl.build.summary import DamagedError, read_point
 from hdl.params import Params
-from reports.figures import Results, by_category, fits, read_budget
+from hdl.program import units_of
+from reports.figures import CATEGORIES, Results, by_category, fits, read_budget
 from reports.page import page
 from reports.points import Store, standing
 from reports.summary import arrays, machines, units
@@ -61,6 +62,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.words.append(data)
+
+
+def test_every_unit_of_the_machine_has_a_category():
+    known = {unit for units in CATEGORIES.values() for unit in units}
+    assert {unit.name.lower() for unit in units_of(Params())} <= known
 
 
 def _page(folder):

@@ -47,6 +47,8 @@ def test_what_is_committed_is_what_is_drawn(tmp_path):
             "run python -m reports"
     text = (drawing.FOLDER.parent / "README.md").read_text()
     assert drawing.project_readme(text, results) == text, "run python -m reports"
+    text = (drawing.FOLDER.parent / "docs" / "array.md").read_text()
+    assert drawing.array_page(text) == text, "run python -m reports"
 
 
 def test_a_readme_without_marks_is_left_alone():

@@ -1,0 +1,48 @@
+"""reports.utilisation: products on the model's device, and what is committed."""
+
+import json
+
+import pytest
+
+from hdl.params import Params
+from host.device import Device
+from reports import utilisation
+from sim.model.order import inner_tiles
+
+
+def test_shares_follow_from_the_clocks(monkeypatch):
+    params = Params(rows=2, cols=3, depth=2, memory=4)
+    with Device.open("model:", params) as device:
+        device.run_cycles = 0
+        run = device.run
+
+        def counted(steps):
+            run(steps)
+            device.run_cycles += 50 * len(steps)
+        monkeypatch.setattr(device, "run", counted)
+        found = utilisation.measured(device, 5, 9, 7, groups=4)
+    tiles = inner_tiles(9, 2, 2, 4)
+    assert found == {"m": 5, "k": 9, "n": 7, "groups": 4, "cycles": 50, "bound": 3 * tiles * 6,
+                     "share": 5 * 9 * 7 / 12 / 50, "of_bound": 3 * tiles * 6 / 50}
+
+
+def test_a_wrong_product_is_an_error(monkeypatch):
+    params = Params(rows=2, cols=2, depth=2, memory=4)
+    with Device.open("model:", params) as device:
+        device.run_cycles = 0
+        monkeypatch.setattr(device, "run", lambda steps: None)
+        with pytest.raises(AssertionError, match="computes another product of 3x4 by 4x2"):
+            utilisation.measured(device, 3, 4, 2)
+
+
+def test_what_is_committed_is_of_the_listed_products_and_as_good_as_it_is_said_to_be():
+    found = json.loads(utilisation.FILE.read_text())
+    assert [machine["machine"] for machine in found] == [
+        params.name for params in utilisation.MACHINES]
+    for machine, params in zip(found, utilisation.MACHINES, strict=True):
+        assert [(one["m"], one["k"], one["n"]) for one in machine["products"][::2]] == (
+            utilisation.shapes(params))
+        # Sixteen times what the array holds, and more: 95 % of the peak, 96 % of the bound.
+        large = machine["products"][:4]
+        assert all(one["share"] > 0.95 for one in large if one["groups"] == 1)
+        assert all(one["of_bound"] > 0.96 for one in large)
