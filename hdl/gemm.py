@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, sum_tag
 from hdl.array.mesh import Mesh
-from hdl.array.skew import Delay
+from hdl.array.skew import Delay, register
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, StreamPort, WritePort
 from hdl.params import MAX_M
 from hdl.protocol import GemmFlag
@@ -44,10 +44,11 @@ class Streamer(wiring.Component):
     taken : Out(1)
         The first row of a tile is being read: those weights are used.
     read : Out(1), addr : Out(ADDRESS_BITS)
-        To the memory, ``LATE`` cycles later.
+        To the memory, ``LATE`` cycles after the tag.
     tag : Out(sum_tag)
         Of that row.
     """
+    #: Cycles from a row's tag to its request to the memory.
     LATE = 1
 
     def __init__(self, params):
@@ -219,9 +220,7 @@ class Gemm(wiring.Component):
         zero = Mux(is_unsigned, Const(-1 << params.bits - 1, signed(params.bits)), 0)
         there = streamer.read
         for cycle in range(READ_LATENCY + params.rows - 1):
-            following = Signal(name=f"there{cycle}", reset_less=True)
-            m.d.sync += following.eq(there)
-            there = following
+            there = register(m, f"there{cycle}", there)
             row = cycle + 1 - READ_LATENCY
             for place in range(params.depth if row >= 0 else 0):
                 lane = row * params.depth + place

@@ -61,20 +61,10 @@ class LaneWritePort(wiring.Signature):
                           "data": Out(shape)})
 
 
-class StreamPort(wiring.Signature):
-    """A read port for the array's operands, from the reader's point of view.
-
-    The lanes of array row r of the word at ``addr`` are in ``data`` exactly ``READ_LATENCY + r``
-    cycles after a cycle with ``en``. One read may begin every cycle.
-
-    Members
-    -------
-    en : Out(1)
-    addr : Out(ADDRESS_BITS)
-    data : In(shape)
+class StreamPort(ReadPort):
+    """A :class:`ReadPort` for the array's operands: the lanes of array row r of the word at
+    ``addr`` are in ``data`` exactly ``READ_LATENCY + r`` cycles after a cycle with ``en``.
     """
-    def __init__(self, shape):
-        super().__init__({"en": Out(1), "addr": Out(ADDRESS_BITS), "data": In(shape)})
 
 
 def merged(ports, field):

@@ -139,8 +139,7 @@ class Move(wiring.Component):
         m.d.comb += [self.quant_r.en.eq(steps[_WRITE].fetch), self.quant_r.addr.eq(source)]
         with m.If(steps[_ARRIVE].fetch):
             m.d.sync += Value.cast(word).eq(Value.cast(self.quant_r.data))
-        element = _chosen(m, "element", word, slot.from_row, slot.from_place,
-                          self.params)
+        element = _chosen(m, word, slot.from_row, slot.from_place, self.params)
 
         # The lane that it is written to, by row and by place.
         m.d.comb += [
@@ -158,12 +157,12 @@ class Move(wiring.Component):
         return m
 
 
-def _chosen(m, name, word, row, place, params):
+def _chosen(m, word, row, place, params):
     """The element in a place of a row of a word; ``place`` comes a cycle after ``row``, the element
     a cycle after that."""
-    part = Signal(data.ArrayLayout(signed(params.bits), params.depth), name=f"{name}_row",
+    part = Signal(data.ArrayLayout(signed(params.bits), params.depth), name="element_row",
                   reset_less=True)
-    chosen = Signal(signed(params.bits), name=name, reset_less=True)
+    chosen = Signal(signed(params.bits), name="element", reset_less=True)
     with m.Switch(row):
         for number in range(params.rows):
             with m.Case(number):

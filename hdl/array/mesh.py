@@ -22,7 +22,7 @@ class Mesh(wiring.Component):
     the weights and marks of a tile decide: the sum that a row of zeros gives.
 
     Operands move right by ``share`` columns per clock, partial sums down by one row per clock. So
-    the operands of row r come r cycles after those of row 0, as :class:`hdl.buffer.SkewedBuffer`
+    the operands of row r come r cycles after those of row 0, as :class:`hdl.memory.StreamPort`
     gives them; sums leave together. Lock step: one row of operands per clock and one row of sums,
     ``latency`` cycles after row 0's; nothing stalls, and there is no valid.
 

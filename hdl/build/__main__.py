@@ -86,8 +86,9 @@ def _parser():
                         help="wide memory in units of 1,024 elements; the quantised memory "
                              f"holds twice as many (default {default.memory})")
     parser.add_argument("--lanes", metavar="N",
-                        help="lanes of the quantiser and the norms, which the columns are a "
-                             f"multiple of; 0 for one per column (default {default.lanes})")
+                        help="lanes of the quantiser and the norms, which divide the columns and "
+                             "the slots, rows x depth; 0 for the most there can be "
+                             f"(default {default.lanes})")
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--board", help=f"one of {', '.join(BOARDS)} (default {DEFAULT_BOARD})")
     target.add_argument("--part", help="a part without a board, such as LFE5U-85F-6BG381C; pins "
