@@ -9,7 +9,12 @@ from hdl.buffer import Buffer
 from hdl.memory import READ_LATENCY
 from hdl.params import ACC_BITS, MAX_M
 
-__all__ = ["Accumulators", "sum_tag"]
+__all__ = ["Accumulators", "results_shape", "sum_tag"]
+
+
+def results_shape(params):
+    """A row of results, as it is kept until it is read out."""
+    return data.ArrayLayout(signed(ACC_BITS), params.cols)
 
 
 def sum_tag(params):
@@ -30,7 +35,7 @@ def sum_tag(params):
 
 
 class Accumulators(wiring.Component):
-    """``acc[row][c] = (fresh ? 0 : acc[row][c] << shifts) + sums[c]``, and results apart.
+    """``acc[row][c] = (fresh ? 0 : acc[row][c] << shifts) + sums[c]``, and the results of it.
 
     One row per clock, one row number after the other from each ``first`` on; lock step. The same
     row may come again ``SPACING`` cycles later at the earliest, so that it has been written
@@ -48,12 +53,10 @@ class Accumulators(wiring.Component):
     tag : In(sum_tag)
         ``AHEAD`` cycles before the sums.
     sums : In(sums)
+    en : Out(1), row : Out(range(MAX_M + 1)), results : Out(results_shape)
+        A row of a ``final`` tile, ``SPACING - 1`` cycles after its tag.
     finished : Out(1)
-        The last row of a column tile is being written.
-    row : In(range(MAX_M + 1))
-    results : Out(ArrayLayout(signed(ACC_BITS), cols))
-        What that row was in the last ``final`` tile that has been written, ``READ_LATENCY`` cycles
-        later.
+        It is the last of a column tile.
     """
     #: Cycles from a tag to its sums: reading and shifting.
     AHEAD = READ_LATENCY + 1
@@ -63,16 +66,14 @@ class Accumulators(wiring.Component):
     def __init__(self, params, sums):
         self.params = params
         super().__init__({
-            "tag": In(sum_tag(params)), "sums": In(sums), "finished": Out(1),
-            "row": In(range(MAX_M + 1)),
-            "results": Out(data.ArrayLayout(signed(ACC_BITS), params.cols)),
+            "tag": In(sum_tag(params)), "sums": In(sums),
+            "en": Out(1), "row": Out(range(MAX_M + 1)), "results": Out(results_shape(params)),
+            "finished": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = Buffer(self.results.shape(), MAX_M + 1)
-        m.submodules.kept = kept = Buffer(self.results.shape(), MAX_M + 1)
-        m.d.comb += [kept.raddr.eq(self.row), self.results.eq(kept.data)]
 
         # Stage 1: read.
         following = Signal.like(self.row)
@@ -100,13 +101,13 @@ class Accumulators(wiring.Component):
                 total.eq(shifted + self.sums[col]),
             ]
             m.d.comb += [Value.cast(memory.wdata[col]).eq(total),
-                         Value.cast(kept.wdata[col]).eq(total)]
+                         Value.cast(self.results[col]).eq(total)]
         # Stage 4: write.
         m.d.comb += [
             memory.wen.eq(write.o.valid),
             memory.waddr.eq(written.o),
-            kept.wen.eq(write.o.valid & write.o.final),
-            kept.waddr.eq(written.o),
+            self.en.eq(write.o.valid & write.o.final),
+            self.row.eq(written.o),
             self.finished.eq(write.o.valid & write.o.last),
         ]
         return m

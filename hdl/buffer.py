@@ -24,6 +24,8 @@ class Buffer(wiring.Component):
         Shape of a word.
     depth : int
         Words.
+    write_domain : str
+        Clock domain of the writes; reads are in ``sync``.
 
     Members
     -------
@@ -33,9 +35,10 @@ class Buffer(wiring.Component):
     waddr : In(range(depth))
     wdata : In(shape)
     """
-    def __init__(self, shape, depth):
+    def __init__(self, shape, depth, *, write_domain="sync"):
         self.shape = shape
         self.depth = depth
+        self.write_domain = write_domain
         super().__init__({
             "raddr": In(range(depth)), "data": Out(shape),
             "wen": In(1), "waddr": In(range(depth)), "wdata": In(shape),
@@ -46,12 +49,15 @@ class Buffer(wiring.Component):
         width = Shape.cast(self.shape).width
         m.submodules.memory = memory = Memory(
             shape=unsigned(width), depth=self.depth, init=[], attrs={"no_rw_check": 1})
-        read, write = memory.read_port(domain="comb"), memory.write_port()
+        read = memory.read_port(domain="comb")
+        write = memory.write_port(domain=self.write_domain)
         # The request, without a reset but for what would destroy something.
-        for port, value in ((read.addr, self.raddr), (write.addr, self.waddr),
-                            (write.data, self.wdata), (write.en, self.wen)):
+        for domain, port, value in (
+                ("sync", read.addr, self.raddr), (self.write_domain, write.addr, self.waddr),
+                (self.write_domain, write.data, self.wdata),
+                (self.write_domain, write.en, self.wen)):
             request = Signal(len(port), reset_less=port is not write.en)
-            m.d.sync += request.eq(value)
+            m.d[domain] += request.eq(value)
             m.d.comb += port.eq(request)
         word, output = Signal(width, reset_less=True), Signal(width, reset_less=True)
         m.d.comb += Value.cast(self.data).eq(output)

@@ -63,7 +63,8 @@ class LaneWritePort(wiring.Signature):
 
 class StreamPort(ReadPort):
     """A :class:`ReadPort` for the array's operands: the lanes of array row r of the word at
-    ``addr`` are in ``data`` exactly ``READ_LATENCY + r`` cycles after a cycle with ``en``.
+    ``addr`` are in ``data`` exactly ``READ_LATENCY + r`` cycles after a cycle with ``en``, cycles
+    of the array's clock (:mod:`hdl.crossing`).
     """
 
 

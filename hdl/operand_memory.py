@@ -6,6 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hdl.crossing import array_domain, crossed_level
 from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort, StreamPort, merged
 from hdl.unit import quant_word
 
@@ -46,6 +47,7 @@ class OperandMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         params, depth = self.params, self.params.quant_words
+        domain = array_domain(params)
         inside = (depth - 1).bit_length()
         wen, word_en, stream_en = (Cat(port.en for port in ports).any() for ports in (
             self.w, [*self.r, *self.w], self.s))
@@ -57,7 +59,9 @@ class OperandMemory(wiring.Component):
             beyond_word.eq(word_addr[inside:].any()),
             beyond_stream.eq(stream_addr[inside:].any()),
         ]
-        m.d.sync += self.fault.eq(word_en & beyond_word | stream_en & beyond_stream)
+        stream_fault = stream_en & beyond_stream
+        m.d.sync += self.fault.eq(word_en & beyond_word
+                                  | crossed_level(m, "stream_fault", params, stream_fault))
 
         # Requests, without a reset but for what would destroy something.
         written = Signal(quant_word(params), reset_less=True)
@@ -72,7 +76,7 @@ class OperandMemory(wiring.Component):
                            for name in ("words", "streamed"))
         for row in range(params.rows):
             following = Signal(inside, name=f"row{row}", reset_less=True)
-            m.d.sync += following.eq(row_addr)
+            m.d[domain] += following.eq(row_addr)
             row_addr = following
             for lane in range(row * params.depth, (row + 1) * params.depth):
                 # See hdl.buffer.Buffer for why reads are unclocked.
@@ -84,9 +88,10 @@ class OperandMemory(wiring.Component):
                     stream.addr.eq(row_addr), read.addr.eq(address), write.addr.eq(address),
                     write.data.eq(written[lane]), write.en.eq(lanes[lane] & write_en),
                 ]
-                for data, output in ((stream.data, streamed), (read.data, words)):
+                for clock, data, output in ((domain, stream.data, streamed),
+                                            ("sync", read.data, words)):
                     word = Signal(params.bits, reset_less=True)
-                    m.d.sync += [word.eq(data), output[lane].eq(word)]
+                    m.d[clock] += [word.eq(data), output[lane].eq(word)]
         for ports, output in ((self.s, streamed), (self.r, words)):
             for port in ports:
                 m.d.comb += Value.cast(port.data).eq(output)

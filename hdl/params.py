@@ -129,6 +129,9 @@ class Params:
     lanes : int
         Lanes of the vector units, which a word of the wide memory has an element for; columns and
         slots are multiples of them. 0 for the most there can be.
+    array_clock : int
+        How many times as fast as the machine's clock the array's is, 1 to 4. Results do not depend
+        on it.
     """
 
     bits: int = 4
@@ -140,6 +143,7 @@ class Params:
     arith: str = "shift"
     memory: int = 32
     lanes: int = 1
+    array_clock: int = 1
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -152,6 +156,7 @@ class Params:
         _check_range("cols", self.cols, 1, 64)
         _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
+        _check_range("array-clock", self.array_clock, 1, 4)
         if not isinstance(self.lanes, int) or self.lanes < 0 or (
                 self.lanes and (self.cols % self.lanes or self.slots % self.lanes)):
             raise ParameterError(f"lanes must divide the {self.cols} columns and the {self.slots} "
@@ -259,26 +264,30 @@ class Params:
     # Identity.
 
     def canonical(self):
-        """Everything that decides what this machine does and accepts, as plain JSON types."""
+        """Everything that decides what this machine is, as plain JSON types."""
         return {**asdict(self), "lanes": self.vector, "protocol": PROTOCOL_VERSION,
                 "numerics": NUMERICS_VERSION}
 
     @property
     def fingerprint(self):
-        """32 hex digits that the device reports in HELLO.
+        """32 hex digits that the device reports in HELLO, of all that decides what it does and
+        accepts; how long it takes is no part of that.
 
         >>> Params() == Params(bits=4) and Params().fingerprint == Params(bits=4).fingerprint
         True
         >>> Params(bits=5).fingerprint == Params().fingerprint
         False
         """
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        decides = {name: value for name, value in self.canonical().items()
+                   if name != "array_clock"}
+        text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l``, the lanes where there is more than one.
-        """
+        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-3x``, the lanes where there is more than one,
+        and the array's clock where it is another."""
         lanes = f"-{self.vector}l" if self.vector > 1 else ""
+        clock = f"-{self.array_clock}x" if self.array_clock > 1 else ""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
-                f"{self.rows}x{self.cols}x{self.depth}{lanes}")
+                f"{self.rows}x{self.cols}x{self.depth}{lanes}{clock}")

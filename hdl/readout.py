@@ -71,7 +71,7 @@ class ReadoutControl(wiring.Component):
 
     Members
     -------
-    start, instruction, finished, begun, row, group_r, done : as of :class:`Readout`
+    start, instruction, finished, released, row, group_r, done : as of :class:`Readout`
     reading : Out(1)
         A row is being read;
     reading_zero : Out(1)
@@ -91,7 +91,7 @@ class ReadoutControl(wiring.Component):
         self.grouped = params.max_groups > 1
         super().__init__({
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
-            "finished": In(1), "begun": Out(1), "row": Out(range(MAX_M + 1)),
+            "finished": In(1), "released": Out(1), "row": Out(range(MAX_M + 1)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))), "done": Out(1),
             "reading": Out(1), "reading_zero": Out(1), "left_cols": Out(INDEX_BITS),
             "part": Out(range(params.cols // params.vector)),
@@ -146,7 +146,8 @@ class ReadoutControl(wiring.Component):
                     with m.If(count == vector + READ_LATENCY - 1):
                         m.next = "BEGIN"
             with m.State("BEGIN"):
-                m.d.comb += self.begun.eq(last_part)
+                if self.params.array_clock == 1:
+                    m.d.comb += self.released.eq(last_part)
                 m.d.sync += count.eq(0)
                 m.next = "ZERO"
             with m.State("ZERO"):
@@ -161,6 +162,8 @@ class ReadoutControl(wiring.Component):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.sync += count.eq(count + 1)
+                if self.params.array_clock > 1:
+                    m.d.comb += self.released.eq(last_part & (count == READ_LATENCY))
                 with m.If(count == self.drain):
                     m.d.sync += [self.left_cols.eq(self.left_cols - vector),
                                  self.part.eq(Mux(last_part, 0, self.part + 1))]
@@ -194,9 +197,10 @@ class Readout(wiring.Component):
     instruction : In(INSTRUCTION_LAYOUT)
     finished : In(1)
         A column tile has been accumulated.
-    begun : Out(1)
-        The rows of its last columns are being read, from the next cycle on; the row of zeros
-        first, then the others in order.
+    released : Out(1)
+        Results may be written over from the next cycle on, in order and no faster than a row per
+        cycle: those of the last columns are being read, or have been where the array's clock is
+        the faster one.
     row : Out(range(MAX_M + 1)), results : In(ArrayLayout(signed(ACC_BITS), cols))
         The accumulators' port.
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
@@ -215,7 +219,7 @@ class Readout(wiring.Component):
         self.params = params
         super().__init__({
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
-            "finished": In(1), "begun": Out(1),
+            "finished": In(1), "released": Out(1),
             "row": Out(range(MAX_M + 1)),
             "results": In(data.ArrayLayout(signed(ACC_BITS), params.cols)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
@@ -229,7 +233,7 @@ class Readout(wiring.Component):
         m.submodules.control = control = ReadoutControl(self.params, drain=self.LATENCY)
         for name in ("start", "instruction", "finished"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
-        for name in ("begun", "row", "done"):
+        for name in ("released", "row", "done"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
         connect(m, control.group_r, flipped(self.group_r))
 

@@ -18,8 +18,10 @@ from amaranth.hdl import (
     unsigned,
 )
 from amaranth.lib import stream, wiring
+from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
+from hdl.crossing import LongReset
 from hdl.gemm import Gemm
 from hdl.link.frame import FrameReceiver, FrameSender
 from hdl.link.slip import Escaper, Unescaper
@@ -86,7 +88,13 @@ class Accelerator(wiring.Component):
         units = {}
         for unit, control, reset in zip(units_of(params), sequencer.control,
                                         sequencer.units_reset, strict=True):
-            options = {"mapped": self.mapped} if unit == Unit.GEMM else {}
+            options = {}
+            if unit == Unit.GEMM:
+                options = {"mapped": self.mapped}
+                if params.array_clock > 1:
+                    m.submodules.array_reset = long = LongReset()
+                    m.d.comb += long.i.eq(reset)
+                    reset = {"sync": long.sync, "array": long.array}
             units[unit] = _UNITS[unit](params, **options)
             m.submodules[unit.name.lower()] = ResetInserter(reset)(units[unit])
             wiring.connect(m, control, units[unit].control)
@@ -129,7 +137,8 @@ def rtlil(params, **options):
     """The accelerator as RTLIL, the same text on every machine and from every folder.
 
     Ports: ``clk``, ``rst``, ``i__payload``, ``i__valid``, ``i__ready``, ``o__payload``,
-    ``o__valid``, ``o__ready``. ``options`` are those of :class:`Accelerator`.
+    ``o__valid``, ``o__ready``, and ``clk_array`` where the array has a clock of its own.
+    ``options`` are those of :class:`Accelerator`.
     """
     m = Module()
     m.submodules.accelerator = accelerator = Accelerator(params, **options)
@@ -141,6 +150,10 @@ def rtlil(params, **options):
     rst = Signal()
     m.d.outside += sync.rst.eq(rst)
     ports = {"clk": (sync.clk, None), "rst": (rst, None)}
+    if params.array_clock > 1:
+        m.domains.array = array = ClockDomain("array")
+        m.submodules.array_reset = FFSynchronizer(sync.rst, array.rst, o_domain="array")
+        ports["clk_array"] = (array.clk, None)
     for side in ("i", "o"):
         for name in ("payload", "valid", "ready"):
             ports[f"{side}__{name}"] = (getattr(getattr(accelerator, side), name), None)

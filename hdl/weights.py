@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.array.skew import Delay
+from hdl.core import weights_row
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.params import INDEX_BITS
 from hdl.protocol import TABLE_HEADER, GemmFlag
@@ -197,8 +198,6 @@ class WeightSchedule(wiring.Component):
         ``INNER_GROUPS`` and its marks; only on a machine with groups.
     taken : In(1)
     valid : Out(1), request : Out(request_layout)
-    shifts : Out(range(max_groups))
-        Marks in the tile, after its last request and until ``taken``.
     """
     def __init__(self, params, *, load_cycles, hold):
         self.params = params
@@ -208,7 +207,6 @@ class WeightSchedule(wiring.Component):
             "start": In(1), "source": In(ADDRESS_BITS), "last_tile": In(16),
             "k": In(INDEX_BITS), "n": In(INDEX_BITS), "taken": In(1),
             "valid": Out(1), "request": Out(request_layout(params)),
-            "shifts": Out(range(params.max_groups)),
         }
         if params.max_groups > 1:
             members |= {"grouped": In(1), "marks": In(mark_layout(params))}
@@ -262,8 +260,7 @@ class WeightSchedule(wiring.Component):
                 m.d.sync += [slot.eq(row_slot), place.eq(0), at.eq(after), col.eq(col + span)]
             with m.If(request.last):
                 m.d.sync += [slot.eq(row_slot - depth), row_slot.eq(row_slot - depth), col.eq(0),
-                             at.eq(first_at), row.eq(row - 1), schedule.eq(schedule - 1),
-                             self.shifts.eq(self.shifts + mark)]
+                             at.eq(first_at), row.eq(row - 1), schedule.eq(schedule - 1)]
         following, column_done = Signal.like(slot), tile == self.last_tile
         m.d.comb += following.eq(Mux(column_done, (rows - 1) * depth, top_slot + rows * depth))
         following_schedule = Mux(column_done, rows - 1, top_schedule + rows)
@@ -279,7 +276,7 @@ class WeightSchedule(wiring.Component):
 
         # The next tile.
         with m.If(self.taken):
-            m.d.sync += [self.shifts.eq(0), hold.eq(self.hold), busy.eq(left & (self.hold == 0))]
+            m.d.sync += [hold.eq(self.hold), busy.eq(left & (self.hold == 0))]
         with m.Elif(hold != 0):
             m.d.sync += [hold.eq(hold - 1), busy.eq(left & (hold == 1))]
         top = (rows - 1) * depth
@@ -289,15 +286,15 @@ class WeightSchedule(wiring.Component):
                 slot.eq(top), row_slot.eq(top), top_slot.eq(top),
                 schedule.eq(rows - 1), top_schedule.eq(rows - 1), first_col.eq(0),
                 at.base.eq(self.source), at.part.eq(0),
-                first_at.base.eq(self.source), first_at.part.eq(0), self.shifts.eq(0),
+                first_at.base.eq(self.source), first_at.part.eq(0),
             ]
         return m
 
 
 class Weights(wiring.Component):
-    """Loads weights into the mesh, tile after tile.
+    """Loads weights into the array, tile after tile.
 
-    A row of weights is collected from what :class:`WeightSchedule` asks for, and is in the mesh
+    A row of weights is collected from what :class:`WeightSchedule` asks for, and complete
     ``fetch.latency + 1`` cycles after the last of it was asked for. The next tile's requests begin
     after ``taken``, as soon as its first row cannot overtake the swap.
 
@@ -308,8 +305,6 @@ class Weights(wiring.Component):
         From a ``load`` to the next at the earliest.
     guard : int
         Cycles after ``taken`` in which there must be no ``load``.
-    wait : int
-        Cycles from the last ``load`` of a tile to the earliest ``taken``.
 
     Members
     -------
@@ -320,20 +315,13 @@ class Weights(wiring.Component):
         Tiles along the inner dimension, less one.
     quant_r : Out(ReadPort(quant_word))
     order_r : Out(ReadPort(ORDER_ENTRY))
-    load : Out(1)
-    weights : Out(ArrayLayout(ArrayLayout(signed(bits), depth), cols))
-    mark : Out(1)
-        As :class:`hdl.array.mesh.Mesh` takes them.
-    ready : Out(1)
-        A tile is complete, from ``wait`` cycles after its last ``load`` until ``taken``.
-    shifts : Out(range(max_groups))
-        Its marks.
+    load : Out(1), row : Out(weights_row)
+        As :class:`hdl.core.Core` takes them.
     taken : In(1)
         The tile begins.
     """
-    def __init__(self, params, *, load_cycles, guard, wait):
+    def __init__(self, params, *, load_cycles, guard):
         self.params = params
-        self.wait = wait
         self.fetch = WeightFetch(params)
         # Without a hold the first row is complete ``latency + depth + 1`` cycles after ``taken``.
         hold = max(0, guard - (self.fetch.latency + params.depth + 1))
@@ -341,10 +329,7 @@ class Weights(wiring.Component):
         super().__init__({
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT), "last_tile": In(16),
             "quant_r": Out(ReadPort(quant_word(params))), "order_r": Out(ReadPort(ORDER_ENTRY)),
-            "load": Out(1), "mark": Out(1),
-            "weights": Out(data.ArrayLayout(
-                data.ArrayLayout(signed(params.bits), params.depth), params.cols)),
-            "ready": Out(1), "shifts": Out(range(params.max_groups)), "taken": In(1),
+            "load": Out(1), "row": Out(weights_row(params)), "taken": In(1),
         })
 
     def elaborate(self, platform):
@@ -354,7 +339,6 @@ class Weights(wiring.Component):
         m.d.comb += [
             schedule.source.eq(fields.src1), schedule.last_tile.eq(self.last_tile),
             schedule.k.eq(fields.k), schedule.n.eq(fields.n), schedule.taken.eq(self.taken),
-            self.shifts.eq(schedule.shifts),
             fetch.valid.eq(schedule.valid), fetch.request.eq(schedule.request),
             fetch.used.eq(fields.k),
         ]
@@ -378,15 +362,13 @@ class Weights(wiring.Component):
                     m.d.comb += [self.order_r.en.eq(1), self.order_r.addr.eq(table.addr)]
         m.d.sync += schedule.start.eq(begin)
 
-        # A row of weights shifts in, and goes to the mesh when it is complete.
+        # A row of weights shifts in, and goes to the array when it is complete.
         bits, span = self.params.bits, self.params.span
         place, part = Signal(range(self.params.depth)), Signal(range(self.params.cols // span))
         m.d.sync += self.load.eq(0)
-        with m.If(self.taken | self.start):
-            m.d.sync += self.ready.eq(0)
         with m.If(fetch.done):
             for col in range(self.params.cols):
-                weights = Value.cast(self.weights[col])
+                weights = Value.cast(self.row.weights[col])
                 with m.If(part == col // span):
                     m.d.sync += weights.eq(Cat(weights, fetch.weights[col % span])[bits:])
             m.d.sync += place.eq(place + 1)
@@ -394,9 +376,6 @@ class Weights(wiring.Component):
                 m.d.sync += [place.eq(0), part.eq(part + 1)]
             with m.If(fetch.tag.last):
                 m.d.sync += part.eq(0)
-            m.d.sync += [self.load.eq(fetch.tag.last), self.mark.eq(fetch.tag.mark)]
-        m.submodules.complete = complete = Delay(1, self.wait, reset=True)
-        m.d.comb += complete.i.eq(fetch.done & fetch.tag.end)
-        with m.If(complete.o):
-            m.d.sync += self.ready.eq(1)
+            m.d.sync += [self.load.eq(fetch.tag.last), self.row.mark.eq(fetch.tag.mark),
+                         self.row.end.eq(fetch.tag.end)]
         return m

@@ -1,7 +1,8 @@
 // The simulated board: the verilated accelerator between two byte queues.
 //
 // Every board_create() gives an independent machine; a machine is used by one thread at a time.
-// The model's ports are those of hdl.top.rtlil. Time passes in board_run() alone.
+// The model's ports are those of hdl.top.rtlil, of a machine whose array has ARRAY_CLOCK clocks in
+// one of its own. Time passes in board_run() alone.
 
 #include <cstddef>
 #include <cstdint>
@@ -13,16 +14,22 @@
 
 // Verilator spells the second underscore of i__payload as its code.
 #define PORT(side, name) side##___05F##name
+#if ARRAY_CLOCK > 1
+#define SET_CLK_ARRAY(level) top_->clk_array = (level)
+#else
+#define SET_CLK_ARRAY(level) static_cast<void>(0)
+#endif
 
 namespace {
 
 constexpr std::uint8_t END = 0xC0;    // hdl.protocol.END
-constexpr int RESET_CYCLES = 4;
+constexpr int RESET_CYCLES = 8;
 
 class Board {
 public:
     Board() : context_(new VerilatedContext), top_(new Vtop(context_.get(), "")) {
         top_->clk = 0;
+        SET_CLK_ARRAY(0);
         top_->eval();
         reset();
     }
@@ -78,10 +85,14 @@ private:
         bool taken = top_->PORT(i, valid) && top_->PORT(i, ready);
         bool given = top_->PORT(o, valid);
         std::uint8_t byte = top_->PORT(o, payload);
-        top_->clk = 1;
-        top_->eval();
-        top_->clk = 0;
-        top_->eval();
+        for (int tick = 0; tick < ARRAY_CLOCK; tick++) {
+            top_->clk = tick == 0;
+            SET_CLK_ARRAY(1);
+            top_->eval();
+            top_->clk = 0;
+            SET_CLK_ARRAY(0);
+            top_->eval();
+        }
         cycles_++;
         if (taken) {
             input_.pop_front();

@@ -249,7 +249,7 @@ def _build(params, path, root, compiler, progress):
             f'#include "{name}"\n' for name in [*once, "verilated_threads.cpp"]))
         (folder / "library.cpp").write_text('#include "verilated.cpp"\n')
         (folder / "harness.cpp").write_text(_HARNESS.read_text())
-        compile_ = [*compiler, *_COMPILE, *include, "-c"]
+        compile_ = [*compiler, *_COMPILE, f"-DARRAY_CLOCK={params.array_clock}", *include, "-c"]
         _run_all([[*compile_, _SLOW, "once.cpp"],
                   *([*compile_, _FAST, name]
                     for name in ["harness.cpp", "library.cpp", *often])], folder)

@@ -3,7 +3,7 @@
 It is given by environment variables: ``SHIFTGRAD_SESSION``, the file of a
 :class:`~sim.bench.exchange.Session`; ``SHIFTGRAD_IDLE`` and ``SHIFTGRAD_STALL``, the
 probabilities that a byte waits in a clock on its way in or out; ``SHIFTGRAD_SEED`` of this
-weather.
+weather; ``SHIFTGRAD_ARRAY_CLOCK``, the machine's ``array_clock``.
 """
 
 import os
@@ -11,14 +11,16 @@ import random
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import Event, RisingEdge, SimTimeoutError, with_timeout
+from cocotb.triggers import Event, RisingEdge, SimTimeoutError, Timer, with_timeout
 
 from sim.bench.exchange import Mismatch, Session, complete, frames
 
 __all__ = ["replay"]
 
-#: Clock period, ns.
-_PERIOD = 10
+#: Clock period, ns; half a period of any array's clock is whole in ps.
+_PERIOD = 12
+#: What edges of the array's clock come after those of the machine's, ns.
+_OFFSET = 0.5
 #: Clocks that an answer may take beyond those of the link.
 _PATIENCE = 200_000
 #: Clocks after the last answer in which nothing may follow.
@@ -35,12 +37,16 @@ class Bench:
         self._coming, self._going = random.Random(f"{seed} in"), random.Random(f"{seed} out")
         self._byte = Event()
 
-    async def start(self):
+    async def start(self, array_clock):
         """Reset, then take bytes for good."""
         dut = self.dut
         dut.rst.value, dut.i__valid.value, dut.o__ready.value, dut.i__payload.value = 1, 0, 0, 0
         Clock(dut.clk, _PERIOD, unit="ns").start()
-        for _ in range(4):
+        if array_clock > 1:
+            dut.clk_array.value = 0
+            await Timer(_OFFSET, "ns")
+            Clock(dut.clk_array, _PERIOD / array_clock, unit="ns").start()
+        for _ in range(8):
             await RisingEdge(dut.clk)
         dut.rst.value = 0
         cocotb.start_soon(self._receive())
@@ -93,7 +99,7 @@ async def replay(dut):
     session = Session.load(os.environ["SHIFTGRAD_SESSION"])
     idle, stall = (float(os.environ.get(f"SHIFTGRAD_{name}", 0)) for name in ("IDLE", "STALL"))
     bench = Bench(dut, idle, stall, os.environ.get("SHIFTGRAD_SEED", "0"))
-    await bench.start()
+    await bench.start(int(os.environ.get("SHIFTGRAD_ARRAY_CLOCK", "1")))
     for number, exchange in enumerate(session.exchanges):
         before = session.exchanges[:number]
         link = (len(exchange.request) / (1 - idle) + len(exchange.answer) / (1 - stall))

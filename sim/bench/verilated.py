@@ -84,7 +84,8 @@ def replay(params, session, folder, *, weather=(0, 0), seed=0):
         results_xml=str(results), hdl_toplevel_lang="verilog", log_file=log,
         extra_env={"SHIFTGRAD_SESSION": str(folder / "session.json"),
                    "SHIFTGRAD_IDLE": str(weather[0]), "SHIFTGRAD_STALL": str(weather[1]),
-                   "SHIFTGRAD_SEED": str(seed)})
+                   "SHIFTGRAD_SEED": str(seed),
+                   "SHIFTGRAD_ARRAY_CLOCK": str(params.array_clock)})
     if not results.exists():
         return f"the simulator did not end as it should:\n{log.read_text()}"
     cases = list(ElementTree.parse(results).iter("testcase"))

@@ -8,7 +8,6 @@ from amaranth.lib import data
 from amaranth.sim import Simulator
 
 from hdl.accumulate import Accumulators
-from hdl.memory import READ_LATENCY
 from hdl.params import MAX_K, Params
 
 SUM_BITS = 24
@@ -25,8 +24,7 @@ def accumulate(params, tiles):
                    "final": final, "last": final and i == len(rows) - 1}
             events[now + i] = (tag, sums)
         now += max(len(rows), dut.SPACING)
-    count = len(tiles[0][0])
-    finished, found = [], []
+    finished, found = [], {}
 
     async def bench(ctx):
         for cycle in range(now + dut.SPACING):
@@ -36,19 +34,18 @@ def accumulate(params, tiles):
             ctx.set(dut.sums, sums)
             if ctx.get(dut.finished):
                 finished.append(cycle)
-            await ctx.tick()
-        for row in range(count + READ_LATENCY):
-            ctx.set(dut.row, row)
-            if row >= READ_LATENCY:
-                found.append([ctx.get(dut.results[col]) for col in range(params.cols)])
+            if ctx.get(dut.en):
+                assert ctx.get(dut.row) not in found
+                found[ctx.get(dut.row)] = [ctx.get(dut.results[col]) for col in range(params.cols)]
             await ctx.tick()
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-8)
     simulator.add_testbench(bench)
     simulator.run()
-    assert finished == [max(events) + dut.AHEAD + 1]
-    return found
+    assert finished == [max(events) + dut.SPACING - 1]
+    assert list(found) == list(range(len(tiles[0][0])))
+    return list(found.values())
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 20])

@@ -3,16 +3,20 @@
 import random
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Shape, Signal, Value
+from amaranth.hdl import Cat, Const, DomainRenamer, Elaboratable, Module, Shape, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
 
 from hdl.array.skew import Delay
+from hdl.crossing import array_domain
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort, WritePort
 from hdl.protocol import TABLE_HEADER, instruction, unpack_instruction
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, quant_word, wide_word
 
 __all__ = ["UnitBench"]
+
+#: Of the machine's clock, in seconds; divisible by every ratio, in femtoseconds.
+_PERIOD = 1.2e-8
 
 
 class UnitBench(Elaboratable):
@@ -59,7 +63,8 @@ class UnitBench(Elaboratable):
             skew = [lane // params.depth for lane in range(params.slots)]
             self.memories[name] = _Memory(
                 Shape.cast(shape).width, words[name], by_kind, random.Random(f"{seed} {name}"),
-                self.lanes.get(name, 1), skew if name == "quant" else None)
+                self.lanes.get(name, 1), skew if name == "quant" else None,
+                array_domain(params))
 
     def elaborate(self, platform):
         m = Module()
@@ -176,10 +181,14 @@ class UnitBench(Elaboratable):
         assert not faults, ", ".join(faults)
         return cycles, clamped
 
-    def simulate(self, process):
-        """Run the testbench ``process(ctx)`` to its end."""
+    def simulate(self, process, *, drift=0):
+        """Run the testbench ``process(ctx)`` to its end; by ``drift`` the array's clock is faster
+        than it should be, so that edges fall together in no order."""
         simulator = Simulator(self)
-        simulator.add_clock(1e-8)
+        simulator.add_clock(_PERIOD, phase=_PERIOD)
+        if array_domain(self.params) == "array":
+            period = _PERIOD / self.params.array_clock / (1 + drift)
+            simulator.add_clock(period, phase=period, domain="array")
         simulator.add_testbench(process)
         simulator.run()
 
@@ -204,9 +213,9 @@ class _Memory(Elaboratable):
     """The memory of one name; ``faults`` are sticky.
 
     With ``skew``, the cycles by which each lane of a stream is late, readers and writers share a
-    port.
+    port. Streams are in the clock domain ``domain``.
     """
-    def __init__(self, width, depth, ports, random, lanes, skew):
+    def __init__(self, width, depth, ports, random, lanes, skew, domain):
         self.width = width
         self.depth = depth
         self.readers = ports[ReadPort]
@@ -214,12 +223,14 @@ class _Memory(Elaboratable):
         self.streams = ports[StreamPort]
         self.lanes = lanes
         self.skew = skew
+        self.domain = domain
         self.allowed = Signal()
         self.faults = {fault: Signal() for fault in (
             "two readers at once", "two writers at once", "a read of a word being written",
             "a reader and a writer at once", "two streams at once", "a stream beyond the end",
             "a stream of a word being written",
-            "a read beyond the end", "a write beyond the end", "an access while idle")}
+            "a read beyond the end", "a write beyond the end", "an access while idle",
+            "a stream while idle")}
         self.memory = Memory(shape=width, depth=depth,
                              init=[random.getrandbits(width) for _ in range(depth)])
 
@@ -259,9 +270,6 @@ class _Memory(Elaboratable):
             m.d.comb += Value.cast(port.data).eq(word)
         self._stream(m, saddr, sen.any())
         raised = {
-            "two streams at once": sum(sen, Const(0)) > 1,
-            "a stream beyond the end": sen.any() & (saddr >= self.depth),
-            "a stream of a word being written": sen.any() & wen.any() & (saddr == waddr),
             "a reader and a writer at once":
                 ren.any() & wen.any() if self.skew else Const(0),
             "two readers at once": sum(ren, Const(0)) > 1,
@@ -269,25 +277,34 @@ class _Memory(Elaboratable):
             "a read of a word being written": ren.any() & wen.any() & (raddr == waddr),
             "a read beyond the end": ren.any() & (raddr >= self.depth),
             "a write beyond the end": wen.any() & (waddr >= self.depth),
-            "an access while idle": (ren.any() | wen.any() | sen.any()) & ~self.allowed,
+            "an access while idle": (ren.any() | wen.any()) & ~self.allowed,
         }
-        for fault, condition in raised.items():
-            with m.If(condition):
-                m.d.sync += self.faults[fault].eq(1)
+        streams = {
+            "two streams at once": sum(sen, Const(0)) > 1,
+            "a stream beyond the end": sen.any() & (saddr >= self.depth),
+            "a stream of a word being written": sen.any() & wen.any() & (saddr == waddr),
+            "a stream while idle": sen.any() & ~self.allowed,
+        }
+        for domain, faults in (("sync", raised), (self.domain, streams)):
+            for fault, condition in faults.items():
+                with m.If(condition):
+                    m.d[domain] += self.faults[fault].eq(1)
         return m
 
     def _stream(self, m, address, en):
         """Lanes of the streamed word, each with its skew."""
         if not self.streams:
             return
-        read = self.memory.read_port()
+        read = self.memory.read_port(domain=self.domain)
         valid, word = Signal(), Signal(self.width)
-        m.d.sync += [read.addr.eq(address), read.en.eq(en), valid.eq(read.en),
-                     word.eq(read.data ^ (~valid).replicate(self.width))]
+        m.d[self.domain] += [
+            read.addr.eq(address), read.en.eq(en), valid.eq(read.en),
+            word.eq(read.data ^ (~valid).replicate(self.width))]
         bits = self.width // self.lanes
         late = []
         for lane, cycles in enumerate(self.skew):
-            m.submodules[f"late{lane}"] = delay = Delay(bits, cycles)
+            delay = Delay(bits, cycles)
+            m.submodules[f"late{lane}"] = DomainRenamer(self.domain)(delay)
             m.d.comb += delay.i.eq(word.word_select(lane, bits))
             late.append(delay.o)
         for port in self.streams:

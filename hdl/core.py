@@ -1,0 +1,221 @@
+"""What runs with the array's clock: streamed operand, array, accumulators."""
+
+from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.accumulate import Accumulators, results_shape, sum_tag
+from hdl.array.mesh import Mesh
+from hdl.array.skew import Delay, register
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, StreamPort
+from hdl.params import MAX_M
+from hdl.unit import quant_word
+
+__all__ = ["Core", "Streamer", "weights_row"]
+
+
+def weights_row(params):
+    """A row of weights for the array."""
+    return data.StructLayout({
+        "weights": data.ArrayLayout(data.ArrayLayout(signed(params.bits), params.depth),
+                                    params.cols),
+        #: The row has a mark.
+        "mark": 1,
+        #: It is the last of its tile.
+        "end": 1,
+    })
+
+
+class Streamer(wiring.Component):
+    """Streams the operand through the array: all its tiles for every column tile.
+
+    Row i of tile t is word ``source + t * m + i`` of the memory; a row of zeros, which is not
+    read, follows the ``m`` rows of each tile. A tile begins when its weights are loaded, without a
+    gap if they already are. The last of a column tile begins after the results of the column tile
+    before it have been ``released``.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+
+    Members
+    -------
+    start : In(1)
+    source : In(ADDRESS_BITS)
+    last_row, last_tile : In
+        Rows, that of zeros included, and tiles along the inner dimension, less one.
+    ready : In(1)
+        A tile of weights is loaded;
+    shifts : In(range(max_groups))
+        its marks.
+    released : In(1)
+        Results of a column tile may be written over.
+    taken : Out(1)
+        The first row of a tile is being read: those weights are used.
+    read : Out(1), addr : Out(ADDRESS_BITS)
+        To the memory, ``LATE`` cycles after the tag.
+    tag : Out(sum_tag)
+        Of that row.
+    """
+    #: Cycles from a row's tag to its request to the memory.
+    LATE = 1
+
+    def __init__(self, params):
+        self.params = params
+        super().__init__({
+            "start": In(1), "source": In(ADDRESS_BITS),
+            "last_row": In(range(MAX_M + 1)), "last_tile": In(16),
+            "ready": In(1), "shifts": In(range(params.max_groups)), "released": In(1),
+            "taken": Out(1), "read": Out(1), "addr": Out(ADDRESS_BITS),
+            "tag": Out(sum_tag(params)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        running, blocked = Signal(), Signal()
+        row = Signal.like(self.last_row)
+        tile = Signal(16)
+        shifts = Signal.like(self.shifts)
+        fresh, final = tile == 0, tile == self.last_tile
+
+        # A tile's first row does not wait for registers: it follows the last row before it.
+        m.d.comb += [
+            self.taken.eq(self.ready & ~running & ~(final & blocked)),
+            self.tag.valid.eq(running | self.taken),
+            self.tag.first.eq(self.taken),
+            self.tag.fresh.eq(fresh),
+            self.tag.shifts.eq(Mux(self.taken, self.shifts, shifts)),
+            self.tag.final.eq(final),
+            self.tag.last.eq((row == self.last_row) & final),
+        ]
+        with m.If(self.released):
+            m.d.sync += blocked.eq(0)
+        with m.If(self.taken):
+            m.d.sync += shifts.eq(self.shifts)
+        with m.If(self.tag.valid):
+            m.d.sync += [running.eq(1), row.eq(row + 1)]
+            with m.If(row == self.last_row):
+                m.d.sync += [running.eq(0), row.eq(0), tile.eq(tile + 1)]
+                with m.If(tile == self.last_tile):
+                    m.d.sync += [tile.eq(0), blocked.eq(1)]
+        with m.If(self.start):
+            m.d.sync += [running.eq(0), row.eq(0), tile.eq(0), blocked.eq(0)]
+
+        # The memory's address, a cycle later. A column tile ends with a row that is not read.
+        again = Signal()
+        m.d.sync += [self.read.eq(self.tag.valid & (row != self.last_row)),
+                     again.eq(self.tag.valid & self.tag.last | self.start)]
+        with m.If(self.read):
+            m.d.sync += self.addr.eq(self.addr + 1)
+        with m.If(again):
+            m.d.sync += self.addr.eq(self.source)
+        return m
+
+
+class Core(wiring.Component):
+    """Products of the rows that stream in, tile after tile, with the weights that are loaded.
+
+    All of it is in one clock domain. What only ``start`` takes holds until the last row of results
+    is out.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    mapped : bool
+        The array's adders are cells of the ECP5, :mod:`hdl.chain`.
+
+    Attributes
+    ----------
+    load_cycles : int
+        From a ``load`` to the next at the earliest.
+    guard : int
+        Cycles after ``taken`` in which there must be no ``load``.
+
+    Members
+    -------
+    start : In(1)
+        Begin with the first tile.
+    source, last_row, last_tile : In
+        See :class:`Streamer`.
+    is_unsigned : In(1)
+        Where nothing is read, the operand is the code of an unsigned 0.
+    load : In(1), row : In(weights_row)
+        A row of weights, the last of the tile first.
+    taken : Out(1)
+        A tile begins; the next one may be loaded.
+    released : In(1)
+        Results of a column tile may be written over.
+    quant_s : Out(StreamPort(quant_word))
+    en : Out(1), number : Out(range(MAX_M + 1)), results : Out(results_shape)
+        A row of results.
+    finished : Out(1)
+        It is the last of a column tile.
+    """
+    def __init__(self, params, *, mapped=False):
+        self.params = params
+        self.mesh = Mesh(params, mapped=mapped)
+        # Operands, and the swap with the first of them, come so late after a tile is taken.
+        self._late = Streamer.LATE + READ_LATENCY
+        self.load_cycles = self.mesh.load_cycles
+        self.guard = self._late + self.mesh.swap_cycles
+        super().__init__({
+            "start": In(1), "source": In(ADDRESS_BITS), "last_row": In(range(MAX_M + 1)),
+            "last_tile": In(16), "is_unsigned": In(1),
+            "load": In(1), "row": In(weights_row(params)), "taken": Out(1), "released": In(1),
+            "quant_s": Out(StreamPort(quant_word(params))),
+            "en": Out(1), "number": Out(range(MAX_M + 1)), "results": Out(results_shape(params)),
+            "finished": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        params, mesh, late = self.params, self.mesh, self._late
+
+        # A tile of weights is complete, so many cycles after the last row that a swap at once would
+        # not come too soon.
+        ready, shifts = Signal(), Signal(range(params.max_groups))
+        m.submodules.complete = complete = Delay(1, mesh.swap_wait - late - 1, reset=True)
+        m.d.comb += complete.i.eq(self.load & self.row.end)
+        with m.If(self.load):
+            m.d.sync += shifts.eq(shifts + self.row.mark)
+        with m.If(self.taken | self.start):
+            m.d.sync += [ready.eq(0), shifts.eq(0)]
+        with m.If(complete.o):
+            m.d.sync += ready.eq(1)
+
+        # Streamed operands, tile by tile.
+        m.submodules.streamer = streamer = Streamer(params)
+        m.submodules.swap = swap = Delay(1, late, reset=True)
+        for name in ("start", "source", "last_row", "last_tile"):
+            m.d.comb += getattr(streamer, name).eq(getattr(self, name))
+        m.d.comb += [
+            streamer.ready.eq(ready), streamer.shifts.eq(shifts),
+            streamer.released.eq(self.released),
+            self.taken.eq(streamer.taken), swap.i.eq(streamer.taken),
+            self.quant_s.en.eq(streamer.read), self.quant_s.addr.eq(streamer.addr),
+        ]
+
+        # The array.
+        m.submodules.mesh = mesh
+        m.d.comb += [mesh.load.eq(self.load), mesh.weights.eq(self.row.weights),
+                     mesh.mark.eq(self.row.mark), mesh.swap.eq(swap.o)]
+        # Where nothing was read, the code that stands for 0.
+        zero = Mux(self.is_unsigned, Const(-1 << params.bits - 1, signed(params.bits)), 0)
+        there = streamer.read
+        for cycle in range(READ_LATENCY + params.rows - 1):
+            there = register(m, f"there{cycle}", there)
+            row = cycle + 1 - READ_LATENCY
+            for place in range(params.depth if row >= 0 else 0):
+                lane = row * params.depth + place
+                m.d.comb += mesh.a[lane].eq(Mux(there, self.quant_s.data[lane], zero))
+
+        # Sums.
+        m.submodules.tag = tag = Delay(
+            streamer.tag.shape(), late + mesh.latency - Accumulators.AHEAD, reset=True)
+        m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape())
+        m.d.comb += [
+            tag.i.eq(streamer.tag), accumulators.tag.eq(tag.o), accumulators.sums.eq(mesh.sums),
+            self.en.eq(accumulators.en), self.number.eq(accumulators.row),
+            self.results.eq(accumulators.results), self.finished.eq(accumulators.finished),
+        ]
+        return m
