@@ -16,15 +16,17 @@ _DIVIDER = 128
 
 @dataclass(frozen=True)
 class PllSettings:
-    """One setting of an EHXPLLL whose feedback is CLKOP and whose clock is CLKOS.
+    """One setting of an EHXPLLL whose feedback is CLKOP and whose clock is CLKOS; CLKOS2 is
+    ``multiple`` times as fast, and there for more than one.
 
-    ``vco = input / input_divider * vco_multiplier``, ``clock = vco / output_divider``.
-    Frequencies are exact fractions of MHz.
+    ``vco = input / input_divider * vco_multiplier``, ``clock = vco / output_divider``. Rising edges
+    of CLKOS are edges of CLKOS2 too. Frequencies are exact fractions of MHz.
     """
     input: Fraction
     input_divider: int
     vco_multiplier: int
     output_divider: int
+    multiple: int = 1
 
     @property
     def vco(self):
@@ -36,8 +38,16 @@ class PllSettings:
 
     def instance(self):
         """Keyword arguments of an ``Instance`` of EHXPLLL, without its clocks."""
+        faster, fast = self.output_divider // self.multiple, {}
+        if self.multiple > 1:
+            fast = {
+                "a_FREQUENCY_PIN_CLKOS2": f"{float(self.clock * self.multiple):.6g}",
+                "p_CLKOS2_ENABLE": "ENABLED", "p_CLKOS2_DIV": faster,
+                "p_CLKOS2_CPHASE": faster - 1, "p_CLKOS2_FPHASE": 0,
+            }
         # CLKFB_DIV is 1, so CLKOP runs at the phase detector's frequency.
         return {
+            **fast,
             "a_FREQUENCY_PIN_CLKI": f"{float(self.input):.6g}",
             "a_FREQUENCY_PIN_CLKOS": f"{float(self.clock):.6g}",
             "a_ICP_CURRENT": "12", "a_LPF_RESISTOR": "8",
@@ -57,20 +67,26 @@ class PllSettings:
         }
 
 
-def pll_settings(input_mhz, clock_mhz):
-    """The settings whose clock is nearest to ``clock_mhz``; among equals the highest frequency at
-    the phase detector, then the slowest oscillator.
+def pll_settings(input_mhz, clock_mhz, multiple=1):
+    """The settings whose clock is nearest to ``clock_mhz``, with another ``multiple`` times as
+    fast; among equals the highest frequency at the phase detector, then the slowest oscillator.
 
     >>> settings = pll_settings(25, 72)
     >>> float(settings.vco), float(settings.clock)
     (575.0, 71.875)
     >>> pll_settings(25, 60).clock
     Fraction(60, 1)
+    >>> settings = pll_settings(25, 62.5, 3)
+    >>> float(settings.vco), float(settings.clock), settings.output_divider
+    (562.5, 62.5, 9)
     """
     source, wanted = Fraction(input_mhz), Fraction(clock_mhz)
     if not CLOCK_RANGE_MHZ[0] <= wanted <= CLOCK_RANGE_MHZ[1]:
         raise ValueError(f"a PLL's clock must be {CLOCK_RANGE_MHZ[0]} to {CLOCK_RANGE_MHZ[1]} "
                          f"MHz, got {clock_mhz}")
+    if wanted * multiple > CLOCK_RANGE_MHZ[1]:
+        raise ValueError(f"a PLL's clock must be at most {CLOCK_RANGE_MHZ[1]} MHz, got {multiple} "
+                         f"times {clock_mhz}")
     best = None
     for input_divider in range(1, _DIVIDER + 1):
         detector = source / input_divider
@@ -80,9 +96,10 @@ def pll_settings(input_mhz, clock_mhz):
             vco = detector * multiplier
             if not _VCO[0] <= vco <= _VCO[1]:
                 continue
-            for divider in {int(vco / wanted), int(vco / wanted) + 1} & set(
-                    range(1, _DIVIDER + 1)):
-                settings = PllSettings(source, input_divider, multiplier, divider)
+            below = int(vco / wanted / multiple)
+            for faster in {below, below + 1} & set(range(1, _DIVIDER // multiple + 1)):
+                settings = PllSettings(source, input_divider, multiplier, faster * multiple,
+                                       multiple)
                 key = (abs(settings.clock - wanted), input_divider, vco)
                 if best is None or key < best[0]:
                     best = key, settings

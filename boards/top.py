@@ -21,8 +21,9 @@ _HEARTBEAT_BITS = 26
 class BoardTop(wiring.Component):
     """The accelerator between a board's pins.
 
-    The clock of domain ``sync`` is made by a PLL from the board's 25 MHz; its reset is released
-    two clocks after the PLL has locked and taken again when it loses lock. The first light beats,
+    The clock of domain ``sync`` is made by a PLL from the board's 25 MHz, and that of ``array``
+    where it is another; their resets are released two clocks after the PLL has locked and taken
+    again when it loses lock. The first light beats,
     the second shows bytes on their way; a board without lights needs none.
 
     Parameters
@@ -31,15 +32,17 @@ class BoardTop(wiring.Component):
         Anything with byte streams ``i`` and ``o``.
     clock_mhz : number
         The clock wanted.
+    array_clock : int
+        How many times as fast that of domain ``array`` is; there is one for more than one.
 
     Attributes
     ----------
     pll : boards.pll.PllSettings
         The settings; ``pll.clock`` is the clock that there will be, in MHz.
     """
-    def __init__(self, accelerator, clock_mhz):
+    def __init__(self, accelerator, clock_mhz, array_clock=1):
         self.accelerator = accelerator
-        self.pll = pll_settings(INPUT_MHZ, clock_mhz)
+        self.pll = pll_settings(INPUT_MHZ, clock_mhz, array_clock)
         super().__init__({})
 
     def elaborate(self, platform):
@@ -50,11 +53,15 @@ class BoardTop(wiring.Component):
         m.submodules.clock_pin = clock_pin = io.Buffer(
             "i", platform.request(platform.default_clk, dir="-"))
         m.domains.sync = ClockDomain()
-        feedback, locked = Signal(), Signal()
+        feedback, locked, fast = Signal(), Signal(), {}
+        if self.pll.multiple > 1:
+            m.domains.array = ClockDomain("array")
+            m.submodules.array_reset = ResetSynchronizer(~locked, domain="array")
+            fast = {"o_CLKOS2": ClockSignal("array")}
         m.submodules.pll = Instance(
             "EHXPLLL", **self.pll.instance(),
             i_CLKI=clock_pin.i, i_CLKFB=feedback,
-            o_CLKOP=feedback, o_CLKOS=ClockSignal("sync"), o_LOCK=locked)
+            o_CLKOP=feedback, o_CLKOS=ClockSignal("sync"), o_LOCK=locked, **fast)
         m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
 
         # Serial port -> accelerator -> serial port.

@@ -2,16 +2,18 @@
 
 from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, results_shape, sum_tag
 from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay, register
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, StreamPort
+from hdl.buffer import Buffer
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort
+from hdl.operand_memory import OperandMemory
 from hdl.params import MAX_M
 from hdl.unit import quant_word
 
-__all__ = ["Core", "Streamer", "weights_row"]
+__all__ = ["Core", "CoreWithMemories", "Streamer", "weights_row"]
 
 
 def weights_row(params):
@@ -51,14 +53,14 @@ class Streamer(wiring.Component):
     released : In(1)
         Results of a column tile may be written over.
     taken : Out(1)
-        The first row of a tile is being read: those weights are used.
-    read : Out(1), addr : Out(ADDRESS_BITS)
-        To the memory, ``LATE`` cycles after the tag.
+        A tile begins: those weights are used.
     tag : Out(sum_tag)
-        Of that row.
+        Of a row, from the cycle after ``taken`` on.
+    read : Out(1), addr : Out(ADDRESS_BITS)
+        To the memory, with the tag.
     """
-    #: Cycles from a row's tag to its request to the memory.
-    LATE = 1
+    #: Cycles from ``taken`` to the first row's tag.
+    LATENCY = 1
 
     def __init__(self, params):
         self.params = params
@@ -72,39 +74,43 @@ class Streamer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        running, blocked = Signal(), Signal()
-        row = Signal.like(self.last_row)
-        tile = Signal(16)
-        shifts = Signal.like(self.shifts)
-        fresh, final = tile == 0, tile == self.last_tile
+        # Counters end below zero, so that what a row or a tile is stands in a register.
+        rows, tiles = Signal(signed(len(self.last_row) + 1)), Signal(signed(17))
+        first_rows, first_tiles = Signal.like(rows), Signal.like(tiles)
+        m.d.sync += [first_rows.eq(self.last_row - 2), first_tiles.eq(self.last_tile - 1)]
+        # Of the row that streams; of the tile that comes next.
+        running, last_row = Signal(), rows[-1]
+        fresh, final, blocked, may = Signal(), tiles[-1], Signal(), Signal()
 
-        # A tile's first row does not wait for registers: it follows the last row before it.
-        m.d.comb += [
-            self.taken.eq(self.ready & ~running & ~(final & blocked)),
-            self.tag.valid.eq(running | self.taken),
-            self.tag.first.eq(self.taken),
-            self.tag.fresh.eq(fresh),
-            self.tag.shifts.eq(Mux(self.taken, self.shifts, shifts)),
-            self.tag.final.eq(final),
-            self.tag.last.eq((row == self.last_row) & final),
-        ]
+        # A tile's first row follows the last row before it: whether it may has been known since the
+        # cycle before, in which that tile had begun already.
+        m.d.comb += self.taken.eq(may & ~running)
+        m.d.sync += may.eq(self.ready & ~(final & blocked) & ~self.start)
+        with m.If(running):
+            m.d.sync += [rows.eq(rows - 1), running.eq(~last_row)]
         with m.If(self.released):
             m.d.sync += blocked.eq(0)
         with m.If(self.taken):
-            m.d.sync += shifts.eq(self.shifts)
-        with m.If(self.tag.valid):
-            m.d.sync += [running.eq(1), row.eq(row + 1)]
-            with m.If(row == self.last_row):
-                m.d.sync += [running.eq(0), row.eq(0), tile.eq(tile + 1)]
-                with m.If(tile == self.last_tile):
-                    m.d.sync += [tile.eq(0), blocked.eq(1)]
+            m.d.sync += [
+                running.eq(1), rows.eq(first_rows), fresh.eq(final),
+                tiles.eq(Mux(final, first_tiles, tiles - 1)),
+                self.tag.fresh.eq(fresh), self.tag.final.eq(final),
+                self.tag.shifts.eq(self.shifts),
+            ]
+            with m.If(final):
+                m.d.sync += blocked.eq(1)
         with m.If(self.start):
-            m.d.sync += [running.eq(0), row.eq(0), tile.eq(0), blocked.eq(0)]
+            m.d.sync += [running.eq(0), fresh.eq(1), tiles.eq(self.last_tile - 1), blocked.eq(0)]
 
-        # The memory's address, a cycle later. A column tile ends with a row that is not read.
+        # A column tile ends with a row that is not read.
         again = Signal()
-        m.d.sync += [self.read.eq(self.tag.valid & (row != self.last_row)),
-                     again.eq(self.tag.valid & self.tag.last | self.start)]
+        last = Signal()
+        m.d.comb += last.eq(running & last_row & self.tag.final)
+        m.d.sync += [
+            self.tag.valid.eq(running | may), self.tag.first.eq(self.taken),
+            self.tag.last.eq(last),
+            self.read.eq(self.taken | running & ~last_row), again.eq(last | self.start),
+        ]
         with m.If(self.read):
             m.d.sync += self.addr.eq(self.addr + 1)
         with m.If(again):
@@ -155,7 +161,7 @@ class Core(wiring.Component):
         self.params = params
         self.mesh = Mesh(params, mapped=mapped)
         # Operands, and the swap with the first of them, come so late after a tile is taken.
-        self._late = Streamer.LATE + READ_LATENCY
+        self._late = Streamer.LATENCY + READ_LATENCY
         self.load_cycles = self.mesh.load_cycles
         self.guard = self._late + self.mesh.swap_cycles
         super().__init__({
@@ -211,11 +217,63 @@ class Core(wiring.Component):
 
         # Sums.
         m.submodules.tag = tag = Delay(
-            streamer.tag.shape(), late + mesh.latency - Accumulators.AHEAD, reset=True)
+            streamer.tag.shape(), READ_LATENCY + mesh.latency - Accumulators.AHEAD, reset=True)
         m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape())
         m.d.comb += [
             tag.i.eq(streamer.tag), accumulators.tag.eq(tag.o), accumulators.sums.eq(mesh.sums),
             self.en.eq(accumulators.en), self.number.eq(accumulators.row),
             self.results.eq(accumulators.results), self.finished.eq(accumulators.finished),
+        ]
+        return m
+
+
+class CoreWithMemories(wiring.Component):
+    """The core between the memories whose ports have its clock: operands and results.
+
+    What it takes to run the array, measured by :mod:`hdl.build.alone`; a machine connects the same
+    parts in :mod:`hdl.gemm` and :mod:`hdl.top`.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+        With ``array_clock`` 1: one domain.
+    mapped : bool
+
+    Members
+    -------
+    start, source, last_row, last_tile, is_unsigned, load, row, taken, released, finished
+        Those of :class:`Core`.
+    w : In(LaneWritePort(quant_word)), r : In(ReadPort(quant_word)), fault : Out(1)
+        Those of :class:`hdl.operand_memory.OperandMemory`.
+    number : In(range(MAX_M + 1)), results : Out(results_shape)
+        A row of results, ``READ_LATENCY`` cycles later.
+    """
+    def __init__(self, params, *, mapped=False):
+        self.params = params
+        self.core = Core(params, mapped=mapped)
+        self._shared = {name: member for name, member in self.core.signature.members.items()
+                        if name not in ("quant_s", "en", "number", "results")}
+        word = quant_word(params)
+        super().__init__({
+            **self._shared, "w": In(LaneWritePort(word)), "r": In(ReadPort(word)),
+            "fault": Out(1),
+            "number": In(range(MAX_M + 1)), "results": Out(results_shape(params)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.core = core = self.core
+        m.submodules.operands = operands = OperandMemory(self.params, readers=1, writers=1)
+        m.submodules.results = results = Buffer(core.results.shape(), MAX_M + 1)
+        for name, member in self._shared.items():
+            inner, outer = getattr(core, name), getattr(self, name)
+            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+        connect(m, core.quant_s, operands.s[0])
+        connect(m, flipped(self.w), operands.w[0])
+        connect(m, flipped(self.r), operands.r[0])
+        m.d.comb += [
+            self.fault.eq(operands.fault),
+            results.wen.eq(core.en), results.waddr.eq(core.number), results.wdata.eq(core.results),
+            results.raddr.eq(self.number), self.results.eq(results.data),
         ]
         return m

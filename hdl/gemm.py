@@ -26,8 +26,8 @@ class Gemm(wiring.Component):
     and a row of zeros the last; sums add up in the accumulators; a finished column tile is read
     out, ``vector`` columns after the other, while the next one streams.
 
-    From ``start`` to ``done`` an instruction takes exactly
-    ``L + F + (T - 1) P + (C - 1) max(T P, D + (V - 1) Q, V Q) + D + (W - 1) Q + R + 13`` cycles,
+    From ``start`` to ``done`` an instruction takes, where ``array_clock`` is 1, exactly
+    ``L + F + (T - 1) P + (C - 1) max(T P, D + 1 + (V - 1) Q, V Q) + D + (W - 1) Q + R + 13`` cycles,
     and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
 
     * R = m + 1; T = tiles; C = ceil(n / cols);
@@ -35,7 +35,7 @@ class Gemm(wiring.Component):
     * L = (rows - 1) max(q, G) + q: until the last request for a tile of weights, with
       q = depth cols / span: requests for a row of weights,
       and G = max(2, 2**(depth - 1)): entries of its table;
-      F = from then on until they are in the array, 8, or 4 on a machine without groups, and G
+      F = from then on until they are in the array, 9, or 5 on a machine without groups, and G
       more for the last row's table;
     * P = max(R, L + F + 1 + H): from one tile to the next; H, a hold for wide arrays, is
       max(0, ceil(cols / 4) - depth - 11), or - 7 on a machine without groups;
@@ -43,6 +43,13 @@ class Gemm(wiring.Component):
       Q = R + 13: a readout of ``vector`` columns; both ``vector + 3`` more with ``COL_GROUPS``.
 
     So the array is busy ``C T R`` of these cycles, ``C T m`` of them with rows of the operand.
+
+    With a faster clock of the array, ``a`` times that of the machine, results of a column tile are
+    read out before the last tile of the next one begins, and an instruction takes at most
+    ``L + F + (T - 1) P + (C - 1) max(T P, P + D + V Q) + D + (W - 1) Q + R + 13`` cycles, where
+
+    * a tile streams for R / a cycles: P = max(R / a, L + F + 1) + 8, D = R / a + latency / a + 15;
+    * G = max(2, 2**(depth - 1), 5) / a, each rounded up.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k`` the result is undefined; the unit finishes all the same.

@@ -10,6 +10,7 @@ from pathlib import Path
 from amaranth.hdl import UnusedElaboratable
 
 from boards.platforms import BOARDS, board_part, board_platform
+from hdl.build.alone import ARRAYS
 from hdl.build.compare import gops_per_kilocomb
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.fit import estimate, over
@@ -128,7 +129,7 @@ class Results:
         """Results of units alone by their points, without those of the long list that nobody has
         measured."""
         return {point: self.every[point.name] for point in self.standing
-                if not point.is_machine and point.subject.scope != "mesh"
+                if not point.is_machine and point.subject.scope not in ARRAYS
                 and (point.name in self.usual or self.every[point.name].state != "not measured")}
 
 

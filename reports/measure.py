@@ -26,7 +26,7 @@ from pathlib import Path
 from boards.parts import PartError, parse_part
 from boards.platforms import BoardError
 from hdl.build.__main__ import DEFAULT_CLOCK, ArgumentError, UsageError, read_arguments
-from hdl.build.alone import MeshAlone
+from hdl.build.alone import ARRAYS
 from hdl.build.datapaths import datapath
 from hdl.build.fit import EstimateError, FitError
 from hdl.build.flow import build, place_and_route_options, synthesis_script
@@ -174,8 +174,9 @@ def _parser():
     parser.add_argument("--json", action="store_true",
                         help="print what the files of the points hold, as a list, and only that")
     parser.add_argument("--scope", metavar="SCOPE",
-                        help="accelerator, mesh (options --arith --bits --groups --rows --cols "
-                             "--depth --mapping), or --lanes --mapping of one of "
+                        help="accelerator, mesh or core, a mesh with its memories (options "
+                             "--arith --bits --groups --rows --cols --depth --mapping), or "
+                             "--lanes --mapping of one of "
                              f"{', '.join(UNITS)}")
     return parser
 
@@ -198,11 +199,11 @@ def _alone(scope, argv):
         parser.add_argument(f"--{name}")
     parser.add_argument("--part", default="LFE5U-25F-6BG381C")
     given = parser.parse_args(argv)
-    if scope == "mesh":
+    if scope in ARRAYS:
         arith = given.arith or "shift"
         made = datapath(arith)
         widths = made.widths
-        subject = MeshAlone(
+        subject = ARRAYS[scope](
             arith=arith, groups=given.groups or ("4x4" if made.grouped else "1x1"),
             bits=_number("bits", given.bits, widths[0], widths[-1]) or (
                 4 if 4 in widths else widths[0]),

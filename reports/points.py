@@ -131,8 +131,9 @@ class Point:
         if not self.is_machine:
             return [*self.subject.arguments(), *target, *seeds]
         params = self.subject
-        options = {name: getattr(params, name)
-                   for name in ("arith", "bits", "groups", "rows", "cols", "depth", "memory")}
+        options = {name: getattr(params, name) for name in (
+            "arith", "bits", "groups", "rows", "cols", "depth", "memory")}
+        options["array-clock"] = params.array_clock
         if params.vector > 1:
             options["lanes"] = params.vector
         return [*(word for name, value in options.items() for word in (f"--{name}", str(value))),

@@ -1,8 +1,8 @@
 """``python -m reports.utilisation``: how much of a matrix product's time the array works.
 
 Products of random operands run on the simulated board, one instruction each, and are compared with
-the model's. What is counted are the clocks between the unit's start and its end, as the device
-reports them. Of these
+the model's. What is counted are clocks of the array between the unit's start and its end: those of
+the machine that the device reports, ``array_clock`` times. Of these
 
 * ``share`` is what the products themselves would take, ``m k n / macs`` clocks, and
 * ``of bound`` what no schedule of this array goes below: all rows, one of zeros included, through
@@ -70,7 +70,7 @@ def measured(device, m, k, n, groups=1, seed=0):
     step, shift = program.gemm(params, *places, inner=inner)
     before = device.run_cycles
     device.run([step])
-    cycles = device.run_cycles - before
+    cycles = (device.run_cycles - before) * params.array_clock
     if (load(device, places[2]) != gemm(a, b, shift=shift, **options)[0]).any():
         raise AssertionError(f"{params.name} computes another product of {m}x{k} by {k}x{n}")
     bound = -(-n // params.cols) * tiles * (m + 1)

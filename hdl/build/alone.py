@@ -1,13 +1,14 @@
 """Components measured alone: arrays, and the designs of any component."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hdl.build.datapaths import datapath
 from hdl.build.design import ARRAY, Design
+from hdl.build.fit import ebr_blocks, memories
 from hdl.build.harness import TARGET_MHZ, harness_rtlil
-from hdl.params import ParameterError, Params, parse_groups
+from hdl.params import ARITHMETICS, ParameterError, Params, parse_groups
 
-__all__ = ["HARNESS", "MAPPINGS", "MeshAlone", "check_mapping", "elaborate_alone"]
+__all__ = ["ARRAYS", "HARNESS", "MAPPINGS", "CoreAlone", "MeshAlone", "check_mapping", "elaborate_alone"]
 
 #: Name of the unit that is all around the component.
 HARNESS = "harness"
@@ -103,6 +104,45 @@ class MeshAlone:
         used = {name: self.macs * count
                 for name, count in made.product(self.bits, self.depth, self.mapping).items()}
         return {**used, "ebr": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreAlone(MeshAlone):
+    """An array with its operand and result memories and accumulators, without the machine around
+    it: all that has the array's clock. Parameters are those of :class:`MeshAlone`, for ``shift``
+    and ``int``.
+    """
+    scope = "core"
+    unit = "core"
+
+    def __post_init__(self):
+        if self.arith not in ARITHMETICS:
+            raise ParameterError(f"arith of a core must be {' or '.join(ARITHMETICS)}, got "
+                                 f"{self.arith!r}")
+        super().__post_init__()
+
+    def params(self):
+        """Parameters of the core: of the machine that it would be in, with one clock."""
+        return replace(super().params(), array_clock=1)
+
+    @property
+    def name(self):
+        return f"core-{super().name.removeprefix('mesh-')}"
+
+    def component(self):
+        # Only here: other arrays need none of it.
+        from hdl.core import CoreWithMemories
+        return CoreWithMemories(self.params(), mapped=True)
+
+    def estimate(self):
+        """Resources: block RAMs exactly, the rest from below."""
+        ebr = sum(ebr_blocks(width, words) for name, width, words in memories(self.params())
+                  if name in ("quant", "accumulators", "results"))
+        return {**super().estimate(), "ebr": ebr}
+
+
+#: What there is to measure of an array, by scope.
+ARRAYS = {made.scope: made for made in (MeshAlone, CoreAlone)}
 
 
 def _options(values):

@@ -52,6 +52,8 @@ class Design:
         The unit whose cells are counted for themselves.
     mapping : str
         ``dsp``, or ``lut`` for no multiplier block.
+    array_clock : int
+        How many times as fast the clock of domain ``array`` is.
     """
     name: str
     scope: str
@@ -66,6 +68,7 @@ class Design:
     units: dict
     focus: str = ARRAY
     mapping: str = "dsp"
+    array_clock: int = 1
 
     @property
     def alone(self):
@@ -103,17 +106,17 @@ def elaborate(params, *, board, part=None, clock_mhz, accelerator=None):
         from hdl.top import Accelerator
         accelerator = Accelerator(params, mapped=True)
     platform, part = resolve_part(board, part)
-    top = BoardTop(accelerator, clock_mhz)
+    top = BoardTop(accelerator, clock_mhz, params.array_clock)
     files = platform.prepare(top, "top", emit_src=False).files
     rtlil = _text(files["top.il"])
     described = {"bits": params.bits, "groups": params.groups, "rows": params.rows,
                  "cols": params.cols, "depth": params.depth, "arith": params.arith,
                  "lanes": params.vector, "memory": params.memory,
-                 "clock_mhz": round(float(top.pll.clock), 4)}
+                 "array_clock": params.array_clock, "clock_mhz": round(float(top.pll.clock), 4)}
     return Design(name=params.name, scope="accelerator", described=described,
                   fingerprint=params.fingerprint, macs=params.macs, board=board, part=part,
-                  clock=top.pll.clock, rtlil=rtlil, lpf=_text(files["top.lpf"]),
-                  units=find_units(rtlil))
+                  clock=top.pll.clock, array_clock=params.array_clock, rtlil=rtlil,
+                  lpf=_text(files["top.lpf"]), units=find_units(rtlil))
 
 
 def find_units(rtlil):

@@ -22,7 +22,7 @@ from hdl.build.netlist import (
 from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
 
-__all__ = ["Outcome", "OutputError", "build", "replace_folder"]
+__all__ = ["Outcome", "OutputError", "build", "clocks", "replace_folder"]
 
 #: Options of Yosys' synthesis. Wide LUTs would make figures incomparable with other arrays';
 #: no memory here is read in the cycle in which the same address is written.
@@ -41,6 +41,10 @@ def place_and_route_options(timing_driven):
     232 s against 308 s with routing) and costs some of the clock (49 MHz against 52 MHz).
     """
     return [*ROUTING, *([] if timing_driven else ["--no-tmdriv"])]
+
+
+#: What the name of the array's clock ends with, a net of the whole design.
+_ARRAY_CLOCK = "array_clk"
 
 
 class OutputError(ValueError):
@@ -98,9 +102,13 @@ def synthesis_script(design, repeated=()):
 
 @dataclass(frozen=True)
 class Run:
-    """What one seed came to; ``failure`` says why it has no clock."""
+    """What one seed came to; ``failure`` says why it has no clock.
+
+    ``mhz`` is the clock that all domains allow, ``array_mhz`` what ``array`` allows by itself.
+    """
     seed: int
     mhz: float | None = None
+    array_mhz: float | None = None
     path: dict | None = None
     failure: str | None = None
 
@@ -147,17 +155,24 @@ def _place_and_route(design, folder, seed, timing_driven, tools, progress):
             said.append("failed")
             return Run(seed, failure=str(error))
         report = json.loads((folder / f"{base}.json").read_text())
-        mhz = _fmax(report)
-        said.append(f"{mhz:.1f} MHz")
-    return Run(seed, mhz, critical_path(report, design.units))
+        mhz, array_mhz, slowest = clocks(report, design.array_clock)
+        said.append(f"{mhz:.1f} MHz" + (f", the array {array_mhz:.1f} MHz" if array_mhz else ""))
+    return Run(seed, mhz, array_mhz, critical_path(report, design.units, slowest))
 
 
-def _fmax(report):
-    """The clock of domain ``sync`` that nextpnr's report allows; 25 MHz of the pin is no limit."""
-    achieved = [clock["achieved"] for clock in report["fmax"].values()]
-    if not achieved:
+def clocks(report, array_clock):
+    """``(the clock that nextpnr's report allows, that of domain array or None, the net of the one
+    that limits)``; 25 MHz of the pin is no limit."""
+    allowed = {net: clock["achieved"] for net, clock in report["fmax"].items()}
+    if not allowed:
         raise ToolError("nextpnr-ecp5 reported no clock")
-    return round(min(achieved), 2)
+    array = [net for net in allowed if net.endswith(_ARRAY_CLOCK)] if array_clock > 1 else []
+    if array_clock > 1 and not array:
+        raise ToolError("nextpnr-ecp5 reported no clock of the array")
+    limits = {net: mhz / (array_clock if net in array else 1) for net, mhz in allowed.items()}
+    slowest = min(limits, key=limits.get)
+    return (round(limits[slowest], 2),
+            round(min(allowed[net] for net in array), 2) if array else None, slowest)
 
 
 def _all_seeds(design, folder, seeds, timing_driven, tools, progress):
@@ -253,6 +268,8 @@ def make_report(design, *, total, units, placed, runs, best, timing_driven, vers
     """
     clock = float(design.clock)
     speeds = [run.mhz for run in runs if run.mhz]
+    array_speeds = [run.array_mhz for run in runs if run.array_mhz]
+    # Block RAM limits the faster clock, and the slower one by it.
     cap, reason = design.part.clock_cap(dsp=total["dsp"] > 0)
     median = statistics.median(speeds) if speeds else None
     array = units.get(design.focus)
@@ -286,12 +303,15 @@ def make_report(design, *, total, units, placed, runs, best, timing_driven, vers
             "failed": {str(run.seed): run.failure for run in runs if run.failure},
             "aim_mhz": round(clock, 4),
             "cap_mhz": cap, "cap_reason": reason,
+            **({"array": {"median": _figures(statistics.median(array_speeds)),
+                          "seeds": array_speeds}} if array_speeds else {}),
         },
         "best_seed": best.seed if best else None,
         "slowest_path": path,
         "macs_per_clock": macs,
         "comb_per_mac": _figures(array["comb"] / macs) if macs else None,
-        "gops": _figures(2 * macs * shipped / 1e3, 3) if macs and shipped else None,
+        "gops": (_figures(2 * macs * design.array_clock * shipped / 1e3, 3)
+                 if macs and shipped else None),
         "baud": BAUD if design.board else None,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }

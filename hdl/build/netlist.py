@@ -182,13 +182,13 @@ def _is_ours(module):
     return not any(int(attributes.get(kind, "0"), 2) for kind in ("blackbox", "whitebox"))
 
 
-def critical_path(report, units):
-    """The slowest path from clock to clock of nextpnr's report.
+def critical_path(report, units, clock):
+    """The slowest path from edge to edge of a clock, a net's name, of nextpnr's report.
 
     ``{"from", "to": cell names, "from_unit", "to_unit", "ns", "logic_ns", "routing_ns"}``.
     """
     for path in report["critical_paths"]:
-        if "<async>" in (path["from"], path["to"]):
+        if {path["from"].partition(" ")[2], path["to"].partition(" ")[2]} != {clock}:
             continue
         steps = path["path"]
         first, last = steps[0]["from"]["cell"], steps[-1]["to"]["cell"]

@@ -14,7 +14,7 @@ __all__ = ["DATA", "DamagedError", "measured", "plain_twin", "read_point", "summ
 DATA = Path(__file__).resolve().parents[2] / "reports" / "data"
 
 #: What makes two designs comparable, apart from their arithmetic and groups.
-_SHAPE = ("bits", "rows", "cols", "depth", "lanes", "memory")
+_SHAPE = ("bits", "rows", "cols", "depth", "lanes", "memory", "array_clock")
 
 
 class DamagedError(ValueError):
@@ -65,7 +65,7 @@ def _is_complete(report):
         and _are(str, *report["tools"], *report["tools"].values())
         and _are_cells(report["total"], array) and array["comb"] > 0
         and _is_complete_clock(report["fmax_mhz"])
-        and (scope not in ("accelerator", "mesh")
+        and (scope not in ("accelerator", "mesh", "core")
              or (_are(int, report["macs_per_clock"])
                  and _are_positive(report["macs_per_clock"], report["gops"])))
         and (scope != "accelerator" or _is_complete_machine(report)))
@@ -131,6 +131,7 @@ def _figures(report):
         "DSP": total["dsp"], "array: COMB": array["comb"], "array: FF": array["ff"],
         "array: COMB per MAC": report["comb_per_mac"],
         "clock, MHz": report["design"]["clock_mhz"],
+        "array: clock, MHz": report["design"]["clock_mhz"] * report["design"]["array_clock"],
         f"Fmax, MHz (median of {len(fmax['seeds'])})": fmax["median"],
         "GOPS": report["gops"],
     }
@@ -172,7 +173,7 @@ def summary(report, out, reports=None):
 def measure_command(report):
     """The command that measures the plain twin of a design."""
     design = report["design"]
-    options = [f"--{name} {design[name]}" for name in _SHAPE]
+    options = [f"--{name.replace('_', '-')} {design[name]}" for name in _SHAPE]
     target = f"--board {report['board']}" if report["board"] else f"--part {report['part']}"
     return (f"python -m reports.measure --arith int {' '.join(options)} {target} "
             f"--clock {design['clock_mhz']:g}"

@@ -34,6 +34,29 @@ def test_a_clock_out_of_range_is_refused(clock):
         pll_settings(25, clock)
 
 
+@pytest.mark.parametrize("multiple", [1, 2, 3, 4])
+@pytest.mark.parametrize("clock", [30, 50, 61.7, 62.5])
+def test_the_faster_clock_is_a_whole_multiple(clock, multiple):
+    settings = pll_settings(25, clock, multiple)
+    assert abs(settings.clock / Fraction(clock) - 1) < Fraction(1, 40)
+    assert 400 <= settings.vco <= 800
+    ports = settings.instance()
+    assert ports["p_CLKOS_CPHASE"] == ports["p_CLKOS_DIV"] - 1
+    if multiple == 1:
+        assert "p_CLKOS2_ENABLE" not in ports
+        return
+    assert ports["p_CLKOS_DIV"] == multiple * ports["p_CLKOS2_DIV"]
+    # Edges fall together.
+    assert ports["p_CLKOS2_CPHASE"] == ports["p_CLKOS2_DIV"] - 1
+    assert float(ports["a_FREQUENCY_PIN_CLKOS2"]) == pytest.approx(
+        float(multiple * settings.clock), rel=1e-5)
+
+
+def test_a_faster_clock_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="at most 400 MHz, got 4 times 101"):
+        pll_settings(25, 101, 4)
+
+
 def test_nothing_nearer_exists():
     # Every setting by brute force, for one awkward clock.
     wanted = Fraction("61.7")

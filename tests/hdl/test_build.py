@@ -25,7 +25,8 @@ from hdl.build.fit import EstimateError, check_fit, ebr_blocks, estimate, memori
 from hdl.build.floorplan import floorplan
 from hdl.build.netlist import critical_path, read_placed, synthesised_cells
 from hdl.build.summary import measure_command, plain_twin, summary
-from hdl.build.tools import Progress
+from hdl.build.flow import clocks
+from hdl.build.tools import Progress, ToolError
 from hdl.memory import Ram
 from hdl.params import Params
 from hdl.top import rtlil
@@ -200,10 +201,21 @@ def _report_json(mhz, target=40.0):
 
 
 def test_the_slowest_path_has_units():
-    path = critical_path(_report_json(80.0), UNITS)
+    path = critical_path(_report_json(80.0), UNITS, "$glbnet$clk")
     assert (path["from_unit"], path["to_unit"]) == ("gemm", ARRAY)
     assert (path["ns"], path["logic_ns"], path["routing_ns"]) == (3.0, 0.75, 2.25)
-    assert critical_path({"critical_paths": []}, UNITS) is None
+    assert critical_path({"critical_paths": []}, UNITS, "$glbnet$clk") is None
+
+
+def test_the_clock_that_limits_may_be_the_arrays():
+    report = _report_json(80.0)
+    assert clocks(report, 1) == (80.0, None, "$glbnet$clk")
+    with pytest.raises(ToolError, match="no clock of the array"):
+        clocks(report, 3)
+    report["fmax"]["$glbnet$array_clk"] = {"achieved": 210.0}
+    assert clocks(report, 3) == (70.0, 210.0, "$glbnet$array_clk")
+    report["fmax"]["$glbnet$array_clk"] = {"achieved": 270.0}
+    assert clocks(report, 3) == (80.0, 270.0, "$glbnet$clk")
 
 
 def _synthesised(luts=3):

@@ -18,7 +18,7 @@ def machine(bits, groups, rows, cols, depth, **options):
 
 #: Rows and columns that are no powers of two, and fewer rows than groups.
 MACHINES = [machine(4, (4, 4), 4, 3, 2), machine(2, (1, 2), 3, 2, 1),
-            machine(8, (8, 8), 3, 6, 1, lanes=3)]
+            machine(8, (8, 8), 3, 6, 1, lanes=3, array_clock=3)]
 MORE_MACHINES = [machine(3, (2, 8), 5, 4, 3), machine(5, (8, 1), 1, 7, 4),
                  machine(6, (1, 1), 9, 1, 1, arith="int"), machine(7, (4, 2), 12, 3, 4, memory=16)]
 

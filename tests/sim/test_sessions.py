@@ -22,7 +22,7 @@ def machine(bits, groups, rows, cols, depth, memory=4, **options):
 
 MACHINES = [
     machine(5, (8, 2), 3, 6, 3), machine(8, (8, 8), 2, 5, 1),
-    machine(3, (1, 1), 1, 1, 1, arith="int"), machine(4, (4, 4), 3, 6, 4, lanes=2),
+    machine(3, (1, 1), 1, 1, 1, arith="int"), machine(4, (4, 4), 3, 6, 4, lanes=2, array_clock=2),
 ]
 MORE_MACHINES = [
     machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1, 16), machine(3, (4, 4), 9, 3, 4, 16),
