@@ -12,11 +12,12 @@ class Buffer(wiring.Component):
     """Block RAM with one read and one write per clock.
 
     ``data`` is the word at ``raddr`` ``READ_LATENCY`` cycles earlier; a register keeps the user's
-    logic apart from the way to the blocks, which lie far from each other. A read in the same
-    cycle as a write to the same address returns an undefined word: the user spaces them out. The
-    read is written as an unclocked one and a register, and the memory is marked ``no_rw_check``:
-    from this Yosys makes a bare block RAM, where a clocked read port would get about 1.5 LUTs and
-    2 flip-flops per bit that rule collisions out.
+    logic apart from the way to the blocks, which lie far from each other. Where the memory is one
+    block deep it is the blocks' own, see :func:`hdl.build.netlist.output_registers`. A read in the
+    same cycle as a write to the same address returns an undefined word: the user spaces them out.
+    The read is written as an unclocked one and a register, and the memory is marked
+    ``no_rw_check``: from this Yosys makes a bare block RAM, where a clocked read port would get
+    about 1.5 LUTs and 2 flip-flops per bit that rule collisions out.
 
     Parameters
     ----------

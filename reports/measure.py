@@ -3,8 +3,8 @@
 A point is one design on one part: a machine, an array alone in a harness (``--scope mesh``) or a
 unit alone (``--scope quantise-all`` and others). Its file holds the report of ``hdl.build``, or why
 it does not fit or cannot be placed, and a key: a hash of everything that decides the figures, which
-is the RTLIL, part, clock, seeds, scripts, options and the tools' versions. A point whose key is in
-its file already is finished.
+is the RTLIL, part, clock, seeds, scripts, options, what goes over the netlist and the tools'
+versions. A point whose key is in its file already is finished.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from boards.platforms import BoardError
 from hdl.build.__main__ import DEFAULT_CLOCK, ArgumentError, UsageError, read_arguments
 from hdl.build.alone import ARRAYS
 from hdl.build.datapaths import datapath
-from hdl.build.fit import EstimateError, FitError
+from hdl.build.fit import EstimateError, FitError, ebr_blocks
 from hdl.build.flow import build, place_and_route_options, synthesis_script
 from hdl.build.summary import DamagedError, read_point
 from hdl.build.tools import Progress, ToolError, Tools
@@ -40,6 +41,7 @@ __all__ = ["main", "measure", "point_key", "read_points"]
 
 #: Raised when figures are drawn from the tools' answers in another way.
 _FORMAT = 1
+_MEMORY = re.compile(r"^  memory width (\d+) size (\d+) ", re.MULTILINE)
 
 
 def point_key(design, seeds, timing_driven, versions):
@@ -50,8 +52,20 @@ def point_key(design, seeds, timing_driven, versions):
         "clock": str(design.clock), "seeds": seeds, "script": synthesis_script(design),
         "nextpnr": place_and_route_options(timing_driven),
         "tools": versions,
+        **_passes(design.rtlil),
     }
     return _hash(decides)
+
+
+def _passes(rtlil):
+    r"""Versions of what goes over the netlist; nothing does without block RAM, and such a point
+    keeps its key.
+
+    >>> _passes("  memory width 36 size 512 \\sums\n"), _passes("  memory width 9 size 16 \\t\n")
+    ({'output_registers': 1}, {})
+    """
+    blocks = sum(ebr_blocks(int(width), int(depth)) for width, depth in _MEMORY.findall(rtlil))
+    return {"output_registers": 1} if blocks else {}
 
 
 def _hash(decides):

@@ -15,6 +15,7 @@ from hdl.build.floorplan import floorplan
 from hdl.build.netlist import (
     critical_path,
     open_carries,
+    output_registers,
     read_placed,
     synthesised_cells,
     unit_cells,
@@ -122,16 +123,19 @@ def _synthesise(design, folder, tools, progress):
         tools.run("yosys", ["-q", "-l", "synthesis.log", "-s", "top.ys"], folder,
                   "synthesis.log")
         netlist = json.loads((folder / "top.json").read_text())
-        if open_carries(netlist):
+        flip_flops = synthesised_cells(netlist)[0]["ff"]
+        if open_carries(netlist) + output_registers(netlist):
             (folder / "top.json").write_text(json.dumps(netlist))
         total, modules = synthesised_cells(netlist)
-        said.append(f"{total['comb']} LUT4, {total['ff']} FF, {total['ebr']} EBR, "
-                    f"{total['dsp']} DSP before packing")
+        # Of all instances of the modules that it went over.
+        packed = flip_flops - total["ff"]
+        said.append(f"{total['comb']} LUT4, {total['ff']} FF and {packed} in EBR, "
+                    f"{total['ebr']} EBR, {total['dsp']} DSP before packing")
     units = unit_cells(total, modules, design.units)
     excess = over(total, design.part.die.has())
     if excess:
         raise FitError(f"the synthesised design does not fit {design.part.name}: {excess}")
-    return total, units
+    return total, units, packed
 
 
 def _place_and_route(design, folder, seed, timing_driven, tools, progress):
@@ -210,7 +214,7 @@ def build(design, *, out, seeds, synth_only, timing_driven=False, tools, progres
     out = Path(out)
     check_folder(out)
     with _new_folder(out) as folder:
-        total, units = _synthesise(design, folder, tools, progress)
+        total, units, packed = _synthesise(design, folder, tools, progress)
         runs, placed, best = [], None, None
         if not synth_only:
             runs = _all_seeds(design, folder, seeds, timing_driven, tools, progress)
@@ -223,9 +227,9 @@ def build(design, *, out, seeds, synth_only, timing_driven=False, tools, progres
                 tools.run("ecppack", ["--compress", "--usercode", str(int(design.build_id[:8], 16)),
                                       "--input", f"seed{best.seed}.config",
                                       "--bit", "top.bit"], folder, "pack.log")
-        report = make_report(design, total=total, units=units, placed=placed is not None,
-                             runs=runs, best=best, timing_driven=timing_driven,
-                             versions=tools.versions(),
+        report = make_report(design, total=total, units=units, packed=packed,
+                             placed=placed is not None, runs=runs, best=best,
+                             timing_driven=timing_driven, versions=tools.versions(),
                              seconds={**progress.seconds, "total": progress.total()})
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         for name in ("top.json", *(f"seed{run.seed}{end}" for run in runs
@@ -257,11 +261,13 @@ def _figures(value, digits=2):
     return None if value is None else round(value, digits)
 
 
-def make_report(design, *, total, units, placed, runs, best, timing_driven, versions, seconds):
+def make_report(design, *, total, units, packed, placed, runs, best, timing_driven, versions,
+                seconds):
     """The content of ``report.json``; without ``runs`` what only they tell is None.
 
     ``units`` are the cells of every unit within the whole design, and ``array`` those of the mesh,
-    or of the component that is measured alone.
+    or of the component that is measured alone. ``packed`` flip-flops became
+    :func:`hdl.build.netlist.output_registers` of block RAM.
 
     A whole design counts with the clock that it was built for, a component with the median of its
     seeds, or the cap where that is lower.
@@ -296,6 +302,7 @@ def make_report(design, *, total, units, placed, runs, best, timing_driven, vers
         "available": design.part.die.has(),
         "array": array,
         "units": units,
+        "output_registers": packed,
         "fmax_mhz": {
             "median": _figures(median),
             "min": min(speeds, default=None), "max": max(speeds, default=None),

@@ -1,11 +1,12 @@
-"""Reading what the tools write: how much of what there is, of which unit, and where."""
+"""Reading what the tools write: how much of what there is, of which unit, and where; and what
+nextpnr gets otherwise than Yosys writes it."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-__all__ = ["Placed", "critical_path", "open_carries", "read_placed", "synthesised_cells",
-           "unit_cells", "unit_of"]
+__all__ = ["Placed", "critical_path", "open_carries", "output_registers", "read_placed",
+           "synthesised_cells", "unit_cells", "unit_of"]
 
 #: Names in reports by the types of cells that nextpnr places.
 _RESOURCES = {"TRELLIS_COMB": "comb", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp"}
@@ -151,6 +152,94 @@ def open_carries(design):
                     cell["port_directions"][port] = direction
                     opened += 1
     return opened
+
+
+def output_registers(design):
+    """Make flip-flops behind block RAM the output registers of the blocks; how many.
+
+    From the clock to the data it then takes 0.97 ns instead of 5.83 ns at speed grade 6. The port
+    of a block is changed as a whole, and only where every bit that is read goes to one flip-flop
+    and nowhere else, which does in every clock what the block's own would: it has the port's clock
+    and edge, no enable, no reset, and begins with 0 as it does; and the port reads in every clock.
+    In all write modes the register takes what the block's outputs were.
+    """
+    packed = 0
+    for module in design["modules"].values():
+        cells = module.get("cells", {})
+        blocks = [cell for cell in cells.values() if cell["type"] == "DP16KD"]
+        readers = _readers(module) if blocks else {}
+        for block in blocks:
+            # Side A writes words of 36 bits for both, side B reads of both.
+            wide = int(block["parameters"].get("DATA_WIDTH_A", "0"), 2) == 36
+            for sides in ("AB",) if wide else ("A", "B"):
+                behind = _registers_behind(block, sides, cells, readers)
+                for pin, name in behind.items():
+                    block["connections"][pin] = cells.pop(name)["connections"]["Q"]
+                for side in sides if behind else "":
+                    block["parameters"][f"REGMODE_{side}"] = "OUTREG"
+                    block["connections"][f"OCE{side}"] = ["1"]
+                    block["port_directions"][f"OCE{side}"] = "input"
+                packed += len(behind)
+    return packed
+
+
+def _readers(module):
+    """``(cell, pin)`` of all that reads a net, by net; ports of the module have no cell."""
+    pins = [(name, pin, nets) for name, cell in module["cells"].items()
+            for pin, nets in cell["connections"].items()
+            if cell["port_directions"].get(pin) != "output"]
+    pins += [(None, name, port["bits"]) for name, port in module.get("ports", {}).items()
+             if port["direction"] != "input"]
+    readers = defaultdict(list)
+    for name, pin, nets in pins:
+        for net in nets:
+            # Constants are no nets.
+            if isinstance(net, int):
+                readers[net].append((name, pin))
+    return readers
+
+
+def _registers_behind(block, sides, cells, readers):
+    """Names of the flip-flops that can be the port's output registers, by the port's output."""
+    if not _reads_always(block, sides):
+        return {}
+    behind = {}
+    outputs = tuple(f"DO{side}" for side in sides)
+    for pin, nets in block["connections"].items():
+        if pin.startswith(outputs) and nets and nets[0] in readers:
+            (name, entry), *others = readers[nets[0]]
+            if others or entry != "DI" or not _is_output_register(cells[name], block, sides[-1]):
+                return {}
+            behind[pin] = name
+    return behind
+
+
+def _reads_always(block, sides):
+    """Whether a port without an output register reads in every clock."""
+    side, pins, parameters = sides[-1], block["connections"], block["parameters"]
+    levels = {f"CE{side}": "1", **{f"CS{side}{i}": "0" for i in range(3)},
+              **{f"RST{each}": "0" for each in sides}}
+    return (all(parameters.get(f"REGMODE_{each}", "NOREG") == "NOREG" for each in sides)
+            and parameters.get(f"CSDECODE_{side}", "0b000") == "0b000"
+            and all(pins.get(pin, [level]) == [level] and parameters.get(f"{pin}MUX", pin) == pin
+                    for pin, level in levels.items()))
+
+
+def _is_output_register(cell, block, side):
+    """Whether a cell does in every clock what the output register of a block's side would do."""
+    if cell["type"] != "TRELLIS_FF" or "keep" in cell.get("attributes", {}):
+        return False
+    pins, parameters = cell["connections"], cell["parameters"]
+    clock, its_clock = f"CLK{side}", block["connections"].get(f"CLK{side}", [])
+    falls = block["parameters"].get(f"{clock}MUX", clock) == "INV"
+    # Yosys ends strings of digits with a space.
+    enable = parameters.get("CEMUX", "CE").strip()
+    return (pins.get("CLK") == its_clock and (parameters.get("CLKMUX", "CLK") == "INV") == falls
+            and (enable == "1" or (enable == "CE" and pins.get("CE") == ["1"]))
+            and pins.get("LSR", ["0"]) == ["0"] and parameters.get("LSRMUX", "LSR") == "LSR"
+            and parameters.get("LSRMODE", "LSR") == "LSR"
+            and parameters.get("REGSET", "RESET") == "RESET"
+            and parameters.get("GSR", "ENABLED") == block["parameters"].get("GSR", "DISABLED"))
 
 
 def unit_cells(total, modules, units):

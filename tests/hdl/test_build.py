@@ -221,7 +221,8 @@ def test_the_clock_that_limits_may_be_the_arrays():
 def _synthesised(luts=3):
     def module(cells, **attributes):
         return {"attributes": attributes,
-                "cells": {str(i): {"type": kind, "connections": {}, "port_directions": {}}
+                "cells": {str(i): {"type": kind, "parameters": {}, "connections": {},
+                                   "port_directions": {}}
                           for i, kind in enumerate(cells)}}
     return {"modules": {
         "LUT4": module([], blackbox="1"),
@@ -329,7 +330,7 @@ SCHEMA = {
                "clock_mhz": float},
     "fingerprint": str, "build_id": str, "part": str, "tools": dict,
     "total": {"comb": int, "ff": int, "ebr": int, "dsp": int},
-    "array": {"comb": int, "ff": int, "ebr": int, "dsp": int},
+    "array": {"comb": int, "ff": int, "ebr": int, "dsp": int}, "output_registers": int,
     "fmax_mhz": {"median": float, "min": float, "max": float, "seeds": list, "cap_mhz": float,
                  "cap_reason": str},
     "macs_per_clock": int, "comb_per_mac": float, "gops": float, "seconds": dict,
@@ -441,6 +442,8 @@ def test_synthesis_alone_with_yosys(tmp_path, monkeypatch, capsys):
     # Four elements of 2 bits, and one block RAM beside them.
     assert 20 < report["array"]["comb"] < 200 and report["array"]["ebr"] == 0
     assert report["total"]["ebr"] == 1 and report["total"]["comb"] > report["array"]["comb"]
+    # The block RAM's word is the only one behind a register of its own.
+    assert report["output_registers"] == 8
     assert "endmodule" in (tmp_path / "out" / "top.v").read_text()
 
 

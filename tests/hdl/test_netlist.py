@@ -14,8 +14,23 @@ from hdl.floating.mac import ELEMENTS
 from hdl.floating.mesh import FloatMesh
 from hdl.params import Params
 from sim.model.floating import column
+from tests.support.ebr import BlockRam
 
-#: Synthesis as in a build, then every cell replaced by Yosys's model of it, down to gates.
+#: Every cell replaced by Yosys's model of it, down to gates.
+LOWERING = """
+read_verilog -overwrite -icells +/ecp5/cells_sim.v
+hierarchy -top top
+proc
+flatten -noscopeinfo
+opt
+simplemap
+opt
+dfflegalize -cell $_DFF_P_ 01
+simplemap
+opt_clean
+write_json gates.json
+"""
+#: Synthesis as in a build, then gates.
 SCRIPT = f"""
 read_rtlil top.il
 proc
@@ -30,18 +45,7 @@ select -assert-none t:* t:CCU2C %d t:LUT4 %d t:TRELLIS_FF %d t:$scopeinfo %d
 write_verilog -noattr netlist.v
 design -reset
 read_verilog netlist.v
-read_verilog -overwrite -icells +/ecp5/cells_sim.v
-hierarchy -top top
-proc
-flatten -noscopeinfo
-opt
-simplemap
-opt
-dfflegalize -cell $_DFF_P_ 01
-simplemap
-opt_clean
-write_json gates.json
-"""
+{LOWERING}"""
 
 #: Gates as expressions of their inputs, the values 0 and 1.
 GATES = {
@@ -50,19 +54,19 @@ GATES = {
 }
 
 
-class Netlist:
-    """Gates and flip-flops of a synthesised component, clocked one by one."""
-    def __init__(self, component, folder, script=SCRIPT):
-        (folder / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
-        (folder / "netlist.ys").write_text(script)
-        Tools().run("yosys", ["-s", "netlist.ys"], folder, "synthesis.log")
+class Gates:
+    """Gates, flip-flops and block RAMs that :data:`LOWERING` leaves, clocked one by one."""
+    def __init__(self, folder):
         top = json.loads((folder / "gates.json").read_text())["modules"]["top"]
         self._ports = {name: port["bits"] for name, port in top["ports"].items()}
         cells = [(cell["type"], {pin: bits[0] for pin, bits in cell["connections"].items()})
-                 for cell in top["cells"].values()]
+                 for cell in top["cells"].values() if cell["type"] != "DP16KD"]
+        self._blocks = [(BlockRam(cell["parameters"]),
+                         {pin: bits[0] for pin, bits in cell["connections"].items()})
+                        for cell in top["cells"].values() if cell["type"] == "DP16KD"]
         self._flip_flops = [(pins["Q"], pins["D"]) for kind, pins in cells if kind == "$_DFF_P_"]
         gates = {pins["Y"]: (GATES[kind], pins) for kind, pins in cells if kind != "$_DFF_P_"}
-        self.size = len(gates)
+        self.size, self.registers = len(gates), len(self._flip_flops)
 
         def expression(bit):
             return f"v[{bit}]" if isinstance(bit, int) else str(int(bit == "1"))
@@ -75,8 +79,10 @@ class Netlist:
         scope = {}
         exec("def settle(v):\n " + "\n ".join(lines), scope)
         self._settle = scope["settle"]
-        bits = [bit for port in self._ports.values() for bit in port if isinstance(bit, int)]
-        self._values = [0] * (1 + max([*bits, *gates, *(q for q, _ in self._flip_flops)]))
+        bits = [bit for net in (*self._ports.values(), *(pins.values() for _, pins in cells),
+                                *(pins.values() for _, pins in self._blocks))
+                for bit in net if isinstance(bit, int)]
+        self._values = [0] * (1 + max(bits))
 
     def clock(self, **inputs):
         """One clock with these inputs; all outputs as they are before its edge."""
@@ -85,12 +91,25 @@ class Netlist:
             for i, bit in enumerate(self._ports[name]):
                 values[bit] = value >> i & 1
         following = self._settle(values)
-        outputs = {name: sum((values[bit] if isinstance(bit, int) else int(bit == "1")) << i
-                             for i, bit in enumerate(bits))
+
+        def level(bit):
+            return values[bit] if isinstance(bit, int) else int(bit == "1")
+        outputs = {name: sum(level(bit) << i for i, bit in enumerate(bits))
                    for name, bits in self._ports.items()}
-        for (q, _), value in zip(self._flip_flops, following, strict=True):
-            values[q] = value
+        read = [(pins[pin], value) for block, pins in self._blocks for pin, value in
+                block.clock({pin: level(bit) for pin, bit in pins.items()}).items() if pin in pins]
+        for bit, value in [*zip((q for q, _ in self._flip_flops), following, strict=True), *read]:
+            values[bit] = value
         return outputs
+
+
+class Netlist(Gates):
+    """A component, synthesised."""
+    def __init__(self, component, folder, script=SCRIPT):
+        (folder / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
+        (folder / "netlist.ys").write_text(script)
+        Tools().run("yosys", ["-s", "netlist.ys"], folder, "synthesis.log")
+        super().__init__(folder)
 
 
 @pytest.mark.parametrize("name", [
