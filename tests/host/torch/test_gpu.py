@@ -59,14 +59,15 @@ def test_products_at_their_extremes(bits, tf32):
     u = codes(0, largest, 64, 64, 14, 14).contiguous(memory_format=torch.channels_last)
     w, g = codes(-1, weight, 32, 64, 3, 3), codes(-1, weight << 7, 64, 32, 7, 7) + 1
     g = g.clamp(max=weight << 7)
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "tf32" if tf32 else "ieee"
     try:
         y = products.conv(u.cuda(), w.cuda(), 2, 1, largest, weight)
         dx = products.conv_input_gradient(u.shape, w.cuda(), g.cuda(), 2, 1, weight << 7, weight)
         dw = products.conv_weight_gradient(u.cuda(), w.shape, g.cuda(), 2, 1, largest,
                                            weight << 7)
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+        matmul.fp32_precision = before
     u, w, g = u.double(), w.double(), g.double()
     assert torch.equal(y.cpu().double(), nn.functional.conv2d(u, w, None, 2, 1))
     assert torch.equal(dx.cpu().double(), torch.nn.grad.conv2d_input(u.shape, w, g, 2, 1))
