@@ -197,7 +197,7 @@ def test_no_weight_changes_where_a_gradient_is_not_finite(captured, factor):
         step(x, y)
     before = [p.detach().clone() for p in net.parameters()]
     scale.fill_(factor)
-    with pytest.raises(sg.LimitError, match=r"the gradient of 0\.weight must lie between"):
+    with pytest.raises(sg.LimitError, match=r"the gradient of [02]\.weight must lie between"):
         step(x, y)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     scale.fill_(1)
