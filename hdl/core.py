@@ -76,8 +76,10 @@ class Streamer(wiring.Component):
         m = Module()
         # Counters end below zero, so that what a row or a tile is stands in a register.
         rows, tiles = Signal(signed(len(self.last_row) + 1)), Signal(signed(17))
-        first_rows, first_tiles = Signal.like(rows), Signal.like(tiles)
-        m.d.sync += [first_rows.eq(self.last_row - 2), first_tiles.eq(self.last_tile - 1)]
+        first_rows, first_tiles, next_tiles = (Signal.like(value) for value in (rows, tiles, tiles))
+        # No tile begins in the cycle after another: what comes of a counter may be a cycle late.
+        m.d.sync += [first_rows.eq(self.last_row - 2), first_tiles.eq(self.last_tile - 1),
+                     next_tiles.eq(Mux(tiles[-1], first_tiles, tiles - 1))]
         # Of the row that streams; of the tile that comes next.
         running, last_row = Signal(), rows[-1]
         fresh, final, blocked, may = Signal(), tiles[-1], Signal(), Signal()
@@ -93,14 +95,18 @@ class Streamer(wiring.Component):
         with m.If(self.taken):
             m.d.sync += [
                 running.eq(1), rows.eq(first_rows), fresh.eq(final),
-                tiles.eq(Mux(final, first_tiles, tiles - 1)),
+                tiles.eq(next_tiles),
                 self.tag.fresh.eq(fresh), self.tag.final.eq(final),
                 self.tag.shifts.eq(self.shifts),
             ]
             with m.If(final):
                 m.d.sync += blocked.eq(1)
         with m.If(self.start):
-            m.d.sync += [running.eq(0), fresh.eq(1), tiles.eq(self.last_tile - 1), blocked.eq(0)]
+            m.d.sync += [running.eq(0), fresh.eq(1), blocked.eq(0)]
+        restart = Signal()
+        m.d.sync += restart.eq(self.start)
+        with m.If(restart):
+            m.d.sync += tiles.eq(first_tiles)
 
         # A column tile ends with a row that is not read.
         again = Signal()

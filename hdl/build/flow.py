@@ -19,6 +19,7 @@ from hdl.build.netlist import (
     read_placed,
     synthesised_cells,
     unit_cells,
+    write_modes,
 )
 from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
@@ -124,7 +125,7 @@ def _synthesise(design, folder, tools, progress):
                   "synthesis.log")
         netlist = json.loads((folder / "top.json").read_text())
         flip_flops = synthesised_cells(netlist)[0]["ff"]
-        if open_carries(netlist) + output_registers(netlist):
+        if open_carries(netlist) + output_registers(netlist) + write_modes(netlist):
             (folder / "top.json").write_text(json.dumps(netlist))
         total, modules = synthesised_cells(netlist)
         # Of all instances of the modules that it went over.

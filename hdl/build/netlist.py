@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 __all__ = ["Placed", "critical_path", "open_carries", "output_registers", "read_placed",
-           "synthesised_cells", "unit_cells", "unit_of"]
+           "synthesised_cells", "unit_cells", "unit_of", "write_modes"]
 
 #: Names in reports by the types of cells that nextpnr places.
 _RESOURCES = {"TRELLIS_COMB": "comb", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp"}
@@ -181,6 +181,25 @@ def output_registers(design):
                     block["port_directions"][f"OCE{side}"] = "input"
                 packed += len(behind)
     return packed
+
+
+def write_modes(design):
+    """Let sides of block RAM that never write do without reading before writing; how many.
+
+    Yosys asks for it wherever there is a choice. It is of no effect on such a side, but needs clock
+    pulses of 3.235 ns instead of 2.359 ns at speed grade 6 (Project Trellis' timing database).
+    """
+    changed = 0
+    for module in design["modules"].values():
+        for cell in module.get("cells", {}).values():
+            for side in "AB" if cell["type"] == "DP16KD" else "":
+                mode = f"WRITEMODE_{side}"
+                if (cell["connections"].get(f"WE{side}") == ["0"]
+                        and cell["parameters"].get(f"WE{side}MUX", f"WE{side}") == f"WE{side}"
+                        and cell["parameters"].get(mode, "NORMAL") != "NORMAL"):
+                    cell["parameters"][mode] = "NORMAL"
+                    changed += 1
+    return changed
 
 
 def _readers(module):

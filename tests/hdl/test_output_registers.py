@@ -1,4 +1,5 @@
-"""hdl.build.netlist.output_registers: what is refused, and netlists with it beside Amaranth."""
+"""hdl.build.netlist.output_registers: what is refused, and netlists with it beside Amaranth; and
+write_modes."""
 
 import copy
 import json
@@ -16,7 +17,7 @@ from boards.parts import parse_part
 from hdl.buffer import Buffer
 from hdl.build.design import Design
 from hdl.build.flow import synthesis_script
-from hdl.build.netlist import output_registers
+from hdl.build.netlist import output_registers, write_modes
 from hdl.build.tools import Tools
 from hdl.operand_memory import OperandMemory
 from hdl.params import Params
@@ -73,6 +74,18 @@ def test_flip_flops_become_output_registers(width, sides, pins):
     assert [side for side in "AB" if block["parameters"][f"REGMODE_{side}"] == "OUTREG"] == [*sides]
     # There is no second one.
     assert output_registers(design) == 0
+
+
+def test_a_side_that_never_writes_needs_no_read_before_it():
+    design = _changed(_netlist(), "block", parameters={
+        "WRITEMODE_A": "READBEFOREWRITE", "WRITEMODE_B": "READBEFOREWRITE"})
+    parameters = design["modules"]["top"]["cells"]["block"]["parameters"]
+    assert write_modes(design) == 1
+    assert (parameters["WRITEMODE_A"], parameters["WRITEMODE_B"]) == ("READBEFOREWRITE", "NORMAL")
+    assert write_modes(design) == 0
+    for change in ({"connections": {"WEB": [4]}}, {"parameters": {"WEBMUX": "INV"}}):
+        parameters["WRITEMODE_B"] = "READBEFOREWRITE"
+        assert write_modes(_changed(copy.deepcopy(design), "block", **change)) == 0
 
 
 def test_what_means_the_same_is_taken():
