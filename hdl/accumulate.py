@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.array.skew import Delay
+from hdl.array.skew import Delay, register
 from hdl.buffer import Buffer
 from hdl.memory import READ_LATENCY
 from hdl.params import ACC_BITS, MAX_M
@@ -34,80 +34,140 @@ def sum_tag(params):
     })
 
 
-class Accumulators(wiring.Component):
-    """``acc[row][c] = (fresh ? 0 : acc[row][c] << shifts) + sums[c]``, and the results of it.
+def _steps(params):
+    """Control of a group's three steps, each in the cycle in which it takes it."""
+    row = range(MAX_M + 1)
+    return data.StructLayout({
+        #: A row's read;
+        "read": row,
+        #: its shift, of a row that was read ``READ_LATENCY + 1`` cycles before;
+        "fresh": 1, "shifts": range(params.max_groups),
+        #: its write, and whether it is a result, and the last one.
+        "valid": 1, "written": row, "final": 1, "last": 1,
+    })
 
-    One row per clock, one row number after the other from each ``first`` on; lock step. The same
-    row may come again ``SPACING`` cycles later at the earliest, so that it has been written
-    before it is read. Sums never leave ``ACC_BITS`` bits: the largest, for
-    ``MAX_K`` products of 8 bits shifted 7 times, is below ``2**34``.
+
+class AccumulatorGroup(wiring.Component):
+    """Accumulators and results of a few columns.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    sums : ArrayLayout
+        Of these columns.
+
+    Members
+    -------
+    i : In(_steps)
+    o : Out(_steps)
+        A cycle later, for the group to the right.
+    sums : In(sums)
+        ``READ_LATENCY + 2`` cycles after the read.
+    number : In(range(MAX_M + 1)), results : Out(ArrayLayout(signed(ACC_BITS), columns))
+        See :class:`Accumulators`.
+    """
+    def __init__(self, params, sums):
+        self.params = params
+        super().__init__({
+            "i": In(_steps(params)), "o": Out(_steps(params)), "sums": In(sums),
+            "number": In(range(MAX_M + 1)),
+            "results": Out(data.ArrayLayout(signed(ACC_BITS), sums.length)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        shape, step = self.results.shape(), self.i
+        m.submodules.memory = memory = Buffer(shape, MAX_M + 1)
+        m.submodules.kept = kept = Buffer(shape, MAX_M + 1, read_domain="readout")
+        m.d.sync += self.o.eq(step)
+        m.d.comb += [
+            memory.raddr.eq(step.read),
+            memory.waddr.eq(step.written), memory.wen.eq(step.valid),
+            kept.waddr.eq(step.written), kept.wen.eq(step.valid & step.final),
+            kept.raddr.eq(self.number), self.results.eq(kept.data),
+        ]
+        for col in range(shape.length):
+            # The way from the block RAM is long: a stage of its own.
+            word = register(m, f"word{col}", memory.data[col])
+            shifted = Signal(signed(ACC_BITS), name=f"shifted{col}", reset_less=True)
+            total = Signal(signed(ACC_BITS), name=f"total{col}", reset_less=True)
+            m.d.sync += [shifted.eq(Mux(step.fresh, 0, word << step.shifts)),
+                         total.eq(shifted + self.sums[col])]
+            m.d.comb += [Value.cast(memory.wdata[col]).eq(total),
+                         Value.cast(kept.wdata[col]).eq(total)]
+        return m
+
+
+class Accumulators(wiring.Component):
+    """``acc[row][c] = (fresh ? 0 : acc[row][c] << shifts) + sums[c]``, and results apart.
+
+    One row per clock, one row number after the other from each ``first`` on; lock step. The sums of
+    every group of columns come a cycle after those of the group to the left, as the mesh gives
+    them, and control goes from group to group. The same row may come again ``SPACING`` cycles later
+    at the earliest, so that it has been written before it is read. Sums never leave ``ACC_BITS``
+    bits: the largest, for ``MAX_K`` products of 8 bits shifted 7 times, is below ``2**34``.
+
+    Results are read in the clock domain ``readout``, which may be another.
 
     Parameters
     ----------
     params : hdl.params.Params
     sums : ArrayLayout
         Of the mesh.
+    groups : list of range
+        Columns of each group, in order.
 
     Members
     -------
     tag : In(sum_tag)
-        ``AHEAD`` cycles before the sums.
+        ``AHEAD`` cycles before the sums of the first group.
     sums : In(sums)
-    en : Out(1), row : Out(range(MAX_M + 1)), results : Out(results_shape)
-        A row of a ``final`` tile, ``SPACING - 1`` cycles after its tag.
     finished : Out(1)
-        It is the last of a column tile.
+        The last row of a column tile is being written.
+    number : In(range(MAX_M + 1))
+    results : Out(ArrayLayout(signed(ACC_BITS), cols))
+        What the row of that number was in the last ``final`` tile that has been written,
+        ``READ_LATENCY`` cycles of ``readout`` later.
     """
-    #: Cycles from a tag to its sums: reading and shifting.
-    AHEAD = READ_LATENCY + 1
+    #: Cycles from a tag to its sums: reading, on the way, shifting.
+    AHEAD = READ_LATENCY + 2
     #: Cycles from a tag to the first cycle after the row was written.
     SPACING = AHEAD + 2
 
-    def __init__(self, params, sums):
+    def __init__(self, params, sums, groups):
         self.params = params
+        self.groups = groups
         super().__init__({
-            "tag": In(sum_tag(params)), "sums": In(sums),
-            "en": Out(1), "row": Out(range(MAX_M + 1)), "results": Out(results_shape(params)),
-            "finished": Out(1),
+            "tag": In(sum_tag(params)), "sums": In(sums), "finished": Out(1),
+            "number": In(range(MAX_M + 1)), "results": Out(results_shape(params)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Buffer(self.results.shape(), MAX_M + 1)
-
-        # Stage 1: read.
-        following = Signal.like(self.row)
-        row = Mux(self.tag.first, 0, following)
-        with m.If(self.tag.valid):
+        tag, step = self.tag, Signal(_steps(self.params))
+        following = Signal(range(MAX_M + 1))
+        row = Mux(tag.first, 0, following)
+        with m.If(tag.valid):
             m.d.sync += following.eq(row + 1)
-        m.d.comb += memory.raddr.eq(row)
-        m.submodules.read = read = Delay(self.tag.shape(), READ_LATENCY)
+        m.submodules.shift = shift = Delay(tag.shape(), READ_LATENCY + 1)
         m.submodules.write = write = Delay(
             data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.AHEAD + 1, reset=True)
-        m.submodules.row = written = Delay(self.row.shape(), self.AHEAD + 1)
+        m.submodules.row = written = Delay(following.shape(), self.AHEAD + 1)
         m.d.comb += [
-            read.i.eq(self.tag),
-            write.i.valid.eq(self.tag.valid), write.i.final.eq(self.tag.final),
-            write.i.last.eq(self.tag.last),
-            written.i.eq(row),
+            shift.i.eq(tag), written.i.eq(row),
+            step.read.eq(row), step.fresh.eq(shift.o.fresh), step.shifts.eq(shift.o.shifts),
+            step.written.eq(written.o),
         ]
-        # Stage 2: shift; the sums arrive.
-        # Stage 3: add.
-        for col in range(self.params.cols):
-            shifted = Signal(signed(ACC_BITS), name=f"shifted{col}", reset_less=True)
-            total = Signal(signed(ACC_BITS), name=f"total{col}", reset_less=True)
-            m.d.sync += [
-                shifted.eq(Mux(read.o.fresh, 0, memory.data[col] << read.o.shifts)),
-                total.eq(shifted + self.sums[col]),
-            ]
-            m.d.comb += [Value.cast(memory.wdata[col]).eq(total),
-                         Value.cast(self.results[col]).eq(total)]
-        # Stage 4: write.
-        m.d.comb += [
-            memory.wen.eq(write.o.valid),
-            memory.waddr.eq(written.o),
-            self.en.eq(write.o.valid & write.o.final),
-            self.row.eq(written.o),
-            self.finished.eq(write.o.valid & write.o.last),
-        ]
+        for name in ("valid", "final", "last"):
+            m.d.comb += [write.i[name].eq(tag[name]), step[name].eq(write.o[name])]
+        for number, columns in enumerate(self.groups):
+            sums = data.ArrayLayout(self.sums.shape().elem_shape, len(columns))
+            m.submodules[f"group{number}"] = group = AccumulatorGroup(self.params, sums)
+            m.d.comb += [group.i.eq(step), group.number.eq(self.number)]
+            for place, col in enumerate(columns):
+                m.d.comb += [group.sums[place].eq(self.sums[col]),
+                             self.results[col].eq(group.results[place])]
+            m.d.comb += self.finished.eq(step.valid & step.last) if number == len(
+                self.groups) - 1 else []
+            step = group.o
         return m

@@ -25,8 +25,8 @@ class Buffer(wiring.Component):
         Shape of a word.
     depth : int
         Words.
-    write_domain : str
-        Clock domain of the writes; reads are in ``sync``.
+    read_domain : str
+        Clock domain of the reads; writes are in ``sync``.
 
     Members
     -------
@@ -36,10 +36,10 @@ class Buffer(wiring.Component):
     waddr : In(range(depth))
     wdata : In(shape)
     """
-    def __init__(self, shape, depth, *, write_domain="sync"):
+    def __init__(self, shape, depth, *, read_domain="sync"):
         self.shape = shape
         self.depth = depth
-        self.write_domain = write_domain
+        self.read_domain = read_domain
         super().__init__({
             "raddr": In(range(depth)), "data": Out(shape),
             "wen": In(1), "waddr": In(range(depth)), "wdata": In(shape),
@@ -50,17 +50,15 @@ class Buffer(wiring.Component):
         width = Shape.cast(self.shape).width
         m.submodules.memory = memory = Memory(
             shape=unsigned(width), depth=self.depth, init=[], attrs={"no_rw_check": 1})
-        read = memory.read_port(domain="comb")
-        write = memory.write_port(domain=self.write_domain)
+        read, write = memory.read_port(domain="comb"), memory.write_port()
         # The request, without a reset but for what would destroy something.
         for domain, port, value in (
-                ("sync", read.addr, self.raddr), (self.write_domain, write.addr, self.waddr),
-                (self.write_domain, write.data, self.wdata),
-                (self.write_domain, write.en, self.wen)):
+                (self.read_domain, read.addr, self.raddr), ("sync", write.addr, self.waddr),
+                ("sync", write.data, self.wdata), ("sync", write.en, self.wen)):
             request = Signal(len(port), reset_less=port is not write.en)
             m.d[domain] += request.eq(value)
             m.d.comb += port.eq(request)
         word, output = Signal(width, reset_less=True), Signal(width, reset_less=True)
         m.d.comb += Value.cast(self.data).eq(output)
-        m.d.sync += [word.eq(read.data), output.eq(word)]
+        m.d[self.read_domain] += [word.eq(read.data), output.eq(word)]
         return m

@@ -1,13 +1,12 @@
 """What runs with the array's clock: streamed operand, array, accumulators."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Const, DomainRenamer, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, results_shape, sum_tag
 from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay, register
-from hdl.buffer import Buffer
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort
 from hdl.operand_memory import OperandMemory
 from hdl.params import MAX_M
@@ -127,8 +126,8 @@ class Streamer(wiring.Component):
 class Core(wiring.Component):
     """Products of the rows that stream in, tile after tile, with the weights that are loaded.
 
-    All of it is in one clock domain. What only ``start`` takes holds until the last row of results
-    is out.
+    All of it is in one clock domain, but that results are read in ``readout``. What only ``start``
+    takes holds until the last row of results is written.
 
     Parameters
     ----------
@@ -158,14 +157,14 @@ class Core(wiring.Component):
     released : In(1)
         Results of a column tile may be written over.
     quant_s : Out(StreamPort(quant_word))
-    en : Out(1), number : Out(range(MAX_M + 1)), results : Out(results_shape)
-        A row of results.
     finished : Out(1)
-        It is the last of a column tile.
+        The last row of a column tile is being written.
+    number : In(range(MAX_M + 1)), results : Out(results_shape)
+        A row of results, ``READ_LATENCY`` cycles of ``readout`` later.
     """
     def __init__(self, params, *, mapped=False):
         self.params = params
-        self.mesh = Mesh(params, mapped=mapped)
+        self.mesh = Mesh(params, mapped=mapped, skewed=True)
         # Operands, and the swap with the first of them, come so late after a tile is taken.
         self._late = Streamer.LATENCY + READ_LATENCY
         self.load_cycles = self.mesh.load_cycles
@@ -175,8 +174,8 @@ class Core(wiring.Component):
             "last_tile": In(16), "is_unsigned": In(1),
             "load": In(1), "row": In(weights_row(params)), "taken": Out(1), "released": In(1),
             "quant_s": Out(StreamPort(quant_word(params))),
-            "en": Out(1), "number": Out(range(MAX_M + 1)), "results": Out(results_shape(params)),
             "finished": Out(1),
+            "number": In(range(MAX_M + 1)), "results": Out(results_shape(params)),
         })
 
     def elaborate(self, platform):
@@ -224,17 +223,18 @@ class Core(wiring.Component):
         # Sums.
         m.submodules.tag = tag = Delay(
             streamer.tag.shape(), READ_LATENCY + mesh.latency - Accumulators.AHEAD, reset=True)
-        m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape())
+        m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape(),
+                                                                mesh.groups)
         m.d.comb += [
             tag.i.eq(streamer.tag), accumulators.tag.eq(tag.o), accumulators.sums.eq(mesh.sums),
-            self.en.eq(accumulators.en), self.number.eq(accumulators.row),
-            self.results.eq(accumulators.results), self.finished.eq(accumulators.finished),
+            self.finished.eq(accumulators.finished),
+            accumulators.number.eq(self.number), self.results.eq(accumulators.results),
         ]
         return m
 
 
 class CoreWithMemories(wiring.Component):
-    """The core between the memories whose ports have its clock: operands and results.
+    """The core with the memory of its operands.
 
     What it takes to run the array, measured by :mod:`hdl.build.alone`; a machine connects the same
     parts in :mod:`hdl.gemm` and :mod:`hdl.top`.
@@ -247,39 +247,33 @@ class CoreWithMemories(wiring.Component):
 
     Members
     -------
-    start, source, last_row, last_tile, is_unsigned, load, row, taken, released, finished
+    start, source, last_row, last_tile, is_unsigned, load, row, taken, released, finished, number,
+    results
         Those of :class:`Core`.
     w : In(LaneWritePort(quant_word)), r : In(ReadPort(quant_word)), fault : Out(1)
         Those of :class:`hdl.operand_memory.OperandMemory`.
-    number : In(range(MAX_M + 1)), results : Out(results_shape)
-        A row of results, ``READ_LATENCY`` cycles later.
     """
     def __init__(self, params, *, mapped=False):
         self.params = params
         self.core = Core(params, mapped=mapped)
         self._shared = {name: member for name, member in self.core.signature.members.items()
-                        if name not in ("quant_s", "en", "number", "results")}
+                        if name != "quant_s"}
         word = quant_word(params)
         super().__init__({
             **self._shared, "w": In(LaneWritePort(word)), "r": In(ReadPort(word)),
             "fault": Out(1),
-            "number": In(range(MAX_M + 1)), "results": Out(results_shape(params)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.core = core = self.core
+        core = self.core
+        m.submodules.core = DomainRenamer({"readout": "sync"})(core)
         m.submodules.operands = operands = OperandMemory(self.params, readers=1, writers=1)
-        m.submodules.results = results = Buffer(core.results.shape(), MAX_M + 1)
         for name, member in self._shared.items():
             inner, outer = getattr(core, name), getattr(self, name)
             m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         connect(m, core.quant_s, operands.s[0])
         connect(m, flipped(self.w), operands.w[0])
         connect(m, flipped(self.r), operands.r[0])
-        m.d.comb += [
-            self.fault.eq(operands.fault),
-            results.wen.eq(core.en), results.waddr.eq(core.number), results.wdata.eq(core.results),
-            results.raddr.eq(self.number), self.results.eq(results.data),
-        ]
+        m.d.comb += self.fault.eq(operands.fault)
         return m

@@ -5,11 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators
-from hdl.buffer import Buffer
 from hdl.core import Core
 from hdl.crossing import HELD, array_domain, crossed
 from hdl.memory import ReadPort, StreamPort, WritePort
-from hdl.params import MAX_M
 from hdl.protocol import GemmFlag
 from hdl.readout import Readout
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word, wide_word
@@ -117,7 +115,7 @@ class Gemm(wiring.Component):
         m.submodules.weights = weights
         connect(m, weights.quant_r, flipped(self.quant_r))
         connect(m, weights.order_r, flipped(self.order_r))
-        m.submodules.core = DomainRenamer(domain)(core)
+        m.submodules.core = DomainRenamer({"sync": domain, "readout": "sync"})(core)
         connect(m, core.quant_s, flipped(self.quant_s))
         row = weights.row
         if ratio > 1:
@@ -134,19 +132,12 @@ class Gemm(wiring.Component):
             core.released.eq(crossed(m, "released", params, readout.released, into_array=True)),
         ]
 
-        # Results, one column tile of them.
-        m.submodules.results = results = Buffer(core.results.shape(), MAX_M + 1,
-                                                write_domain=domain)
-        m.d.comb += [
-            results.wen.eq(core.en), results.waddr.eq(core.number), results.wdata.eq(core.results),
-            results.raddr.eq(readout.row),
-        ]
-
         # Results to memory.
         m.submodules.readout = readout
         m.d.comb += [
             readout.finished.eq(crossed(m, "finished", params, core.finished, into_array=False)),
-            readout.results.eq(results.data)]
+            core.number.eq(readout.row), readout.results.eq(core.results),
+        ]
         connect(m, readout.group_r, flipped(self.group_r))
         connect(m, readout.wide_w, flipped(self.wide_w))
         return m

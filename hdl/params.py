@@ -143,7 +143,7 @@ class Params:
     arith: str = "shift"
     memory: int = 32
     lanes: int = 1
-    array_clock: int = 1
+    array_clock: int = 3
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -285,9 +285,9 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-3x``, the lanes where there is more than one,
-        and the array's clock where it is another."""
+        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x``, the lanes where there is more than one,
+        and the array's clock where it is not the usual one."""
         lanes = f"-{self.vector}l" if self.vector > 1 else ""
-        clock = f"-{self.array_clock}x" if self.array_clock > 1 else ""
+        clock = f"-{self.array_clock}x" if self.array_clock != Params.array_clock else ""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}{lanes}{clock}")

@@ -23,7 +23,8 @@ class Mesh(wiring.Component):
 
     Operands move right by ``share`` columns per clock, partial sums down by one row per clock. So
     the operands of row r come r cycles after those of row 0, as :class:`hdl.memory.StreamPort`
-    gives them; sums leave together. Lock step: one row of operands per clock and one row of sums,
+    gives them; sums leave together, or with ``skewed``, those of every group of ``share`` columns a
+    cycle after the group to its left. Lock step: one row of operands per clock and one row of sums,
     ``latency`` cycles after row 0's; nothing stalls, and there is no valid.
 
     The entries of the tables enter at the top of every column and move down, and with them, once
@@ -46,11 +47,14 @@ class Mesh(wiring.Component):
         Columns that share addresses.
     marks, mapped : bool
         See :class:`hdl.array.table.TableMac`.
+    skewed : bool
 
     Attributes
     ----------
+    groups : list of range
+        Columns that share addresses.
     latency : int
-        Cycles from ``a`` of row 0 to ``sums``.
+        Cycles from ``a`` of row 0 to ``sums``, the first of them.
     load_cycles : int
         Cycles that a row of weights takes.
     swap_wait, swap_cycles : int
@@ -68,7 +72,7 @@ class Mesh(wiring.Component):
         One row of operands, by slot; those of row r are r cycles late.
     sums : Out(ArrayLayout(sum_shape, cols))
     """
-    def __init__(self, params, *, share=4, marks=True, mapped=False):
+    def __init__(self, params, *, share=4, marks=True, mapped=False, skewed=False):
         self.params = params
         self.mapped = mapped
         rows, cols = params.rows, params.cols
@@ -77,7 +81,8 @@ class Mesh(wiring.Component):
                           for group in self.groups] for row in range(rows)]
         self.steps = Steps(params)
         last = self.elements[-1][-1]
-        self.latency = (rows - 1) * last.STEP + (len(self.groups) - 1) + last.latency
+        self._deskewed = 0 if skewed else len(self.groups) - 1
+        self.latency = (rows - 1) * last.STEP + self._deskewed + last.latency
         self.load_cycles = self.steps.entries
         self.swap_wait = Steps.LATENCY + self.steps.entries
         self.swap_cycles = max(0, len(self.groups) - 2 - Steps.LATENCY)
@@ -127,7 +132,8 @@ class Mesh(wiring.Component):
                 m.d.comb += sink.sum_i.eq(source.sum_o)
         for number, (group, element) in enumerate(zip(self.groups, self.elements[-1],
                                                       strict=True)):
-            sums = delayed(m, f"deskew{number}", element.sum_o, len(self.groups) - 1 - number)
+            sums = delayed(m, f"deskew{number}", element.sum_o,
+                           max(0, self._deskewed - number))
             m.d.comb += Cat(Value.cast(self.sums[col]) for col in group).eq(sums)
         return m
 

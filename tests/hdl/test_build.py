@@ -467,7 +467,8 @@ def test_whole_builds(argv, tmp_path, capsys):
 def _report(arith, groups, comb, **design):
     return {
         "design": {"bits": 4, "groups": groups, "rows": 8, "cols": 4, "depth": 2, "arith": arith,
-                   "lanes": 4, "memory": 32, "clock_mhz": 40.0, **design},
+                   "lanes": 4, "memory": 32, "array_clock": 3,
+               "clock_mhz": 40.0, **design},
         "part": "LFE5U-85F-6BG381C", "board": "ulx3s-85f", "placed": True,
         "total": {"comb": comb, "ff": 100, "ebr": 10, "dsp": 0},
         "available": DIES["85F"].has(),

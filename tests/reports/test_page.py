@@ -19,7 +19,8 @@ from reports.summary import arrays, machines, units
 
 FOLDER = Path(reports.__file__).parent
 MACHINE = {
-    "design": {"rows": 4, "cols": 4, "depth": 4, "lanes": 1, "memory": 32, "clock_mhz": 40.0},
+    "design": {"rows": 4, "cols": 4, "depth": 4, "lanes": 1, "memory": 32, "array_clock": 3,
+               "clock_mhz": 40.0},
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
     "array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
     "units": {"array": {"comb": 110, "ff": 70, "ebr": 0, "dsp": 0},
@@ -214,7 +215,7 @@ def _changed(content, path, value):
     ("report", "gops"), ("report", "comb_per_mac"), ("report", "units"),
     ("report", "units", "gemm"), ("report", "units", "quantise", "comb"), ("report", "design"),
     ("report", "design", "arith"), ("report", "design", "memory"),
-    ("report", "design", "clock_mhz"), ("report", "fmax_mhz"), ("report", "fmax_mhz", "median"),
+    ("report", "design", "array_clock"), ("report", "design", "clock_mhz"), ("report", "fmax_mhz"), ("report", "fmax_mhz", "median"),
     ("report", "fmax_mhz", "seeds"), ("report", "fmax_mhz", "failed"),
     ("report", "fmax_mhz", "cap_mhz")], ids=".".join)
 def test_what_is_drawn_must_be_there_and_make_sense(tmp_path, path, value):

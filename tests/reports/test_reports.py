@@ -9,7 +9,8 @@ from reports.figures import Results, read_budget
 
 POINT = {
     "design": {"bits": 4, "groups": "4x4", "rows": 8, "cols": 1, "depth": 8, "lanes": 1,
-               "arith": "shift", "memory": 32, "clock_mhz": 40.0},
+               "arith": "shift", "memory": 32, "array_clock": 3,
+               "clock_mhz": 40.0},
     "part": "LFE5U-85F-6BG381C", "board": "ulx3s-85f", "placed": True,
     "placement": "wire length",
     "total": {"comb": 2200, "ff": 1000, "ebr": 93, "dsp": 26},
