@@ -10,7 +10,10 @@ from hdl.array.generate import ColumnTable, Steps
 from hdl.array.skew import Delay, delayed, register
 from hdl.array.table import TableMac, recode, sum_shape
 
-__all__ = ["Mesh"]
+__all__ = ["SHARE", "Mesh"]
+
+#: Columns that share addresses, unless said otherwise.
+SHARE = 4
 
 
 class Mesh(wiring.Component):
@@ -72,7 +75,7 @@ class Mesh(wiring.Component):
         One row of operands, by slot; those of row r are r cycles late.
     sums : Out(ArrayLayout(sum_shape, cols))
     """
-    def __init__(self, params, *, share=4, marks=True, mapped=False, skewed=False):
+    def __init__(self, params, *, share=SHARE, marks=True, mapped=False, skewed=False):
         self.params = params
         self.mapped = mapped
         rows, cols = params.rows, params.cols

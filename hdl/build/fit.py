@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from hdl.array.mesh import SHARE
 from hdl.params import ACC_BITS, MAX_DEPTH, MAX_M, WIDE_BITS
 from hdl.program import units_of
 from hdl.protocol import MAX_BODY, Unit
@@ -47,8 +48,8 @@ def memories(params):
         ("wide", WIDE_BITS * params.vector, params.wide_words),
         # Lanes are written one by one, and have a memory each.
         *[("quant", params.bits, params.quant_words)] * params.slots,
-        ("accumulators", ACC_BITS * params.cols, MAX_M + 1),
-        ("results", ACC_BITS * params.cols, MAX_M + 1),
+        *[(name, ACC_BITS * min(SHARE, params.cols - first), MAX_M + 1)
+          for name in ("accumulators", "results") for first in range(0, params.cols, SHARE)],
         ("frame", 8, MAX_BODY),
     ]
 

@@ -89,7 +89,7 @@ def test_a_finished_point_is_not_measured_again(store, tools, runs):
     assert kept["command"].startswith("python -m reports.measure --arith shift --bits 4 ")
     assert store.floorplan(point).read_text() == "<svg/>"
     assert [path.name for path in store.folder.glob("*.json")] == [
-        "shift-4b-4x4-4x4x4-32k-ulx3s-85f-60mhz.json"]
+        "shift-4b-4x4-4x4x4-32k-ulx3s-85f-62.5mhz.json"]
     measure.measure(replace(point, seeds=3), tools, store)
     assert len(runs.designs) == 2
 
