@@ -129,8 +129,8 @@ class Accumulators(wiring.Component):
         What the row of that number was in the last ``final`` tile that has been written,
         ``READ_LATENCY`` cycles of ``readout`` later.
     """
-    #: Cycles from a tag to its sums: reading, on the way, shifting.
-    AHEAD = READ_LATENCY + 2
+    #: Cycles from a tag to its sums: counting, reading, on the way, shifting.
+    AHEAD = 1 + READ_LATENCY + 2
     #: Cycles from a tag to the first cycle after the row was written.
     SPACING = AHEAD + 2
 
@@ -145,14 +145,13 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         tag, step = self.tag, Signal(_steps(self.params))
-        following = Signal(range(MAX_M + 1))
-        row = Mux(tag.first, 0, following)
+        row = Signal(range(MAX_M + 1))
         with m.If(tag.valid):
-            m.d.sync += following.eq(row + 1)
-        m.submodules.shift = shift = Delay(tag.shape(), READ_LATENCY + 1)
+            m.d.sync += row.eq(Mux(tag.first, 0, row + 1))
+        m.submodules.shift = shift = Delay(tag.shape(), 1 + READ_LATENCY + 1)
         m.submodules.write = write = Delay(
             data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.AHEAD + 1, reset=True)
-        m.submodules.row = written = Delay(following.shape(), self.AHEAD + 1)
+        m.submodules.row = written = Delay(row.shape(), self.AHEAD)
         m.d.comb += [
             shift.i.eq(tag), written.i.eq(row),
             step.read.eq(row), step.fresh.eq(shift.o.fresh), step.shifts.eq(shift.o.shifts),

@@ -165,8 +165,9 @@ class Core(wiring.Component):
     def __init__(self, params, *, mapped=False):
         self.params = params
         self.mesh = Mesh(params, mapped=mapped, skewed=True)
-        # Operands, and the swap with the first of them, come so late after a tile is taken.
-        self._late = Streamer.LATENCY + READ_LATENCY
+        # Operands, and the swap with the first of them, come so late after a tile is taken: read,
+        # and on the way from the block RAM.
+        self._late = Streamer.LATENCY + READ_LATENCY + 1
         self.load_cycles = self.mesh.load_cycles
         self.guard = self._late + self.mesh.swap_cycles
         super().__init__({
@@ -185,7 +186,7 @@ class Core(wiring.Component):
         # A tile of weights is complete, so many cycles after the last row that a swap at once would
         # not come too soon.
         ready, shifts = Signal(), Signal(range(params.max_groups))
-        m.submodules.complete = complete = Delay(1, mesh.swap_wait - late - 1, reset=True)
+        m.submodules.complete = complete = Delay(1, max(0, mesh.swap_wait - late - 1), reset=True)
         m.d.comb += complete.i.eq(self.load & self.row.end)
         with m.If(self.load):
             m.d.sync += shifts.eq(shifts + self.row.mark)
@@ -213,16 +214,18 @@ class Core(wiring.Component):
         # Where nothing was read, the code that stands for 0.
         zero = Mux(self.is_unsigned, Const(-1 << params.bits - 1, signed(params.bits)), 0)
         there = streamer.read
-        for cycle in range(READ_LATENCY + params.rows - 1):
+        for cycle in range(READ_LATENCY + params.rows):
             there = register(m, f"there{cycle}", there)
-            row = cycle + 1 - READ_LATENCY
+            row = cycle - READ_LATENCY
             for place in range(params.depth if row >= 0 else 0):
                 lane = row * params.depth + place
-                m.d.comb += mesh.a[lane].eq(Mux(there, self.quant_s.data[lane], zero))
+                word = register(m, f"word{lane}", self.quant_s.data[lane])
+                m.d.comb += mesh.a[lane].eq(Mux(there, word, zero))
 
         # Sums.
         m.submodules.tag = tag = Delay(
-            streamer.tag.shape(), READ_LATENCY + mesh.latency - Accumulators.AHEAD, reset=True)
+            streamer.tag.shape(), late - Streamer.LATENCY + mesh.latency - Accumulators.AHEAD,
+            reset=True)
         m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape(),
                                                                 mesh.groups)
         m.d.comb += [

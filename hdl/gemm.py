@@ -33,11 +33,11 @@ class Gemm(wiring.Component):
     * L = (rows - 1) max(q, G) + q: until the last request for a tile of weights, with
       q = depth cols / span: requests for a row of weights,
       and G = max(2, 2**(depth - 1)): entries of its table;
-      F = from then on until they are in the array, 9, or 5 on a machine without groups, and G
-      more for the last row's table;
+      F = from then on until they are in the array, 9, or 5 on a machine without groups, and
+      max(2, G - 1) more for the last row's table;
     * P = max(R, L + F + 1 + H): from one tile to the next; H, a hold for wide arrays, is
-      max(0, ceil(cols / 4) - depth - 11), or - 7 on a machine without groups;
-    * D = R + latency of the mesh + 7: from the last tile of a column tile to its readout;
+      max(0, ceil(cols / 4) - depth - 10), or - 6 on a machine without groups;
+    * D = R + latency of the mesh + 8: from the last tile of a column tile to its readout;
       Q = R + 13: a readout of ``vector`` columns; both ``vector + 3`` more with ``COL_GROUPS``.
 
     So the array is busy ``C T R`` of these cycles, ``C T m`` of them with rows of the operand.
@@ -46,7 +46,7 @@ class Gemm(wiring.Component):
     read out before the last tile of the next one begins, and an instruction takes at most
     ``L + F + (T - 1) P + (C - 1) max(T P, P + D + V Q) + D + (W - 1) Q + R + 13`` cycles, where
 
-    * a tile streams for R / a cycles: P = max(R / a, L + F + 1) + 8, D = R / a + latency / a + 15;
+    * a tile streams for R / a cycles: P = max(R / a, L + F + 1) + 8, D = R / a + latency / a + 16;
     * G = max(2, 2**(depth - 1), 5) / a, each rounded up.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
@@ -88,8 +88,8 @@ class Gemm(wiring.Component):
         # Of rows of weights, in cycles of this clock.
         spacing = core.load_cycles if ratio == 1 else -(-max(core.load_cycles, HELD) // ratio)
         weights = Weights(params, load_cycles=spacing, guard=core.guard)
-        # A row comes again no earlier than weights have been fetched and loaded for it.
-        assert weights.fetch.latency + core.load_cycles >= Accumulators.SPACING
+        # A row comes again no earlier than weights have come for it: L + F + 1, with one request.
+        assert 1 + (weights.fetch.latency + 2) + 1 >= Accumulators.SPACING
         readout = Readout(params)
 
         # Control.

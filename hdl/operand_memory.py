@@ -65,11 +65,10 @@ class OperandMemory(wiring.Component):
 
         # Requests, without a reset but for what would destroy something.
         written = Signal(quant_word(params), reset_less=True)
-        lanes = Signal(params.slots, reset_less=True)
-        address, write_en = Signal(inside, reset_less=True), Signal()
+        lanes, address = Signal(params.slots), Signal(inside, reset_less=True)
         m.d.sync += [
-            Value.cast(written).eq(merged(self.w, "data")), lanes.eq(merged(self.w, "lanes")),
-            address.eq(word_addr), write_en.eq(wen & ~beyond_word),
+            Value.cast(written).eq(merged(self.w, "data")), address.eq(word_addr),
+            lanes.eq(merged(self.w, "lanes") & (wen & ~beyond_word).replicate(params.slots)),
         ]
         row_addr = stream_addr[:inside]
         words, streamed = (Signal(quant_word(params), name=name, reset_less=True)
@@ -86,7 +85,7 @@ class OperandMemory(wiring.Component):
                                        memory.read_port(domain="comb"), memory.write_port())
                 m.d.comb += [
                     stream.addr.eq(row_addr), read.addr.eq(address), write.addr.eq(address),
-                    write.data.eq(written[lane]), write.en.eq(lanes[lane] & write_en),
+                    write.data.eq(written[lane]), write.en.eq(lanes[lane]),
                 ]
                 for clock, data, output in ((domain, stream.data, streamed),
                                             ("sync", read.data, words)):

@@ -143,7 +143,7 @@ class Params:
     arith: str = "shift"
     memory: int = 32
     lanes: int = 1
-    array_clock: int = 3
+    array_clock: int = 2
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)

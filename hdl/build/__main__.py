@@ -25,7 +25,7 @@ from hdl.params import ARITHMETICS, MAX_DEPTH, ParameterError, Params, parse_gro
 __all__ = ["Options", "main", "read_arguments"]
 
 #: MHz. All five seeds of the default design reach more, see reports/data.
-DEFAULT_CLOCK = 62.5
+DEFAULT_CLOCK = 60
 _MAX_SEEDS = 100
 
 

@@ -69,13 +69,13 @@ class Case:
         entries = max(2, 2 ** (depth - 1))
         load = (rows - 1) * max(requests, entries) + requests
         latency = 9 if grouped else 5
-        fetch = latency + entries
-        hold = max(0, -(-cols // 4) - depth - 2 - latency)
+        fetch = latency + max(2, entries - 1)
+        hold = max(0, -(-cols // 4) - depth - 1 - latency)
         p = max(r, load + fetch + 1 + hold)
         # Recoded, read, registered; chains for pairs of planes, then a tree, then the sum.
         mesh = rows - 1 + -(-cols // 4) - 1 + 4 + (-(-self.params.bits // 2) - 1).bit_length()
         groups = vector + 3 if self.groups["cols"] else 0
-        d, e = r + mesh + 7 + groups, r + 13 + groups
+        d, e = r + mesh + 8 + groups, r + 13 + groups
         header = self.params.max_groups + 3 if self.groups["inner"] else 0
         last = -(-self.n // vector) - (c - 1) * parts
         return (load + fetch + (t - 1) * p
@@ -91,11 +91,11 @@ class Case:
         requests = depth * cols // math.gcd(cols, rows * depth)
         entries = -(-max(5, 2 ** (depth - 1)) // a)
         load = (rows - 1) * max(requests, entries) + requests
-        fetch = (9 if params.max_groups > 1 else 5) + entries
+        fetch = (9 if params.max_groups > 1 else 5) + max(2, entries - 1)
         p = max(streamed, load + fetch + 1) + 8
         mesh = rows - 1 + -(-cols // 4) - 1 + 4 + (-(-params.bits // 2) - 1).bit_length()
         groups = vector + 3 if self.groups["cols"] else 0
-        d, q = streamed + -(-mesh // a) + 15 + groups, self.m + 14 + groups
+        d, q = streamed + -(-mesh // a) + 16 + groups, self.m + 14 + groups
         header = params.max_groups + 3 if self.groups["inner"] else 0
         last = -(-self.n // vector) - (c - 1) * v
         return (load + fetch + (t - 1) * p + (c - 1) * max(t * p, p + d + v * q) + d

@@ -12,7 +12,7 @@ from hdl.params import Params
 
 @pytest.mark.parametrize(("rows", "depth", "bits"), [(1, 1, 8), (3, 2, 4), (2, 4, 3)])
 def test_streams_reads_and_writes(rows, depth, bits):
-    params = Params(rows=rows, cols=1, depth=depth, bits=bits, memory=4)
+    params = Params(rows=rows, cols=1, depth=depth, bits=bits, memory=4, array_clock=1)
     dut = OperandMemory(params, readers=2, writers=2)
     rng = np.random.default_rng(rows)
     low, high = -(1 << bits - 1), 1 << bits - 1
@@ -74,7 +74,7 @@ def test_streams_reads_and_writes(rows, depth, bits):
 @pytest.mark.parametrize("kind", ["r", "w", "s"])
 def test_beyond_the_end(kind):
     """A fault, and nothing is written."""
-    params = Params(rows=1, cols=1, depth=2, memory=4)
+    params = Params(rows=1, cols=1, depth=2, memory=4, array_clock=1)
     dut = OperandMemory(params, readers=1, writers=1)
 
     async def bench(ctx):

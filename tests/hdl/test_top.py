@@ -75,8 +75,8 @@ def test_a_machine_without_groups_has_no_sorter():
 def test_verilog_has_flat_ports_and_no_line_per_memory_word():
     text = verilog(PLAIN)
     ports = re.search(r"^module top\(([^)]*)\);", text, re.MULTILINE).group(1).split(", ")
-    assert set(ports) == {"clk", "rst", *(f"{side}__{name}" for side in "io"
-                                          for name in ("payload", "valid", "ready"))}
+    streams = [f"{side}__{name}" for side in "io" for name in ("payload", "valid", "ready")]
+    assert set(ports) == {"clk", "rst", "clk_array", *streams}
     assert "initial begin" not in text
     assert "always @*" not in text
 
