@@ -51,12 +51,14 @@ class OperandMemory(wiring.Component):
         inside = (depth - 1).bit_length()
         wen, word_en, stream_en = (Cat(port.en for port in ports).any() for ports in (
             self.w, [*self.r, *self.w], self.s))
-        beyond_word, beyond_stream = Signal(), Signal()
+        beyond_word, beyond_write, beyond_stream = Signal(), Signal(), Signal()
         word_addr, stream_addr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         m.d.comb += [
             word_addr.eq(merged([*self.r, *self.w], "addr")),
             stream_addr.eq(merged(self.s, "addr")),
             beyond_word.eq(word_addr[inside:].any()),
+            # Of writers alone it is known sooner.
+            beyond_write.eq(merged(self.w, "addr")[inside:].any()),
             beyond_stream.eq(stream_addr[inside:].any()),
         ]
         stream_fault = stream_en & beyond_stream
@@ -68,7 +70,7 @@ class OperandMemory(wiring.Component):
         lanes, address = Signal(params.slots), Signal(inside, reset_less=True)
         m.d.sync += [
             Value.cast(written).eq(merged(self.w, "data")), address.eq(word_addr),
-            lanes.eq(merged(self.w, "lanes") & (wen & ~beyond_word).replicate(params.slots)),
+            lanes.eq(merged(self.w, "lanes") & (wen & ~beyond_write).replicate(params.slots)),
         ]
         row_addr = stream_addr[:inside]
         words, streamed = (Signal(quant_word(params), name=name, reset_less=True)

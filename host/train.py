@@ -83,7 +83,7 @@ class _Meter:
         clocked = total0 is not None
 
         def share(cycles):
-            return round(macs / (params.macs * cycles), 4) if cycles else None
+            return round(macs / (params.macs * params.array_clock * cycles), 4) if cycles else None
         return {
             "seconds": round(t1 - t0, 3),
             "cycles": total1 - total0 if clocked else None,
