@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, DomainRenamer, Module, Signal, unsigned
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import Out, connect, flipped
 
 from hdl.accumulate import Accumulators
 from hdl.core import Core
@@ -25,8 +25,8 @@ class Gemm(wiring.Component):
     out, ``vector`` columns after the other, while the next one streams.
 
     From ``start`` to ``done`` an instruction takes, where ``array_clock`` is 1, exactly
-    ``L + F + (T - 1) P + (C - 1) max(T P, D + 1 + (V - 1) Q, V Q) + D + (W - 1) Q + R + 13`` cycles,
-    and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
+    ``L + F + (T - 1) P + (C - 1) max(T P, D + 1 + (V - 1) Q, V Q) + D + (W - 1) Q + R + 13``
+    cycles, and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
 
     * R = m + 1; T = tiles; C = ceil(n / cols);
       V = cols / vector, W = ceil(n / vector) - (C - 1) V: read out of a column tile, of the last;

@@ -111,6 +111,11 @@ class Results:
         return {point: self.every[point.name] for point in self.standing
                 if getattr(point.subject, "scope", None) == "mesh" and _matches(point, wanted)}
 
+    def cores(self):
+        """Results of arrays with their memories by their points."""
+        return {point: self.every[point.name] for point in self.standing
+                if getattr(point.subject, "scope", None) == "core"}
+
     def comparison(self, shape=MESH):
         """The meshes of the deepest elements of a shape, which differ in arithmetic, width and
         mapping alone, without those of the long list that nobody has measured."""

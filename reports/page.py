@@ -470,11 +470,18 @@ def _scaling(results):
     rows = [_row(label(point), result, (_each("comb"), _each("ff"), _fmax, _rate))
             for point, result in sorted(every.items(), key=lambda pair: (
                 pair[0].subject.arith, pair[0].subject.macs, pair[0].part.size))]
+    cores = [_row(label(point), result, (_each("comb"), _each("ff"), _cells("ebr"), _fmax))
+             for point, result in results.cores().items()]
     return (f'<div class="pair">{comb}{mhz}</div>'
             "<p>Integers have 4 bits and, in the plots, elements of four products; floating point "
             "has one. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
-                     rows))
+                     rows)
+            + "<p>With all that has the array's clock: the memory of its operands and the "
+              "addresses to it, accumulators and results, in one clock here, in which the "
+              "machine's side of the memory is, too:</p>"
+            + _table(["array with memories", "COMB per MAC", "FF per MAC", "EBR", "Fmax, MHz"],
+                     cores))
 
 
 def _boards(results):

@@ -7,7 +7,7 @@ from pathlib import Path
 from boards.parts import Part, parse_part
 from boards.platforms import DEFAULT_BOARD, board_part, board_platform
 from hdl.build.__main__ import DEFAULT_CLOCK
-from hdl.build.alone import MeshAlone, check_mapping, elaborate_alone
+from hdl.build.alone import CoreAlone, MeshAlone, check_mapping, elaborate_alone
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.design import elaborate
 from hdl.build.fit import check_alone, check_fit, estimate
@@ -173,6 +173,11 @@ def _mesh(arith, bits=None, mapping=None, **shape):
                      mapping=mapping or made.mappings[0], **{**MESH, **shape})
 
 
+def _core(arith, **shape):
+    return CoreAlone(arith=arith, groups="4x4" if DATAPATHS[arith].grouped else "1x1",
+                     **{**MESH, **shape})
+
+
 def _standing(large):
     integers = [name for name, made in DATAPATHS.items() if made.deepest > 1]
     floats = [name for name, made in DATAPATHS.items() if 4 not in made.widths]
@@ -203,7 +208,9 @@ def _standing(large):
     for name, unit in UNITS.items():
         for mapping in unit.mappings:
             yield alone(UnitAlone(scope=name, mapping=mapping))
-    # The machine, and its plain twin.
+    # An array with its memories; the machine, and its plain twin.
+    yield alone(_core("shift", **LARGE_MESH))
+    yield alone(_core("int", **LARGE_MESH))
     yield machine()
     yield machine(arith="int", sample_groups=1, channel_groups=1)
     if not large:

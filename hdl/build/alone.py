@@ -8,7 +8,8 @@ from hdl.build.fit import ebr_blocks, memories
 from hdl.build.harness import TARGET_MHZ, harness_rtlil
 from hdl.params import ARITHMETICS, ParameterError, Params, parse_groups
 
-__all__ = ["ARRAYS", "HARNESS", "MAPPINGS", "CoreAlone", "MeshAlone", "check_mapping", "elaborate_alone"]
+__all__ = ["ARRAYS", "HARNESS", "MAPPINGS", "CoreAlone", "MeshAlone", "check_mapping",
+           "elaborate_alone"]
 
 #: Name of the unit that is all around the component.
 HARNESS = "harness"

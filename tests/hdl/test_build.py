@@ -23,9 +23,9 @@ from hdl.build.datapaths import DATAPATHS
 from hdl.build.design import ARRAY, elaborate
 from hdl.build.fit import EstimateError, check_fit, ebr_blocks, estimate, memories
 from hdl.build.floorplan import floorplan
+from hdl.build.flow import clocks
 from hdl.build.netlist import critical_path, read_placed, synthesised_cells
 from hdl.build.summary import measure_command, plain_twin, summary
-from hdl.build.flow import clocks
 from hdl.build.tools import Progress, ToolError
 from hdl.memory import Ram
 from hdl.params import Params

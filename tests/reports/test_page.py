@@ -215,7 +215,8 @@ def _changed(content, path, value):
     ("report", "gops"), ("report", "comb_per_mac"), ("report", "units"),
     ("report", "units", "gemm"), ("report", "units", "quantise", "comb"), ("report", "design"),
     ("report", "design", "arith"), ("report", "design", "memory"),
-    ("report", "design", "array_clock"), ("report", "design", "clock_mhz"), ("report", "fmax_mhz"), ("report", "fmax_mhz", "median"),
+    ("report", "design", "array_clock"), ("report", "design", "clock_mhz"),
+    ("report", "fmax_mhz"), ("report", "fmax_mhz", "median"),
     ("report", "fmax_mhz", "seeds"), ("report", "fmax_mhz", "failed"),
     ("report", "fmax_mhz", "cap_mhz")], ids=".".join)
 def test_what_is_drawn_must_be_there_and_make_sense(tmp_path, path, value):
