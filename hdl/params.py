@@ -285,8 +285,8 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x``, with the lanes where there is more than
-        one, and with the array's clock where it is not the usual one."""
+        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x``, with the lanes where there is more
+        than one, and with the array's clock where it is not the usual one."""
         lanes = f"-{self.vector}l" if self.vector > 1 else ""
         clock = f"-{self.array_clock}x" if self.array_clock != Params.array_clock else ""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"

@@ -93,6 +93,10 @@ def machines(results):
         meet = sum(mhz >= clock for mhz in fmax["seeds"])
         text += (f"\nThe clock is {clock:g} MHz by default, which {meet} of "
                  f"{len(fmax['seeds']) + len(fmax['failed'])} seeds meet.")
+        if "array" in fmax:
+            times = mine.report["design"]["array_clock"]
+            text += (f" That of the array is {times} times as fast; the array by itself reaches "
+                     f"{fmax['array']['median']:.0f} MHz.")
         if path:
             text += (f" Of the {path['ns']:.1f} ns of the best seed's slowest path "
                      f"{path['routing_ns']:.1f} are wire.")
