@@ -28,8 +28,9 @@ def array_domain(params):
 def crossed(m, name, params, pulse, *, into_array):
     """A pulse of one domain in the other: one cycle there for each here.
 
-    Pulses are at least 3 cycles of either clock apart. The cycle comes with the third edge of the
-    other clock at the latest.
+    Pulses out of the array are at least two cycles of ``sync`` apart, as a tile of weights takes
+    longer; the others may follow each other. The cycle begins with the second edge of the other
+    clock after the pulse's, or with the third.
     """
     pulse = Value.cast(pulse)
     if params.array_clock == 1:
@@ -54,10 +55,7 @@ def crossed_level(m, name, params, level):
 class LongReset(wiring.Component):
     """A reset of both domains, so long that no change of a level survives it on its way.
 
-    Parameters
-    ----------
-    params : hdl.params.Params
-        With ``array_clock`` above 1.
+    For a machine whose array has a clock of its own.
 
     Members
     -------
