@@ -138,7 +138,7 @@ def _array(given):
             for name, text in shape.items()}
 
 
-def _clock(text):
+def _clock(text, array_clock):
     low, high = CLOCK_RANGE_MHZ
     try:
         value = float(text)
@@ -146,6 +146,9 @@ def _clock(text):
         value = float("nan")
     if not low <= value <= high:
         raise ArgumentError(f"clock must be {low} to {high} MHz, got {text}")
+    if value * array_clock > high:
+        raise ArgumentError(f"clock must be at most {high / array_clock:g} MHz where the array's is "
+                            f"{array_clock} times as fast, got {text}")
     return value
 
 
@@ -186,7 +189,7 @@ def read_arguments(argv):
     """The :class:`Options` that a command line asks for."""
     given = _parser().parse_args(argv)
     params = _subject(given)
-    clock = _clock(given.clock)
+    clock = _clock(given.clock, getattr(params, "array_clock", 1))
     seeds = _whole("seeds", given.seeds, 1, _MAX_SEEDS)
     board = None if given.part else (given.board or DEFAULT_BOARD).lower()
     _, part = resolve_part(board, parse_part(given.part) if given.part else None)

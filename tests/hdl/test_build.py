@@ -53,6 +53,9 @@ SMALL = Params(lanes=0, bits=2, rows=2, cols=2, depth=1, memory=4)
      "45F, 85F, a speed grade of 6, 7 or 8, a package and C or I, such as LFE5U-85F-6BG381C, got "
      "'LFE5U-85F'"),
     ("--clock 4.9", "--clock must be 5 to 400 MHz, got 4.9"),
+    ("--clock 150 --array-clock 3",
+     "--clock must be at most 133.333 MHz where the array's is 3 times as fast, got 150"),
+    ("--array-clock 5", "--array-clock must be a whole number from 1 to 4, got 5"),
     ("--clock fast", "--clock must be 5 to 400 MHz, got fast"),
     ("--clock nan", "--clock must be 5 to 400 MHz, got nan"),
     ("--seeds 0", "--seeds must be a whole number from 1 to 100, got 0"),
