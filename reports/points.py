@@ -51,7 +51,7 @@ class UnitAlone:
 
     def __post_init__(self):
         if self.scope not in UNITS:
-            raise ParameterError(f"scope must be accelerator, mesh or one of {', '.join(UNITS)}, "
+            raise ParameterError(f"scope must be accelerator, mesh, core or one of {', '.join(UNITS)}, "
                                  f"got {self.scope!r}")
         check_mapping(self.mapping)
         if not 1 <= self.lanes <= 64:

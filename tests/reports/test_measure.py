@@ -89,7 +89,7 @@ def test_a_finished_point_is_not_measured_again(store, tools, runs):
     assert kept["command"].startswith("python -m reports.measure --arith shift --bits 4 ")
     assert store.floorplan(point).read_text() == "<svg/>"
     assert [path.name for path in store.folder.glob("*.json")] == [
-        "shift-4b-4x4-4x4x4-32k-ulx3s-85f-62.5mhz.json"]
+        "shift-4b-4x4-4x4x4-32k-ulx3s-85f-60mhz.json"]
     measure.measure(replace(point, seeds=3), tools, store)
     assert len(runs.designs) == 2
 
@@ -214,7 +214,7 @@ def test_points_have_names_of_their_own():
     ("--scope mesh --part LFE5U-25F-5BG381C", "--part must be LFE5U-"),
     ("--scope mesh --arith posit", "--arith must be one of shift, int"),
     ("--scope mesh --rows 65", "--rows must be a whole number from 1 to 64, got 65"),
-    ("--scope heart", "--scope must be accelerator, mesh or one of norm-l1-forward"),
+    ("--scope heart", "--scope must be accelerator, mesh, core or one of norm-l1-forward"),
     ("--scope noise --mapping x", "--mapping must be lut or dsp, got 'x'"),
     ("--jobs none", "--jobs must be a whole number from 1 to 256, got none"),
     ("--seeds 0", "--seeds must be a whole number from 1 to 100, got 0"),
