@@ -118,6 +118,19 @@ def _log_ticks(low, high):
     return [tick for tick in ticks if first <= tick <= last]
 
 
+def _spread(values, scale, least=44):
+    """Those of sorted values whose labels do not meet, the last one among them.
+
+    >>> _spread([4, 16, 20, 60, 64], lambda x: 4 * x)
+    [4, 20, 64]
+    """
+    kept = []
+    for value in sorted(values, reverse=True):
+        if not kept or scale(kept[-1]) - scale(value) >= least:
+            kept.append(value)
+    return kept[::-1]
+
+
 def _linear_ticks(high):
     """Round numbers from 0.
 
@@ -176,7 +189,8 @@ def lines(series, *, name, x_label, y_label, log_x=False):
                       'class="grid"/>')
         shapes.append(_text(left - 6, y + 4, _axis_number(tick), "end"))
     if any(not one.level for one in drawn):
-        shapes += [_text(scale_x(x), _HEIGHT - _BOTTOM + 16, _axis_number(x)) for x in xs]
+        shapes += [_text(scale_x(x), _HEIGHT - _BOTTOM + 16, _axis_number(x))
+                   for x in _spread(xs, scale_x)]
     shapes.append(_text((left + _WIDTH) / 2, _HEIGHT - 6, x_label, cls="label"))
     shapes.append(_text(12, _HEIGHT / 2 - 10, y_label, cls="label",
                         extra=f' transform="rotate(-90 12 {_HEIGHT / 2 - 10})"'))

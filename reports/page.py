@@ -333,8 +333,9 @@ def _machines(results):
              for mine, twin in machine_twins(results)]
     return (
         "<p>The whole accelerator, with link, sequencer, memories, quantiser and norms, placed for "
-        "short wires unless it is called timing-driven. GOPS are at the clock it was built for; "
-        "Fmax is over its seeds.</p>"
+        "short wires unless it is called timing-driven. The array's clock is a multiple of the "
+        "machine's. GOPS are at the clock it was built for; Fmax is the machine's over its "
+        "seeds, the array's multiple met.</p>"
         + _table(["machine", "COMB", "FF", "Fmax, MHz", "array: COMB per MAC", "GOPS", "EBR",
                   "DSP"], rows)
         + (_table(["ShiftQuant's price", "array: COMB", "array: FF", "COMB", "FF",

@@ -51,8 +51,8 @@ class UnitAlone:
 
     def __post_init__(self):
         if self.scope not in UNITS:
-            raise ParameterError(f"scope must be accelerator, mesh, core or one of {', '.join(UNITS)}, "
-                                 f"got {self.scope!r}")
+            raise ParameterError("scope must be accelerator, mesh, core or one of "
+                                 f"{', '.join(UNITS)}, got {self.scope!r}")
         check_mapping(self.mapping)
         if not 1 <= self.lanes <= 64:
             raise ParameterError(f"lanes must be a whole number from 1 to 64, got {self.lanes}")

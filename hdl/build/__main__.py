@@ -147,8 +147,8 @@ def _clock(text, array_clock):
     if not low <= value <= high:
         raise ArgumentError(f"clock must be {low} to {high} MHz, got {text}")
     if value * array_clock > high:
-        raise ArgumentError(f"clock must be at most {high / array_clock:g} MHz where the array's is "
-                            f"{array_clock} times as fast, got {text}")
+        raise ArgumentError(f"clock must be at most {high / array_clock:g} MHz where the array's "
+                            f"is {array_clock} times as fast, got {text}")
     return value
 
 
