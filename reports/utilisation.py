@@ -30,7 +30,8 @@ __all__ = ["FILE", "MACHINES", "SHAPES", "main", "markdown", "measured", "shapes
 #: The committed figures.
 FILE = Path(__file__).resolve().parent / "data" / "numerics" / "utilisation.json"
 #: Arrays, with memories that such operands fit, and the most rows that they have room for.
-MACHINES = {Params(memory=128): 511, Params(rows=8, cols=8, memory=128): 256}
+MACHINES = {Params(memory=128): 511, Params(rows=8, cols=8, memory=128): 256,
+            Params(rows=8, cols=8, memory=128, lanes=2): 256}
 #: Rows, and multiples of what the array holds along k and along n, and what is added to both.
 SHAPES = ((511, 16, 16, 0), (128, 16, 16, 0), (128, 4, 4, 0), (511, 16, 16, -1), (100, 3, 3, 1),
           (32, 8, 8, 0), (10, 1, 1, 0))
