@@ -78,7 +78,7 @@ def pll_settings(input_mhz, clock_mhz, multiple=1):
     Fraction(60, 1)
     >>> settings = pll_settings(25, 62.5, 3)
     >>> float(settings.vco), float(settings.clock), settings.output_divider
-    (562.5, 62.5, 9)
+    (750.0, 62.5, 12)
     """
     source, wanted = Fraction(input_mhz), Fraction(clock_mhz)
     if not CLOCK_RANGE_MHZ[0] <= wanted <= CLOCK_RANGE_MHZ[1]:

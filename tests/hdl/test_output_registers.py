@@ -191,7 +191,7 @@ class OneLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        params = Params(bits=8, rows=1, cols=1, depth=1, memory=4)
+        params = Params(bits=8, rows=1, cols=1, depth=1, memory=4, array_clock=1)
         m.submodules.memory = memory = OperandMemory(params, readers=1, writers=1)
         reader, writer, stream = memory.r[0], memory.w[0], memory.s[0]
         m.d.comb += [
