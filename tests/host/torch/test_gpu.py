@@ -180,6 +180,8 @@ def test_what_is_refused_is_refused_before_a_weight_changes():
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("factor", [torch.nan, torch.inf])
 def test_no_weight_changes_where_a_gradient_is_not_finite(captured, factor):
+    # With all of its few ReLUs dead the first layer would have a gradient of zeros.
+    torch.manual_seed(0)
     net = sg.convert(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))).cuda()
     optimiser, scale = sg.SGD(net, 0.1), torch.ones((), device="cuda")
 
@@ -197,7 +199,7 @@ def test_no_weight_changes_where_a_gradient_is_not_finite(captured, factor):
         step(x, y)
     before = [p.detach().clone() for p in net.parameters()]
     scale.fill_(factor)
-    with pytest.raises(sg.LimitError, match=r"the gradient of [02]\.weight must lie between"):
+    with pytest.raises(sg.LimitError, match=r"the gradient of 0\.weight must lie between"):
         step(x, y)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     scale.fill_(1)
