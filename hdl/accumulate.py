@@ -166,7 +166,6 @@ class Accumulators(wiring.Component):
             for place, col in enumerate(columns):
                 m.d.comb += [group.sums[place].eq(self.sums[col]),
                              self.results[col].eq(group.results[place])]
-            m.d.comb += self.finished.eq(step.valid & step.last) if number == len(
-                self.groups) - 1 else []
-            step = group.o
+            last, step = step, group.o
+        m.d.comb += self.finished.eq(last.valid & last.last)
         return m

@@ -12,7 +12,7 @@ from hdl.build.datapaths import DATAPATHS
 from hdl.build.design import elaborate
 from hdl.build.fit import check_alone, check_fit, estimate
 from hdl.build.summary import DATA, DamagedError, read_point
-from hdl.params import ParameterError, Params
+from hdl.params import ARITHMETICS, ParameterError, Params
 from reports.units import UNITS
 
 __all__ = ["LARGE_MESH", "MESH", "SEEDS", "SMALL_MESH", "Point", "Store", "UnitAlone", "alone",
@@ -166,16 +166,11 @@ def alone(subject, die="25F", speed=6):
     return Point(subject, parse_part(_PART.format(die, speed)))
 
 
-def _mesh(arith, bits=None, mapping=None, **shape):
+def _mesh(arith, bits=None, mapping=None, *, kind=MeshAlone, **shape):
     made = DATAPATHS[arith]
-    return MeshAlone(arith=arith, bits=bits or (4 if 4 in made.widths else made.widths[0]),
-                     groups="4x4" if made.grouped else "1x1",
-                     mapping=mapping or made.mappings[0], **{**MESH, **shape})
-
-
-def _core(arith, **shape):
-    return CoreAlone(arith=arith, groups="4x4" if DATAPATHS[arith].grouped else "1x1",
-                     **{**MESH, **shape})
+    return kind(arith=arith, bits=bits or (4 if 4 in made.widths else made.widths[0]),
+                groups="4x4" if made.grouped else "1x1",
+                mapping=mapping or made.mappings[0], **{**MESH, **shape})
 
 
 def _standing(large):
@@ -209,8 +204,8 @@ def _standing(large):
         for mapping in unit.mappings:
             yield alone(UnitAlone(scope=name, mapping=mapping))
     # An array with its memories; the machine, and its plain twin.
-    yield alone(_core("shift", **LARGE_MESH))
-    yield alone(_core("int", **LARGE_MESH))
+    for name in ARITHMETICS:
+        yield alone(_mesh(name, kind=CoreAlone, **LARGE_MESH))
     yield machine()
     yield machine(arith="int", sample_groups=1, channel_groups=1)
     if not large:

@@ -79,7 +79,7 @@ class MeshAlone:
 
     @property
     def name(self):
-        return (f"mesh-{self.arith}-{self.bits}b-{self.groups}-"
+        return (f"{self.scope}-{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}-{self.mapping}")
 
     @property
@@ -125,10 +125,6 @@ class CoreAlone(MeshAlone):
     def params(self):
         """Parameters of the core: of the machine that it would be in, with one clock."""
         return replace(super().params(), array_clock=1)
-
-    @property
-    def name(self):
-        return f"core-{super().name.removeprefix('mesh-')}"
 
     def component(self):
         # Only here: other arrays need none of it.
