@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.array.skew import Delay, register
 from hdl.buffer import Buffer
+from hdl.chain import SelectAdd
 from hdl.memory import READ_LATENCY
 from hdl.params import ACC_BITS, MAX_M
 
@@ -40,9 +41,12 @@ def _steps(params):
     return data.StructLayout({
         #: A row's read;
         "read": row,
-        #: its shift, of a row that was read ``READ_LATENCY + 1`` cycles before;
-        "fresh": 1, "shifts": range(params.max_groups),
-        #: its write, and whether it is a result, and the last one.
+        #: how far it is shifted left, by twice so many places, or forgotten, ``READ_LATENCY``
+        #: cycles later;
+        "fresh": 1, "fours": range((params.max_groups + 1) // 2),
+        #: and whether by one place more, with the sum, a cycle later;
+        "doubled": 1,
+        #: its write, and that of a result, and of the last one.
         "valid": 1, "written": row, "final": 1, "last": 1,
     })
 
@@ -50,11 +54,17 @@ def _steps(params):
 class AccumulatorGroup(wiring.Component):
     """Accumulators and results of a few columns.
 
+    A shift is made of two: by an even number of places on the way from the block RAM, a LUT for a
+    bit with up to four groups, and by one place more in the inputs that the adder's chain has to
+    spare.
+
     Parameters
     ----------
     params : hdl.params.Params
     sums : ArrayLayout
         Of these columns.
+    mapped : bool
+        Adders are cells of the ECP5, :mod:`hdl.chain`.
 
     Members
     -------
@@ -62,12 +72,13 @@ class AccumulatorGroup(wiring.Component):
     o : Out(_steps)
         A cycle later, for the group to the right.
     sums : In(sums)
-        ``READ_LATENCY + 2`` cycles after the read.
+        ``READ_LATENCY + 1`` cycles after the read.
     number : In(range(MAX_M + 1)), results : Out(ArrayLayout(signed(ACC_BITS), columns))
         See :class:`Accumulators`.
     """
-    def __init__(self, params, sums):
+    def __init__(self, params, sums, *, mapped=False):
         self.params = params
+        self.mapped = mapped
         super().__init__({
             "i": In(_steps(params)), "o": Out(_steps(params)), "sums": In(sums),
             "number": In(range(MAX_M + 1)),
@@ -77,22 +88,27 @@ class AccumulatorGroup(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         shape, step = self.results.shape(), self.i
-        m.submodules.memory = memory = Buffer(shape, MAX_M + 1)
-        m.submodules.kept = kept = Buffer(shape, MAX_M + 1, read_domain="readout")
+        # Sums and their control are registers.
+        m.submodules.memory = memory = Buffer(shape, MAX_M + 1, registered=False)
+        m.submodules.kept = kept = Buffer(shape, MAX_M + 1, read_domain="readout",
+                                          registered=False)
         m.d.sync += self.o.eq(step)
         m.d.comb += [
             memory.raddr.eq(step.read),
             memory.waddr.eq(step.written), memory.wen.eq(step.valid),
-            kept.waddr.eq(step.written), kept.wen.eq(step.valid & step.final),
+            kept.waddr.eq(step.written), kept.wen.eq(step.final),
             kept.raddr.eq(self.number), self.results.eq(kept.data),
         ]
         for col in range(shape.length):
             # The way from the block RAM is long: a stage of its own.
-            word = register(m, f"word{col}", memory.data[col])
-            shifted = Signal(signed(ACC_BITS), name=f"shifted{col}", reset_less=True)
-            total = Signal(signed(ACC_BITS), name=f"total{col}", reset_less=True)
-            m.d.sync += [shifted.eq(Mux(step.fresh, 0, word << step.shifts)),
-                         total.eq(shifted + self.sums[col])]
+            word = register(m, f"word{col}", Mux(
+                step.fresh, 0, memory.data[col] << (step.fours << 1))[:ACC_BITS].as_signed())
+            add = SelectAdd(a=self.sums[col].shape(), b=signed(ACC_BITS + 1),
+                            c=signed(ACC_BITS), o=signed(ACC_BITS), mapped=self.mapped)
+            m.submodules[f"add{col}"] = add
+            m.d.comb += [add.a.eq(self.sums[col]), add.b.eq(word << 1), add.c.eq(word),
+                         add.select.eq(step.doubled)]
+            total = register(m, f"total{col}", add.o)
             m.d.comb += [Value.cast(memory.wdata[col]).eq(total),
                          Value.cast(kept.wdata[col]).eq(total)]
         return m
@@ -116,6 +132,8 @@ class Accumulators(wiring.Component):
         Of the mesh.
     groups : list of range
         Columns of each group, in order.
+    mapped : bool
+        See :class:`AccumulatorGroup`.
 
     Members
     -------
@@ -129,13 +147,14 @@ class Accumulators(wiring.Component):
         What the row of that number was in the last ``final`` tile that has been written,
         ``READ_LATENCY`` cycles of ``readout`` later.
     """
-    #: Cycles from a tag to its sums: counting, reading, on the way, shifting.
-    AHEAD = 1 + READ_LATENCY + 2
+    #: Cycles from a tag to its sums: counting, reading, on the way.
+    AHEAD = 1 + READ_LATENCY + 1
     #: Cycles from a tag to the first cycle after the row was written.
-    SPACING = AHEAD + 2
+    SPACING = AHEAD + 1
 
-    def __init__(self, params, sums, groups):
+    def __init__(self, params, sums, groups, *, mapped=False):
         self.params = params
+        self.mapped = mapped
         self.groups = groups
         super().__init__({
             "tag": In(sum_tag(params)), "sums": In(sums), "finished": Out(1),
@@ -148,24 +167,28 @@ class Accumulators(wiring.Component):
         row = Signal(range(MAX_M + 1))
         with m.If(tag.valid):
             m.d.sync += row.eq(Mux(tag.first, 0, row + 1))
-        m.submodules.shift = shift = Delay(tag.shape(), 1 + READ_LATENCY + 1)
+        m.submodules.shift = shift = Delay(tag.shape(), 1 + READ_LATENCY)
         m.submodules.write = write = Delay(
             data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.AHEAD + 1, reset=True)
         m.submodules.row = written = Delay(row.shape(), self.AHEAD)
         m.d.comb += [
             shift.i.eq(tag), written.i.eq(row),
-            step.read.eq(row), step.fresh.eq(shift.o.fresh), step.shifts.eq(shift.o.shifts),
-            step.written.eq(written.o),
+            step.read.eq(row), step.fresh.eq(shift.o.fresh),
+            step.fours.eq(shift.o.shifts >> 1), step.written.eq(written.o),
+            # Where no number of groups makes it otherwise, none is doubled.
+            step.doubled.eq(register(m, "doubled", shift.o.shifts[0])
+                            if self.params.max_groups > 1 else 0),
         ]
         for name in ("valid", "final", "last"):
-            m.d.comb += [write.i[name].eq(tag[name]), step[name].eq(write.o[name])]
+            m.d.comb += [write.i[name].eq(tag.valid & tag[name]), step[name].eq(write.o[name])]
         for number, columns in enumerate(self.groups):
             sums = data.ArrayLayout(self.sums.shape().elem_shape, len(columns))
-            m.submodules[f"group{number}"] = group = AccumulatorGroup(self.params, sums)
+            m.submodules[f"group{number}"] = group = AccumulatorGroup(
+                self.params, sums, mapped=self.mapped)
             m.d.comb += [group.i.eq(step), group.number.eq(self.number)]
             for place, col in enumerate(columns):
                 m.d.comb += [group.sums[place].eq(self.sums[col]),
                              self.results[col].eq(group.results[place])]
             last, step = step, group.o
-        m.d.comb += self.finished.eq(last.valid & last.last)
+        m.d.comb += self.finished.eq(last.last)
         return m

@@ -27,6 +27,8 @@ class Buffer(wiring.Component):
         Words.
     read_domain : str
         Clock domain of the reads; writes are in ``sync``.
+    registered : bool
+        Whether a request to write passes a register here; without, the user's own must be one.
 
     Members
     -------
@@ -36,10 +38,11 @@ class Buffer(wiring.Component):
     waddr : In(range(depth))
     wdata : In(shape)
     """
-    def __init__(self, shape, depth, *, read_domain="sync"):
+    def __init__(self, shape, depth, *, read_domain="sync", registered=True):
         self.shape = shape
         self.depth = depth
         self.read_domain = read_domain
+        self.registered = registered
         super().__init__({
             "raddr": In(range(depth)), "data": Out(shape),
             "wen": In(1), "waddr": In(range(depth)), "wdata": In(shape),
@@ -52,9 +55,13 @@ class Buffer(wiring.Component):
             shape=unsigned(width), depth=self.depth, init=[], attrs={"no_rw_check": 1})
         read, write = memory.read_port(domain="comb"), memory.write_port()
         # The request, without a reset but for what would destroy something.
-        for domain, port, value in (
-                (self.read_domain, read.addr, self.raddr), ("sync", write.addr, self.waddr),
-                ("sync", write.data, self.wdata), ("sync", write.en, self.wen)):
+        requests = [(self.read_domain, read.addr, self.raddr)]
+        writes = [(write.addr, self.waddr), (write.data, self.wdata), (write.en, self.wen)]
+        if self.registered:
+            requests += [("sync", port, value) for port, value in writes]
+        else:
+            m.d.comb += [port.eq(value) for port, value in writes]
+        for domain, port, value in requests:
             request = Signal(len(port), reset_less=port is not write.en)
             m.d[domain] += request.eq(value)
             m.d.comb += port.eq(request)

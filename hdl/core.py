@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hdl.accumulate import Accumulators, results_shape, sum_tag
 from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay, register
+from hdl.chain import SelectAdd
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort
 from hdl.operand_memory import OperandMemory
 from hdl.params import MAX_M
@@ -30,14 +31,16 @@ def weights_row(params):
 class Streamer(wiring.Component):
     """Streams the operand through the array: all its tiles for every column tile.
 
-    Row i of tile t is word ``source + t * m + i`` of the memory; a row of zeros, which is not
-    read, follows the ``m`` rows of each tile. A tile begins when its weights are loaded, without a
-    gap if they already are. The last of a column tile begins after the results of the column tile
-    before it have been ``released``.
+    Row i of tile t is word ``source + t * (m + more_rows) + i`` of the memory; a row of zeros,
+    which is not read, follows the ``m`` rows of each tile. A tile begins when its weights are
+    loaded, without a gap if they already are. The last of a column tile begins after the results of
+    the column tile before it have been ``released``.
 
     Parameters
     ----------
     params : hdl.params.Params
+    mapped : bool
+        Adders are cells of the ECP5, :mod:`hdl.chain`.
 
     Members
     -------
@@ -45,6 +48,8 @@ class Streamer(wiring.Component):
     source : In(ADDRESS_BITS)
     last_row, last_tile : In
         Rows, that of zeros included, and tiles along the inner dimension, less one.
+    more_rows : In(ADDRESS_BITS)
+        Of the operand, that this product leaves out.
     ready : In(1)
         A tile of weights is loaded;
     shifts : In(range(max_groups))
@@ -61,11 +66,13 @@ class Streamer(wiring.Component):
     #: Cycles from ``taken`` to the first row's tag.
     LATENCY = 1
 
-    def __init__(self, params):
+    def __init__(self, params, *, mapped=False):
         self.params = params
+        self.mapped = mapped
         super().__init__({
             "start": In(1), "source": In(ADDRESS_BITS),
             "last_row": In(range(MAX_M + 1)), "last_tile": In(16),
+            "more_rows": In(ADDRESS_BITS),
             "ready": In(1), "shifts": In(range(params.max_groups)), "released": In(1),
             "taken": Out(1), "read": Out(1), "addr": Out(ADDRESS_BITS),
             "tag": Out(sum_tag(params)),
@@ -75,10 +82,11 @@ class Streamer(wiring.Component):
         m = Module()
         # Counters end below zero, so that what a row or a tile is stands in a register.
         rows, tiles = Signal(signed(len(self.last_row) + 1)), Signal(signed(17))
-        first_rows, first_tiles, next_tiles = (Signal.like(value) for value in (rows, tiles, tiles))
+        first_rows, first_tiles = Signal.like(rows), Signal.like(tiles)
+        m.d.sync += [first_rows.eq(self.last_row - 2), first_tiles.eq(self.last_tile - 1)]
         # No tile begins in the cycle after another: what comes of a counter may be a cycle late.
-        m.d.sync += [first_rows.eq(self.last_row - 2), first_tiles.eq(self.last_tile - 1),
-                     next_tiles.eq(Mux(tiles[-1], first_tiles, tiles - 1))]
+        next_tiles = self._add(m, "next_tiles", tiles[-1], first_tiles, tiles,
+                               (~tiles[-1]).replicate(len(tiles)))
         # Of the row that streams; of the tile that comes next.
         running, last_row = Signal(), rows[-1]
         fresh, final, blocked, may = Signal(), tiles[-1], Signal(), Signal()
@@ -107,20 +115,26 @@ class Streamer(wiring.Component):
         with m.If(restart):
             m.d.sync += tiles.eq(first_tiles)
 
-        # A column tile ends with a row that is not read.
-        again = Signal()
+        # A tile ends with a row that is not read.
+        again, step = Signal(), Signal(ADDRESS_BITS)
         last = Signal()
         m.d.comb += last.eq(running & last_row & self.tag.final)
         m.d.sync += [
             self.tag.valid.eq(running | may), self.tag.first.eq(self.taken),
             self.tag.last.eq(last),
             self.read.eq(self.taken | running & ~last_row), again.eq(last | self.start),
+            step.eq(Mux(running & last_row, Mux(self.tag.final, 0, self.more_rows),
+                        self.taken | running)),
         ]
-        with m.If(self.read):
-            m.d.sync += self.addr.eq(self.addr + 1)
-        with m.If(again):
-            m.d.sync += self.addr.eq(self.source)
+        m.d.comb += self.addr.eq(self._add(m, "following", again, self.source, self.addr, step))
         return m
+
+    def _add(self, m, name, select, first, value, step):
+        """``(select ? first : value) + step`` of the cycle before."""
+        add = SelectAdd(a=len(step), b=len(step), c=len(step), o=len(step), mapped=self.mapped)
+        m.submodules[name] = add
+        m.d.comb += [add.a.eq(step), add.b.eq(first), add.c.eq(value), add.select.eq(select)]
+        return register(m, f"{name}_register", add.o)
 
 
 class Core(wiring.Component):
@@ -146,7 +160,7 @@ class Core(wiring.Component):
     -------
     start : In(1)
         Begin with the first tile.
-    source, last_row, last_tile : In
+    source, last_row, last_tile, more_rows : In
         See :class:`Streamer`.
     is_unsigned : In(1)
         Where nothing is read, the operand is the code of an unsigned 0.
@@ -172,7 +186,7 @@ class Core(wiring.Component):
         self.guard = self._late + self.mesh.swap_cycles
         super().__init__({
             "start": In(1), "source": In(ADDRESS_BITS), "last_row": In(range(MAX_M + 1)),
-            "last_tile": In(16), "is_unsigned": In(1),
+            "last_tile": In(16), "more_rows": In(ADDRESS_BITS), "is_unsigned": In(1),
             "load": In(1), "row": In(weights_row(params)), "taken": Out(1), "released": In(1),
             "quant_s": Out(StreamPort(quant_word(params))),
             "finished": Out(1),
@@ -196,9 +210,9 @@ class Core(wiring.Component):
             m.d.sync += ready.eq(1)
 
         # Streamed operands, tile by tile.
-        m.submodules.streamer = streamer = Streamer(params)
+        m.submodules.streamer = streamer = Streamer(params, mapped=mesh.mapped)
         m.submodules.swap = swap = Delay(1, late, reset=True)
-        for name in ("start", "source", "last_row", "last_tile"):
+        for name in ("start", "source", "last_row", "last_tile", "more_rows"):
             m.d.comb += getattr(streamer, name).eq(getattr(self, name))
         m.d.comb += [
             streamer.ready.eq(ready), streamer.shifts.eq(shifts),
@@ -227,7 +241,7 @@ class Core(wiring.Component):
             streamer.tag.shape(), late - Streamer.LATENCY + mesh.latency - Accumulators.AHEAD,
             reset=True)
         m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape(),
-                                                                mesh.groups)
+                                                                mesh.groups, mapped=mesh.mapped)
         m.d.comb += [
             tag.i.eq(streamer.tag), accumulators.tag.eq(tag.o), accumulators.sums.eq(mesh.sums),
             self.finished.eq(accumulators.finished),
@@ -250,8 +264,8 @@ class CoreWithMemories(wiring.Component):
 
     Members
     -------
-    start, source, last_row, last_tile, is_unsigned, load, row, taken, released, finished, number,
-    results
+    start, source, last_row, last_tile, more_rows, is_unsigned, load, row, taken, released,
+    finished, number, results
         Those of :class:`Core`.
     w : In(LaneWritePort(quant_word)), r : In(ReadPort(quant_word)), fault : Out(1)
         Those of :class:`hdl.operand_memory.OperandMemory`.

@@ -125,6 +125,7 @@ class Gemm(wiring.Component):
                 m.d.sync += row.eq(weights.row)
         m.d.comb += [
             core.source.eq(fields.src0), core.last_row.eq(fields.m), core.last_tile.eq(last_tile),
+            core.more_rows.eq(fields.key1[:16]),
             core.is_unsigned.eq(is_unsigned), weights.last_tile.eq(last_tile),
             core.row.eq(row),
             core.load.eq(crossed(m, "load", params, weights.load, into_array=True)),

@@ -41,7 +41,7 @@ __all__ = [
 #: Raised whenever a model function's result changes (see docs/numerics.md).
 NUMERICS_VERSION = 2
 #: Raised whenever a frame's or an instruction's layout or meaning changes.
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 #: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
 WIDE_BITS = 32

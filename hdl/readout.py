@@ -84,6 +84,8 @@ class ReadoutControl(wiring.Component):
         Right shift of every column, without what the row's group adds to it.
     row_groups : Out(1)
         The row's group adds to it.
+    ended : Out(1)
+        The last row of the columns has been written.
     """
     def __init__(self, params, *, drain):
         self.params = params
@@ -97,7 +99,7 @@ class ReadoutControl(wiring.Component):
             "part": Out(range(params.cols // params.vector)),
             "shifts": Out(data.ArrayLayout(
                 range(MAX_SHIFT + left_shift(params) + 1), params.vector)),
-            "row_groups": Out(1),
+            "row_groups": Out(1), "ended": Out(1),
         })
 
     def elaborate(self, platform):
@@ -167,7 +169,7 @@ class ReadoutControl(wiring.Component):
                 with m.If(count == self.drain):
                     m.d.sync += [self.left_cols.eq(self.left_cols - vector),
                                  self.part.eq(Mux(last_part, 0, self.part + 1))]
-                    m.d.comb += self.done.eq(last_cols)
+                    m.d.comb += [self.ended.eq(1), self.done.eq(last_cols)]
                     m.next = "IDLE"
 
         with m.If(self.start):
@@ -181,7 +183,8 @@ class Readout(wiring.Component):
     Row m is that of zeros: what the array adds to a product comes out of it, and where the
     streamed operand is unsigned, what its codes are below its values. ``e`` is the exponent of the
     row and of the column, see :mod:`hdl.protocol`. ``vector`` columns follow each other: row i of
-    those with number t goes to wide word ``dst0 + t * m + i``.
+    those with number t goes to wide word ``dst0 + t * (m + more) + i``, ``more`` being the high
+    half of ``key1``.
 
     One row of them per clock; nothing stalls. They take ``m + 4 + LATENCY`` cycles, and
     ``vector + READ_LATENCY`` more with ``COL_GROUPS``, whose groups are read first.
@@ -263,8 +266,9 @@ class Readout(wiring.Component):
         m.d.sync += self.clamped.eq(Mux(arrived[-2], _count(clamped), 0))
         with m.If(self.start):
             m.d.sync += destination.eq(self.instruction.dst0)
-        with m.Elif(arrived[-2]):
-            m.d.sync += destination.eq(destination + 1)
+        with m.Elif(arrived[-2] | control.ended):
+            m.d.sync += destination.eq(destination + Mux(
+                control.ended, self.instruction.key1[16:], 1))
         return m
 
 

@@ -102,10 +102,10 @@ class Dense:
         self.exponent = load(space.device, exponents)[0] - MASTER_FRACTION
 
     def gemm_forward(self, space, u, out):
-        """The instruction of u W, shifted right so that it is safe for the norm's input."""
-        step, self.shift = program.gemm(space.params, u, space.weights[self.number], out,
-                                        unsigned=True, limit=_ACTIVATION_BITS)
-        return step
+        """The instructions of u W, shifted right so that it is safe for the norm's input."""
+        steps, self.shift = program.gemm(space.params, u, space.weights[self.number], out,
+                                         unsigned=True, limit=_ACTIVATION_BITS)
+        return steps
 
     def product_exponent(self, unit):
         """Of the columns of u W as :meth:`gemm_forward` leaves them, with u of ``2**unit``."""
@@ -140,17 +140,17 @@ class Dense:
                 operand = space.streamed.view(
                     m, program.slot_columns(params, self.fan_out, cols.count))
                 steps.append(program.move(q, operand, order=cols))
-            step, du_shift = program.gemm(
+            products, du_shift = program.gemm(
                 params, operand, transposed, space.work.view(m, self.fan_in),
                 inner=cols, rows=rows, limit=_ACTIVATION_BITS)
-            steps.append(step)
+            steps += products
         operand = space.streamed.view(
             self.fan_in, program.slot_columns(params, m, rows.count) if rows else m)
         steps.append(program.move(u, operand, transposed=True, order=rows))
         weight_gradient = space.stage.view(self.fan_in, self.fan_out)
-        step, dw_shift = program.gemm(params, operand, q, weight_gradient, unsigned=True,
-                                      inner=rows, cols=cols)
-        device.run([*steps, step])
+        products, dw_shift = program.gemm(params, operand, q, weight_gradient, unsigned=True,
+                                          inner=rows, cols=cols)
+        device.run([*steps, *products])
 
         # A step of q in the smallest of its groups, in which products are integers.
         unit += space.exponent_of(space.gradient_exponent)
@@ -188,7 +188,7 @@ class Hidden:
         work, state = space.work.view(m, n), space.states[number]
         out = space.activations[number].view(m, n)
         self.dense.quantise(space)
-        step = self.dense.gemm_forward(space, u, work)
+        products = self.dense.gemm_forward(space, u, work)
         product = self.dense.product_exponent(unit)
 
         rows = np.zeros((STATE_ROWS, n), np.int64)
@@ -203,7 +203,7 @@ class Hidden:
                 rows[row] = rescale(value, from_running, WIDE_BITS)[0]
         store(device, state, rows)
         device.run([
-            step,
+            *products,
             program.norm_forward(work, work, space.contexts[number].view(m, n), state, relu=True,
                                  inference=inference),
             program.quantise(work, out, space.activation_exponents[number], unsigned=True,
@@ -265,7 +265,7 @@ class Head:
         """The logits [m, n] with ``LOGIT_FRACTION`` fraction bits."""
         work = space.work.view(u.rows, self.dense.fan_out)
         self.dense.quantise(space)
-        space.device.run([self.dense.gemm_forward(space, u, work)])
+        space.device.run(self.dense.gemm_forward(space, u, work))
         logits, _ = rescale(load(space.device, work) * self.dense.mantissa,
                             self.dense.product_exponent(unit) - 2 + LOGIT_FRACTION,
                             _ACTIVATION_BITS)

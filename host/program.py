@@ -51,26 +51,34 @@ def gemm_shift(params, k, *, unsigned=False, groups=(), limit=32):
 
 
 def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None, limit=32):
-    """``(instruction, shift)`` for ``out = (A B) 2**-shift``.
+    """``(instructions, shift)`` for ``out = (A B) 2**-shift``: one for every ``MAX_M`` rows.
 
     ``a`` and ``b`` are stored tensors; ``inner``, ``rows`` and ``cols`` are the
     :class:`Groups` along the three axes of the product, or None. With ``inner`` the columns of
     ``a`` are in the order of their slots.
     """
     m, k, n = a.rows, b.rows, b.cols
-    _check("output rows of a GEMM", m, MAX_M)
     _check("the inner dimension of a GEMM", k, MAX_K)
     _check("output columns of a GEMM", n, MAX_N)
     tiles = inner_tiles(k, params.depth, params.rows, inner.count if inner else 1)
     flags = (GemmFlag.UNSIGNED * unsigned | GemmFlag.INNER_GROUPS * bool(inner)
              | GemmFlag.ROW_GROUPS * bool(rows) | GemmFlag.COL_GROUPS * bool(cols))
     shift = gemm_shift(params, k, unsigned=unsigned, groups=(inner, rows, cols), limit=limit)
-    return instruction(
-        Opcode.GEMM, flags=flags, m=m, k=k, n=n, src0=a.base, src1=b.base, dst0=out.base,
-        tab0=inner.base if inner else 0, tab1=rows.base if rows else 0,
-        tab2=cols.base if cols else 0, shift=shift,
-        arg=(rows.count - 1 if rows else 0) | (cols.count - 1 if cols else 0) << 4,
-        key0=tiles), shift
+    arg = (rows.count - 1 if rows else 0) | (cols.count - 1 if cols else 0) << 4
+    steps = []
+    # Parts of much the same size: each loads all weights.
+    parts = -(-m // MAX_M)
+    for part in range(parts):
+        first = m * part // parts
+        count = m * (part + 1) // parts - first
+        source, target = a.rows_from(first, count), out.rows_from(first, count)
+        steps.append(instruction(
+            Opcode.GEMM, flags=flags, m=count, k=k, n=n,
+            src0=source.base, src1=b.base, dst0=target.base,
+            tab0=inner.base if inner else 0, tab1=rows.base + first if rows else 0,
+            tab2=cols.base if cols else 0, shift=shift, arg=arg, key0=tiles,
+            key1=source.more_rows | target.more_rows << 16))
+    return steps, shift
 
 
 def quantise(x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=None, rows=None,

@@ -1,7 +1,7 @@
 """Tensors in device memory: where they lie, and moving them.
 
 Element ``(i, j)`` of a tensor of ``rows`` rows is lane ``j % lanes`` of word
-``base + (j // lanes) * rows + i``, with the lanes of its memory.
+``base + (j // lanes) * (rows + more_rows) + i``, with the lanes of its memory.
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,28 @@ def lanes_of(space, params):
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor's place: ``rows`` x ``cols`` elements from word ``base`` of ``space``."""
+    """A tensor's place: ``rows`` x ``cols`` elements from word ``base`` of ``space``.
+
+    Rows of a taller tensor have ``more_rows`` around them; only ``GEMM`` takes and makes such.
+    """
     space: Space
     base: int
     rows: int
     cols: int
+    more_rows: int = 0
 
     def view(self, rows, cols):
         """A tensor of another shape at the same place."""
         return Tensor(self.space, self.base, rows, cols)
+
+    def rows_from(self, first, count):
+        """``count`` of its rows.
+
+        >>> Tensor(Space.WIDE, 100, 8, 4).rows_from(2, 5)
+        Tensor(space=<Space.WIDE: 0>, base=102, rows=5, cols=4, more_rows=3)
+        """
+        return Tensor(self.space, self.base + first, count, self.cols,
+                      self.more_rows + self.rows - count)
 
 
 class Arena:

@@ -231,6 +231,7 @@ def _beyond(params):
     move = {"m": m, "n": slots + 1}
     if wide < 1 << 16:
         yield but(Opcode.GEMM, gemm, dst0=end(wide, m, 2 * vector, vector))
+        yield but(Opcode.GEMM, gemm, key1=wide - m << 16)
         both = {"m": m, "n": 2 * vector, "src0": 0, "src1": 0, "dst1": 24}
         yield but(Opcode.QUANTISE, both, src0=end(wide, m, 2 * vector, vector))
         yield but(Opcode.QUANTISE, both, dst1=wide - 1)
@@ -246,6 +247,7 @@ def _beyond(params):
         yield but(Opcode.GEMM, gemm, src0=end(quant, m, k, slots))
         yield but(Opcode.GEMM, gemm, src0=0xFFFF)
         yield but(Opcode.GEMM, far, src0=end(quant, m, slots + 1, slots))
+        yield but(Opcode.GEMM, far, src0=1, key1=quant - 2 * m)
         both = {"m": m, "n": slots + 1, "src0": 0, "dst1": 0}
         yield but(Opcode.QUANTISE, both, dst0=end(quant, m, slots + 1, slots))
         codes = {"m": m, "n": 2 * vector, "src0": 0, "dst0": 0, "src1": 8, "dst1": 24}
@@ -314,9 +316,12 @@ def errors_programs(params, seed, most=0):
     recording.read(q, exponents)
     recording.begin("the limits of what is lawful")
     # The operands: what has failed may have written there.
-    recording.device.write(Space.QUANT, 0, np.zeros((1, params.depth), np.int64))
+    recording.device.write(Space.QUANT, 0, np.zeros((params.rows * (params.slots + 1),
+                                                     params.depth), np.int64))
     for fields in ({"shift": MAX_SHIFT}, {"arg": 0xFF},
-                   {"key0": 0xABCD0001, "key1": 0xFFFFFFFF}):
+                   {"key0": 0xABCD0001, "key1": 0xFFFFFFFF},
+                   # Round to where the first tile is.
+                   {"k": params.slots + 1, "key0": 2, "key1": 0xFFFF}):
         assert requests.run(instruction(Opcode.GEMM, **{
             "m": 1, "k": 1, "n": 1, "key0": 1, "dst0": source.base, **fields})) == Status.OK
         recording.device.read(Space.WIDE, source.base, 1)

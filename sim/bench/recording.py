@@ -20,37 +20,32 @@ class _Tracked(Memory):
         super().__init__(words, lanes)
         self.known = np.zeros((words, lanes), bool)
 
-    def get(self, base, rows, cols):
-        value = super().get(base, rows, cols)
-        words, used = self._used(base, rows, cols)
-        assert self.known[words][used].all(), f"a tensor at {base:#x} that was not written"
+    def get(self, base, rows, cols, more=0):
+        value = super().get(base, rows, cols, more)
+        known = self.known[self.tensor(base, rows, cols, more)]
+        assert known[self._used(rows, cols)].all(), f"a tensor at {base:#x} that was not written"
         return value
 
-    def put(self, base, value):
-        super().put(base, value)
-        words, used = self._used(base, *value.shape)
-        self.known[words] = used
+    def put(self, base, value, more=0):
+        super().put(base, value, more)
+        self.known[self.tensor(base, *value.shape, more)] = self._used(*value.shape)
 
-    def columns(self, base, rows, places):
-        value = super().columns(base, rows, places)
-        known = self._tiles(base, rows, places)[places // self.lanes, :, places % self.lanes]
+    def columns(self, base, rows, places, more=0):
+        value = super().columns(base, rows, places, more)
+        words = self.tensor(base, rows, int(places.max(initial=-1)) + 1, more)
+        known = self.known[words[places // self.lanes], places[:, None] % self.lanes]
         assert known.all(), f"columns at {base:#x} that were not written"
         return value
 
     def put_columns(self, base, places, value):
         super().put_columns(base, places, value)
-        self._tiles(base, len(value), places)[places // self.lanes, :, places % self.lanes] = True
+        words = self.tensor(base, len(value), int(places.max()) + 1)
+        self.known[words[places // self.lanes], places[:, None] % self.lanes] = True
 
-    def _tiles(self, base, rows, places):
-        """What is known of the words of a tensor up to the last of ``places``."""
-        tiles = int(places.max(initial=-1)) // self.lanes + 1
-        return self.known[base:base + tiles * rows].reshape(tiles, rows, self.lanes)
-
-    def _used(self, base, rows, cols):
-        """The words of a tensor and which of their lanes it uses."""
+    def _used(self, rows, cols):
+        """Which lanes of its words a tensor uses, [tile, row, lane]."""
         columns = np.arange(-(-cols // self.lanes) * self.lanes).reshape(-1, 1, self.lanes)
-        used = np.broadcast_to(columns < cols, (len(columns), rows, self.lanes))
-        return slice(base, base + len(columns) * rows), used.reshape(-1, self.lanes)
+        return np.broadcast_to(columns < cols, (len(columns), rows, self.lanes))
 
 
 class _Link:
@@ -140,6 +135,12 @@ class Recording:
         need = -(-cols // lanes_of(space, self.params)) * rows
         return Tensor(space, self._take(space, need), rows, cols)
 
+    def some_rows(self, space, rows, cols):
+        """``(place, rows of it)``: a tensor with so many rows of its own, or of a taller one."""
+        more = int(self.rng.integers(1, 6)) if self.rng.random() < 0.3 else 0
+        tall = self.place(space, rows + more, cols)
+        return tall, tall.rows_from(int(self.rng.integers(0, more + 1)), rows)
+
     def groups(self, length, count):
         """The place of the groups and of the order of an axis, apart from all others."""
         return program.Groups(self._take(Space.GROUP, program.table_words(self.params, length)),
@@ -179,6 +180,13 @@ class Recording:
         padded = self.rng.integers(-2**31, 2**31, (rows, -(-cols // lanes) * lanes))
         padded[:, :cols] = value
         store(self.device, tensor, padded)
+
+    def store_rows(self, tall, part, value):
+        """Write rows of a tensor, and junk to its others."""
+        limit = 1 << 31 if tall.space == Space.WIDE else 1 << self.params.bits - 1
+        whole = self.rng.integers(-limit, limit, (tall.rows, value.shape[1]))
+        whole[part.base - tall.base:][:part.rows] = value
+        self.store(tall, whole)
 
     def stored(self, space, value):
         """A place, and ``value`` in it."""

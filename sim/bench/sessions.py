@@ -95,9 +95,12 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
             for length, wanted in ((k, kind.inner), (m, kind.rows), (n, kind.cols))]
     inner, rows, cols = axes
     slots = program.slot_columns(params, k, inner.count) if inner else k
-    streamed, stationary, out = (recording.place(Space.QUANT, m, slots),
-                                 recording.place(Space.QUANT, k, n),
-                                 recording.place(Space.WIDE, m, n))
+    if kind.a == "stored":
+        held, streamed = recording.some_rows(Space.QUANT, m, slots)
+    else:
+        streamed = recording.place(Space.QUANT, m, slots)
+    stationary = recording.place(Space.QUANT, k, n)
+    result, out = recording.some_rows(Space.WIDE, m, n)
     sources = [recording.place(Space.QUANT, *array.shape) for array in _moved(kind, a, b)]
     for axis in filter(None, axes):
         values = (_random_groups(rng, axis.length, axis.count) if groups is None
@@ -119,15 +122,17 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
         # Columns of no index hold anything.
         in_order = _codes(rng, params, (m, slots), streamed=True)
         in_order[:, places[of < inner.count]] = a[:, of < inner.count]
-        recording.store(streamed, in_order)
+        recording.store_rows(held, streamed, in_order)
     else:
-        recording.store(streamed, a)
+        recording.store_rows(held, streamed, a)
     if kind.b == "transposed":
         steps.append(program.move(sources[-1], stationary, transposed=True))
     else:
         recording.store(stationary, b)
-    step, safe = program.gemm(params, streamed, stationary, out, unsigned=kind.unsigned,
-                              inner=inner, rows=rows, cols=cols)
+    if result != out:
+        recording.store(result, rng.integers(-1 << 31, 1 << 31, (result.rows, n)))
+    (step,), safe = program.gemm(params, streamed, stationary, out, unsigned=kind.unsigned,
+                                 inner=inner, rows=rows, cols=cols)
     if shift is None:
         shift = rng.choice([safe, safe, 0, min(safe + 1, MAX_SHIFT), rng.integers(MAX_SHIFT + 1)])
     fields = unpack_instruction(step)
@@ -135,7 +140,7 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
     recording.device.run([*steps, step])
     if inner:
         recording.read_groups(inner)
-    return recording.read(out)[0]
+    return recording.read(result)[0]
 
 
 def _moved(kind, a, b):

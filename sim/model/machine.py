@@ -71,37 +71,39 @@ class Memory:
         if base + count > self.words:
             raise RunError(Status.ADDRESS)
 
-    def tensor(self, base, rows, cols):
-        """The words of a tensor, [tile, row, lane]; a view."""
-        tiles = -(-cols // self.lanes)
-        self.check(base, tiles * rows)
-        return self.array[base:base + tiles * rows].reshape(tiles, rows, self.lanes)
+    def tensor(self, base, rows, cols, more=0):
+        """Addresses of the words of ``rows`` rows of a tensor that has so many and ``more``,
+        [tile, row]."""
+        starts = base + np.arange(-(-cols // self.lanes)) * (rows + more) & 0xFFFF
+        self.check(int(starts.max(initial=0)), rows)
+        return starts[:, None] + np.arange(rows)
 
-    def get(self, base, rows, cols):
+    def get(self, base, rows, cols, more=0):
         """The tensor [rows, cols] at a base."""
-        tiles = self.tensor(base, rows, cols)
-        return tiles.transpose(1, 0, 2).reshape(rows, -1)[:, :cols].copy()
+        tiles = self.array[self.tensor(base, rows, cols, more)]
+        return tiles.transpose(1, 0, 2).reshape(rows, -1)[:, :cols]
 
-    def put(self, base, value):
+    def put(self, base, value, more=0):
         """Store a tensor; lanes beyond its columns keep what they held."""
         rows, cols = value.shape
-        tiles = self.tensor(base, rows, cols)
+        words = self.tensor(base, rows, cols, more)
         whole = cols // self.lanes
         used = whole * self.lanes
-        tiles[:whole] = value[:, :used].reshape(rows, whole, self.lanes).transpose(1, 0, 2)
+        self.array[words[:whole]] = value[:, :used].reshape(rows, whole,
+                                                            self.lanes).transpose(1, 0, 2)
         if used < cols:
-            tiles[whole, :, :cols - used] = value[:, used:]
+            self.array[words[whole], :cols - used] = value[:, used:]
 
-    def columns(self, base, rows, places):
+    def columns(self, base, rows, places, more=0):
         """The columns of the numbers ``places`` of a tensor at a base, [rows, len(places)]."""
-        tiles = self.tensor(base, rows, int(places.max(initial=-1)) + 1)
-        return tiles[places // self.lanes, :, places % self.lanes].T
+        words = self.tensor(base, rows, int(places.max(initial=-1)) + 1, more)
+        return self.array[words[places // self.lanes], places[:, None] % self.lanes].T
 
     def put_columns(self, base, places, value):
         """Store columns under the numbers ``places``, the last where one comes twice; nothing else
         changes."""
-        tiles = self.tensor(base, len(value), int(places.max()) + 1)
-        tiles[places // self.lanes, :, places % self.lanes] = value.T
+        words = self.tensor(base, len(value), int(places.max()) + 1)
+        self.array[words[places // self.lanes], places[:, None] % self.lanes] = value.T
 
 
 def slot_of(words, params):
@@ -288,27 +290,29 @@ class Machine:
     def _gemm(self, f):
         flags, m, k, n = f["flags"], f["m"], f["k"], f["n"]
         slots = (f["key0"] & 0xFFFF) * self.params.slots
-        self.quant.check(f["src0"], (f["key0"] & 0xFFFF) * m)
+        # Rows that A and the result have beyond those of the product.
+        more, more_out = f["key1"] & 0xFFFF, f["key1"] >> 16
+        self.quant.tensor(f["src0"], m, slots, more)
         b = self.quant.get(f["src1"], k, n)
         options = {}
         if flags & GemmFlag.INNER_GROUPS:
             table, of, groups = self.orders.get(f["tab0"], (np.zeros(0, np.int64),) * 2 + (1,))
             # The slots that hold an index of this product.
             taken = np.flatnonzero((table[:slots] >= 0) & (table[:slots] < k))
-            a = self.quant.columns(f["src0"], m, taken)
+            a = self.quant.columns(f["src0"], m, taken, more)
             b = b[table[taken]]
             options |= {"inner": of[taken], "inner_groups": groups}
         else:
-            a = self.quant.get(f["src0"], m, k)
+            a = self.quant.get(f["src0"], m, k, more)
         if flags & GemmFlag.UNSIGNED:
             a = a + (1 << (self.params.bits - 1))
         if flags & GemmFlag.ROW_GROUPS:
             options |= {"rows": self._groups(f["tab1"], m), "row_groups": (f["arg"] & 15) + 1}
         if flags & GemmFlag.COL_GROUPS:
             options |= {"cols": self._groups(f["tab2"], n), "col_groups": (f["arg"] >> 4) + 1}
-        self.wide.tensor(f["dst0"], m, n)
+        self.wide.tensor(f["dst0"], m, n, more_out)
         y, clamped = gemm(a, b, shift=f["shift"], **options)
-        self.wide.put(f["dst0"], y)
+        self.wide.put(f["dst0"], y, more_out)
         self.saturations += clamped
 
     def _quantise(self, f):

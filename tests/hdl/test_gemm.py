@@ -17,12 +17,15 @@ TABLE, ROWS, COLS = 0x10, 0x40, 0x100
 
 
 class Case:
-    """One GEMM: its operands, groups and instruction."""
+    """One GEMM: its operands, groups and instruction.
+
+    ``tall`` are rows before and after those of A, and before and after those of the result.
+    """
     def __init__(self, params, m, k, n, *, unsigned=False, inner=0, rows=0, cols=0, shift=0,
-                 seed=0, extreme=False):
+                 seed=0, extreme=False, tall=(0, 0, 0, 0)):
         rng = np.random.default_rng(seed)
         self.params, self.m, self.k, self.n, self.shift = params, m, k, n, shift
-        self.unsigned = unsigned
+        self.unsigned, self.tall = unsigned, tall
         low, most = -(1 << params.bits - 1), params.qmax
         self.a = rng.integers(low, most + 1, (m, k))
         self.b = rng.integers(-most, most + 1, (k, n))
@@ -46,9 +49,17 @@ class Case:
         tiles = inner_tiles(self.k, self.params.depth, self.params.rows,
                             self.groups["inner"] or 1)
         arg = max(self.groups["rows"] - 1, 0) | max(self.groups["cols"] - 1, 0) << 4
-        return {"flags": flags, "m": self.m, "k": self.k, "n": self.n, "src0": A, "src1": B,
-                "dst0": D, "tab0": TABLE, "tab1": ROWS, "tab2": COLS, "shift": self.shift,
-                "arg": arg, "key0": tiles}
+        return {"flags": flags, "m": self.m, "k": self.k, "n": self.n,
+                "src0": A + self.tall[0], "src1": B, "dst0": D + self.tall[2],
+                "tab0": TABLE, "tab1": ROWS, "tab2": COLS, "shift": self.shift,
+                "arg": arg, "key0": tiles,
+                "key1": sum(self.tall[:2]) | sum(self.tall[2:]) << 16}
+
+    def check(self, bench, ctx):
+        """The result, and what lies around it."""
+        y, _ = self.expected()
+        self.held[self.tall[2]:][:self.m] = y
+        assert (bench.dump(ctx, "wide", D, *self.held.shape) == self.held).all()
 
     def expected(self):
         a = self.a + (1 << self.params.bits - 1) if self.unsigned else self.a
@@ -111,7 +122,10 @@ class Case:
                 [-(1 << self.params.bits - 1), self.params.qmax],
                 (self.m, self.fields()["key0"] * self.params.slots))
             a[:, np.flatnonzero(slots >= 0)] = self.a[:, slots[slots >= 0]]
-        bench.load(ctx, "quant", A, a)
+        before, after, *around = self.tall
+        bench.load(ctx, "quant", A, np.pad(a, ((before, after), (0, 0)), constant_values=1))
+        self.held = np.full((self.m + sum(around), self.n), -5)
+        bench.load(ctx, "wide", D, self.held)
         bench.load(ctx, "quant", B, self.b)
         for base, groups in ((ROWS, self.rows), (COLS, self.cols)):
             if groups is not None:
@@ -127,9 +141,8 @@ def run(params, cases, *, drift=0):
         for case in cases:
             case.load(bench, ctx)
             cycles, clamped = await bench.run(ctx, Opcode.GEMM, limit=20_000, **case.fields())
-            y, expected = case.expected()
-            assert (bench.dump(ctx, "wide", D, case.m, case.n) == y).all()
-            assert clamped == expected
+            case.check(bench, ctx)
+            assert clamped == case.expected()[1]
             taken.append(cycles)
             if params.array_clock == 1:
                 assert cycles == case.cycles()
@@ -198,6 +211,17 @@ def test_streaming_takes_longer_than_loading():
     """So the next column tile is ready before the last one has left the array."""
     params = machine(1, 2, 1)
     run(params, [Case(params, 20, 1, 5, unsigned=True), Case(params, 20, 2, 3, cols=4)])
+
+
+@pytest.mark.parametrize("clock", [1, 3])
+def test_rows_of_taller_tensors(clock):
+    """What lies between the rows is not read, and stays as it is."""
+    params = machine(2, 4, 2, lanes=2, array_clock=clock)
+    run(params, [
+        Case(params, 3, 14, 10, tall=(0, 1, 0, 1), seed=1),
+        Case(params, 1, 9, 3, tall=(4, 0, 3, 0), inner=4, seed=2),
+        Case(params, 5, 14, 7, tall=(2, 3, 0, 0), unsigned=True, rows=4, seed=3),
+        Case(params, 2, 3, 9, tall=(0, 0, 2, 2), cols=4, seed=4)])
 
 
 def test_columns_beyond_n_are_not_counted():
@@ -294,6 +318,6 @@ def test_finishes_whatever_the_instruction_says():
             await bench.run(ctx, Opcode.GEMM, limit=2_000, **{**case.fields(), **fields})
         # Nothing of it stays.
         await bench.run(ctx, Opcode.GEMM, **case.fields())
-        assert (bench.dump(ctx, "wide", D, case.m, case.n) == case.expected()[0]).all()
+        case.check(bench, ctx)
 
     bench.simulate(process)

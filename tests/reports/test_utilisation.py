@@ -27,6 +27,23 @@ def test_shares_follow_from_the_clocks(monkeypatch):
                      "of_bound": 3 * tiles * 6 / 100}
 
 
+def test_more_rows_than_an_instruction_has(monkeypatch):
+    params = Params(rows=2, cols=3, depth=2, memory=16)
+    instructions = []
+    with Device.open("model:", params) as device:
+        device.run_cycles = 0
+        run = device.run
+
+        def counted(steps):
+            run(steps)
+            instructions.extend(steps)
+            device.run_cycles += 1
+        monkeypatch.setattr(device, "run", counted)
+        found = utilisation.measured(device, 1024, 7, 4)
+    assert len(instructions) == 3
+    assert found["bound"] == 2 * 2 * (1024 + 3)
+
+
 def test_a_wrong_product_is_an_error(monkeypatch):
     params = Params(rows=2, cols=2, depth=2, memory=4)
     with Device.open("model:", params) as device:
