@@ -51,16 +51,17 @@ An instruction is 32 bytes, the fields of ``INSTRUCTION`` in order from bit 0. B
 addresses, modulo ``2**16``: ``w`` in the wide memory, ``q`` in the quantised memory, ``t`` in the
 tables.
 
-* ``GEMM``: ``dst0(w)[m,n] = requantise(A[m,k] . B[k,n])``; A = src0(q), the streamed operand,
-  B = src1(q), the stationary one; ``shift`` = rounding right shift. A and the result may be m rows
-  of taller tensors, which have as many rows more as the halves of ``key1`` say, A's the low one;
-  src0 and dst0 are where the first of the m rows begins. ``tiles`` (the low half of ``key0``) = ``ceil((ceil(k / depth) + G - 1) / rows)`` tiles along the inner dimension, G = 1
-  without inner groups; flags: :class:`GemmFlag`. With ``INNER_GROUPS`` the order table at tab0(t)
-  says which index each slot takes and between which rows to shift, and A has its columns in the
-  order of the slots, padding included, as ``MOVE`` with ``SORTED`` leaves them: a tensor of
-  ``tiles * slots`` columns. What lies in columns of A that stand for no index does not matter.
-  With ``ROW_GROUPS`` output row i is shifted left by ``(arg & 15) - group[tab1 + i]``, with
-  ``COL_GROUPS`` column j by ``(arg >> 4) - group[tab2 + j]``.
+* ``GEMM``: ``dst0(w)[m,n] = requantise(A[m,k] . B[k,n])``; A = src0(q), the streamed operand, B =
+  src1(q), the stationary one; ``shift`` = rounding right shift. A and the result may be m rows of
+  taller tensors, which have as many rows more as the halves of ``key1`` say, A's the low one; src0
+  and dst0 are where the first of the m rows begins. ``tiles`` (the low half of ``key0``) =
+  ``ceil((ceil(k / depth) + G - 1) / rows)`` tiles along the inner dimension, G = 1 without inner
+  groups; flags: :class:`GemmFlag`. With ``INNER_GROUPS`` the order table at tab0(t) says which
+  index each slot takes and between which rows to shift, and A has its columns in the order of the
+  slots, padding included, as ``MOVE`` with ``SORTED`` leaves them: a tensor of ``tiles * slots``
+  columns. What lies in columns of A that stand for no index does not matter. With ``ROW_GROUPS``
+  output row i is shifted left by ``(arg & 15) - group[tab1 + i]``, with ``COL_GROUPS`` column j by
+  ``(arg >> 4) - group[tab2 + j]``.
 * ``QUANTISE``: ``dst0(q)[m,n]`` from src0(w), the exponent s of every column's scale to
   dst1(w)[1,n]: q stands for ``q * 2**(s - groups)`` in the unit of src0; ``arg`` = clip in
   quarters of the mean magnitude (0: the maximum); flags: :class:`QuantiseFlag`. With ``GROUPED``,
