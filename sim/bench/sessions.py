@@ -28,6 +28,7 @@ from host.layers import Mlp
 from host.train import Rate
 from sim.bench import errors
 from sim.bench.recording import Recording
+from sim.model import digits
 
 __all__ = ["SCENARIOS", "record"]
 
@@ -140,7 +141,7 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
     recording.device.run([*steps, step])
     if inner:
         recording.read_groups(inner)
-    return recording.read(result)[0]
+    return recording.read(result)[0][out.base - result.base:][:m]
 
 
 def _moved(kind, a, b):
@@ -222,6 +223,45 @@ def gemm_extremes(params, seed, most=12):
     _fitting(attempt, min(MAX_K, 16 * most))
     recording.device.status()
     return recording.session("gemm_extremes")
+
+
+def gemm_digits(params, seed, most=12):
+    """Operands wider than the array, as digits along the inner dimension: the products of the
+    whole numbers."""
+    recording = Recording(params, f"gemm_digits {seed}")
+    rng, bits = recording.rng, params.bits
+    # Base and digits of a number: streamed and unsigned, streamed, stationary.
+    kinds = [(bits, digits.streamed, "a", True), (bits - 1, digits.stationary, "a", False),
+             (bits - 1, digits.stationary, "b", False)]
+
+    def attempt(base, split, operand, unsigned, most):
+        count = min(3, 1 + (params.max_groups - 1) // base)
+        m, k, n = (_dimension(rng, limit) for limit in (min(most, MAX_M), most, most))
+        shape = (m, k) if operand == "a" else (k, n)
+        limit = 1 << base * count
+        low = 0 if unsigned else (1 << base * (count - 1)) - limit
+        wide = rng.choice([low, limit - 1, *rng.integers(low, limit, 3)], shape)
+        parts = split(wide, bits, count)
+        other = _codes(rng, params, (k, n) if operand == "a" else (m, k), streamed=operand == "b")
+        # Channel k of digit i is index i K + k, in the group of its shift.
+        groups = base * (count - 1 - np.repeat(np.arange(count), k))
+        axis = 1 if operand == "a" else 0
+        offset = 1 << bits - 1 if unsigned else 0
+        sides = [np.concatenate(parts, axis) - offset, np.concatenate([other] * count, 1 - axis)]
+        if operand == "b":
+            sides.reverse()
+        recording.begin(f"{count} digits of {operand}, {m}x{k} by {k}x{n}")
+        y = _multiply(recording, _Product("moved", "stored", unsigned, True, False, False),
+                      m, count * k, n, shift=0, a=sides[0], b=sides[1],
+                      count=int(groups.max()) + 1, groups=lambda length: groups)
+        whole = wide @ other if operand == "a" else other @ wide
+        assert (y == np.clip(whole, -1 << 31, (1 << 31) - 1)).all()
+
+    for base, *kind in kinds:
+        if base < params.max_groups:
+            _fitting(partial(attempt, base, *kind), most)
+    recording.device.status()
+    return recording.session("gemm_digits")
 
 
 # MOVE.
@@ -536,8 +576,9 @@ def training_step(params, seed, most=8):
 
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
-    gemm_forward, gemm_input, gemm_weight, gemm_any, gemm_extremes, move, move_extremes, quantise,
-    quantise_extremes, norm, norm_extremes, training_step)} | errors.SCENARIOS
+    gemm_forward, gemm_input, gemm_weight, gemm_any, gemm_extremes, gemm_digits, move,
+    move_extremes, quantise, quantise_extremes, norm, norm_extremes, training_step
+)} | errors.SCENARIOS
 
 
 def record(name, params, seed, **options):
