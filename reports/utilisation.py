@@ -5,21 +5,20 @@ compared with the model's. What is counted are clocks of the array between the u
 end: those of the machine that the device reports, ``array_clock`` times. Of these
 
 * ``share`` is what the products themselves would take, ``m k n / macs`` clocks, and
-* ``of bound`` what no schedule of this array goes below: all rows, one of zeros for every
-  instruction included, through every tile, ``ceil(n / cols) * tiles * (m + ceil(m / 511))`` clocks,
-  padding of groups included.
+* ``of bound`` what no schedule on this machine goes below, :func:`bound`.
 """
 
 import argparse
 import json
 import sys
+from math import gcd
 from pathlib import Path
 
 import numpy as np
 
 from hdl.build.tables import columns
 from hdl.params import Params
-from hdl.protocol import Space
+from hdl.protocol import Space, unpack_instruction
 from host import program
 from host.device import Device
 from host.tensors import Arena, load, store
@@ -42,6 +41,34 @@ def shapes(params):
     """``(m, k, n)`` that are measured on a machine."""
     return [(min(m, MACHINES[params]), inner * params.slots + more, outer * params.cols + more)
             for m, inner, outer, more in SHAPES]
+
+
+def bound(params, m, n, tiles):
+    """Clocks of the array that an instruction takes at least, whatever its schedule.
+
+    With ``C = ceil(n / cols)`` column tiles of ``tiles`` tiles, a multiple a of the machine's
+    clock, and ``lanes`` columns read out together:
+
+    * every row and a row of zeros go through every tile, ``R = m + 1`` clocks, and the weights of a
+      tile take ``L = a rows depth cols / gcd(cols, slots)`` at the memory's port:
+      ``P = max(R, L)`` for each tile, and L for the first weights;
+    * results take a clock of the machine for every row of ``lanes`` columns, and those of a column
+      tile come with its last tile: ``E = a m`` for each of the ``ceil(n / lanes)`` parts.
+
+    ``L + max(C tiles P, (C tiles - 1) P + E parts of the last column tile,
+    (tiles - 1) P + E ceil(n / lanes))``; padding of groups is in the tiles.
+
+    >>> bound(Params(array_clock=1), 100, 4, 3), bound(Params(array_clock=2), 100, 4, 3)
+    (618, 1034)
+    """
+    a, lanes, cols = params.array_clock, params.vector, params.cols
+    weights = a * params.rows * params.depth * cols // gcd(cols, params.slots)
+    period, readout = max(m + 1, weights), a * m
+    column_tiles, parts = -(-n // cols), -(-n // lanes)
+    last = parts - (column_tiles - 1) * (cols // lanes)
+    return weights + max(column_tiles * tiles * period,
+                         (column_tiles * tiles - 1) * period + readout * last,
+                         (tiles - 1) * period + readout * parts)
 
 
 def measured(device, m, k, n, groups=1, seed=0):
@@ -75,9 +102,9 @@ def measured(device, m, k, n, groups=1, seed=0):
     cycles = (device.run_cycles - before) * params.array_clock
     if (load(device, places[2]) != gemm(a, b, shift=shift, **options)[0]).any():
         raise AssertionError(f"{params.name} computes another product of {m}x{k} by {k}x{n}")
-    bound = -(-n // params.cols) * tiles * (m + len(products))
-    return {"m": m, "k": k, "n": n, "groups": groups, "cycles": cycles, "bound": bound,
-            "share": m * k * n / params.macs / cycles, "of_bound": bound / cycles}
+    least = sum(bound(params, unpack_instruction(product)["m"], n, tiles) for product in products)
+    return {"m": m, "k": k, "n": n, "groups": groups, "cycles": cycles, "bound": least,
+            "share": m * k * n / params.macs / cycles, "of_bound": least / cycles}
 
 
 def _rows(found):

@@ -1,9 +1,10 @@
 """Can a design fit a die? Answered from its parameters, before minutes are spent."""
 
 from dataclasses import replace
+from itertools import product
 
 from hdl.array.mesh import SHARE
-from hdl.params import ACC_BITS, MAX_DEPTH, MAX_M, WIDE_BITS
+from hdl.params import ACC_BITS, MAX_DEPTH, MAX_M, WIDE_BITS, ParameterError
 from hdl.program import units_of
 from hdl.protocol import MAX_BODY, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
@@ -109,15 +110,30 @@ def check_fit(params, part):
     excess = over(estimate(params), available)
     if not excess:
         return
-    hint = ""
+    raise EstimateError(
+        f"{params.name} does not fit {part.name}: about {excess}{_hint(params, available)}")
+
+
+def _hint(params, available):
+    """What like it would fit: with less memory, or else with fewer rows."""
+    def fits(smaller):
+        return not over(estimate(smaller), available)
+
     for memory in range(params.memory - 1, 3, -1):
         smaller = replace(params, memory=memory)
-        if not over(estimate(smaller), available):
+        if fits(smaller):
             # Memories are rounded down to a power of two.
-            least = max(4, -(-smaller.wide_words * smaller.vector // 1024))
-            hint = f"; --memory {least} would fit"
-            break
-    raise EstimateError(f"{params.name} does not fit {part.name}: about {excess}{hint}")
+            return f"; --memory {max(4, -(-smaller.wide_words * smaller.vector // 1024))} would fit"
+    for rows, memory in product(range(params.rows - 1, 0, -1), (params.memory, 4)):
+        try:
+            smaller = replace(params, rows=rows, memory=memory)
+        except ParameterError:
+            # Lanes divide the slots.
+            continue
+        if fits(smaller):
+            return (f"; {rows} rows of {params.cols} columns may fit"
+                    f"{f' with --memory {memory}' * (memory < params.memory)}")
+    return "; --max finds the largest that fits"
 
 
 def check_alone(subject, part):

@@ -126,6 +126,28 @@ def test_a_design_that_cannot_fit_is_refused_before_it_is_built(capsys):
         check_fit(replace(params, memory=2 * params.memory), parse_part("LFE5U-12F-6BG381C"))
 
 
+@pytest.mark.parametrize(("options", "rows", "memory"), [
+    ({"rows": 64, "cols": 64}, 16, 4), ({"rows": 64, "cols": 32, "memory": 4}, 32, None),
+    # Lanes divide the slots: not all numbers of rows can be.
+    ({"rows": 64, "cols": 16, "lanes": 16, "bits": 8}, 12, None)])
+def test_of_a_shape_that_cannot_fit_the_largest_that_may_is_named(options, rows, memory, capsys):
+    argv = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert command.main(argv) == 2
+    hint = f"; {rows} rows of {options['cols']} columns may fit"
+    assert capsys.readouterr().err.endswith(
+        hint + (f" with --memory {memory}\n" if memory else "\n"))
+    part = parse_part("LFE5U-85F-6BG381C")
+    check_fit(Params(**{**options, "rows": rows, **({"memory": memory} if memory else {})}), part)
+    step = 4 if "lanes" in options else 1
+    with pytest.raises(EstimateError):
+        check_fit(Params(**{**options, "rows": rows + step, "memory": memory or 4}), part)
+
+
+def test_of_columns_that_never_fit_no_rows_are_named(capsys):
+    assert command.main(["--rows", "16", "--cols", "64", "--lanes", "64"]) == 2
+    assert capsys.readouterr().err.endswith("; --max finds the largest that fits\n")
+
+
 @pytest.mark.parametrize(("argv", "shape"), [
     ("", (Params.rows, Params.cols, Params.depth)), ("--rows 8 --cols 8", (8, 8, Params.depth)),
     ("--rows 3", (3, Params.cols, Params.depth)), ("--depth 2", (Params.rows, Params.cols, 2)),

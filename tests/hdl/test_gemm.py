@@ -8,6 +8,7 @@ import pytest
 from hdl.gemm import Gemm
 from hdl.params import Params
 from hdl.protocol import GemmFlag, Opcode
+from reports.utilisation import bound
 from sim.model.gemm import gemm
 from sim.model.order import inner_tiles, order
 from tests.support.memories import UnitBench
@@ -144,6 +145,8 @@ def run(params, cases, *, drift=0):
             case.check(bench, ctx)
             assert clamped == case.expected()[1]
             taken.append(cycles)
+            assert cycles * params.array_clock >= bound(params, case.m, case.n,
+                                                        case.fields()["key0"])
             if params.array_clock == 1:
                 assert cycles == case.cycles()
             else:

@@ -21,10 +21,22 @@ def test_shares_follow_from_the_clocks(monkeypatch):
             device.run_cycles += 50 * len(steps)
         monkeypatch.setattr(device, "run", counted)
         found = utilisation.measured(device, 5, 9, 7, groups=4)
-    tiles = inner_tiles(9, 2, 2, 4)
-    assert found == {"m": 5, "k": 9, "n": 7, "groups": 4, "cycles": 100,
-                     "bound": 3 * tiles * 6, "share": 5 * 9 * 7 / 12 / 100,
-                     "of_bound": 3 * tiles * 6 / 100}
+    # Weights of a tile take 2 x 2 x 2 x 3 clocks, a row six.
+    assert inner_tiles(9, 2, 2, 4) == 4
+    least = 24 + 3 * 4 * 24
+    assert found == {"m": 5, "k": 9, "n": 7, "groups": 4, "cycles": 100, "bound": least,
+                     "share": 5 * 9 * 7 / 12 / 100, "of_bound": least / 100}
+
+
+@pytest.mark.parametrize(("params", "m", "n", "tiles", "least"), [
+    # Rows decide, then the weights.
+    (Params(array_clock=1, lanes=4), 100, 8, 3, 16 + 6 * 101),
+    (Params(array_clock=1, lanes=4), 9, 8, 3, 16 + 6 * 16),
+    # The lane reads the last column tile, of one column, out; all of them.
+    (Params(array_clock=2), 100, 5, 20, 32 + 39 * 101 + 200),
+    (Params(array_clock=2), 100, 8, 1, 32 + 8 * 200)])
+def test_what_no_schedule_goes_below(params, m, n, tiles, least):
+    assert utilisation.bound(params, m, n, tiles) == least
 
 
 def test_more_rows_than_an_instruction_has(monkeypatch):
@@ -41,7 +53,8 @@ def test_more_rows_than_an_instruction_has(monkeypatch):
         monkeypatch.setattr(device, "run", counted)
         found = utilisation.measured(device, 1024, 7, 4)
     assert len(instructions) == 3
-    assert found["bound"] == 2 * 2 * (1024 + 3)
+    # One lane reads all results out behind the first tile.
+    assert found["bound"] == sum(24 + m + 1 + 4 * 2 * m for m in (341, 341, 342))
 
 
 def test_a_wrong_product_is_an_error(monkeypatch):
