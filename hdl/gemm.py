@@ -7,8 +7,8 @@ from amaranth.lib.wiring import Out, connect, flipped
 from hdl.accumulate import Accumulators
 from hdl.core import Core
 from hdl.crossing import HELD, array_domain, crossed
+from hdl.instructions import GemmFlag
 from hdl.memory import ReadPort, StreamPort, WritePort
-from hdl.protocol import GemmFlag
 from hdl.readout import Readout
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word, wide_word
 from hdl.weights import Weights
@@ -17,7 +17,7 @@ __all__ = ["Gemm"]
 
 
 class Gemm(wiring.Component):
-    """``GEMM``; ``sim.model.gemm.gemm``. Semantics: :mod:`hdl.protocol`.
+    """``GEMM``; ``sim.model.gemm.gemm``. Semantics: :mod:`hdl.instructions`.
 
     For every tile of columns, for every tile along the inner dimension, weights are loaded into the
     array while the tile before streams, and all rows stream through, a word of the memory per clock

@@ -5,9 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.array.skew import delayed
+from hdl.instructions import MoveFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort
 from hdl.params import INDEX_BITS
-from hdl.protocol import MoveFlag
 from hdl.unit import GROUP_BITS, GROUP_WORD, INSTRUCTION_LAYOUT, UnitPort, quant_word
 
 __all__ = ["Move"]

@@ -1,26 +1,14 @@
 """RUN: fetch instructions, check them, and run each on its unit under a watchdog."""
 
-from functools import reduce
-from operator import or_
+from functools import cache, reduce
+from operator import and_
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.params import MAX_K, MAX_M, MAX_N
-from hdl.protocol import (
-    INSTRUCTION_BYTES,
-    MAX_BODY,
-    MAX_SHIFT,
-    BackwardFlag,
-    GemmFlag,
-    MoveFlag,
-    NormFlag,
-    Opcode,
-    QuantiseFlag,
-    Status,
-    Unit,
-)
+from hdl.instructions import INSTRUCTION_BYTES, OPERATIONS, Opcode
+from hdl.protocol import MAX_BODY, Status, Unit
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort
 
 __all__ = ["WATCHDOG_CYCLES", "InstructionCheck", "Program", "units_of"]
@@ -38,12 +26,13 @@ def units_of(params):
     >>> [unit.name for unit in units_of(Params(sample_groups=1, channel_groups=1))]
     ['GEMM', 'QUANTISE', 'NORM_FORWARD', 'NORM_BACKWARD', 'MOVE']
     """
-    return [unit for unit in Unit if unit != Unit.NONE
-            and (unit != Unit.SORT or params.max_groups > 1)]
+    return [Unit(op) for op, operation in OPERATIONS.items()
+            if operation.exists(params.max_groups)]
 
 
 class InstructionCheck(wiring.Component):
-    """Whether the machine can run an instruction; the rules are those of :mod:`hdl.protocol`.
+    """Whether the machine can run an instruction; the rules are those of
+    :data:`hdl.instructions.OPERATIONS`.
 
     Latency ``LATENCY``, one instruction per clock.
 
@@ -65,41 +54,17 @@ class InstructionCheck(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fields, groups = self.instruction, self.params.max_groups
-        flags, arg = fields.flags, fields.arg
 
-        def within(value, most):
-            return (value != 0) & (value <= most)
+        @cache
+        def within(name, limit):
+            value = getattr(fields, name)
+            return (value != 0) & (value <= limit)
 
-        def only(*allowed):
-            known = reduce(or_, (int(flag) for flag in allowed), 0)
-            return (flags & (0xFF & ~known)) == 0
-
-        def exponent(flag, value):
-            """A group exponent is used by ``flag`` alone and less than the number of groups."""
-            return ~(flags & flag).any() | (value < groups)
-
-        rows, inner, cols = (within(fields.m, MAX_M), within(fields.k, MAX_K),
-                             within(fields.n, MAX_N))
-        gemm_flags, quantise_flags, move_flags = GemmFlag, QuantiseFlag, MoveFlag
-        if groups == 1:
-            gemm_flags, move_flags = [GemmFlag.UNSIGNED], [MoveFlag.TRANSPOSED]
-            quantise_flags = [flag for flag in QuantiseFlag if flag != QuantiseFlag.GROUPED]
-        plain = QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED
-        rules = {
-            Opcode.GEMM: rows & inner & cols & only(*gemm_flags)
-            & (fields.shift <= MAX_SHIFT) & fields.key0[:16].any()
-            & exponent(GemmFlag.ROW_GROUPS, arg[:4]) & exponent(GemmFlag.COL_GROUPS, arg[4:]),
-            Opcode.QUANTISE: rows & cols & only(*quantise_flags)
-            & ~((flags & QuantiseFlag.GROUPED).any() & ((flags & plain).any() | arg.any())),
-            Opcode.SORT: inner & only() & within(arg, groups),
-            Opcode.NORM_FORWARD: rows & cols & only(*NormFlag),
-            Opcode.NORM_BACKWARD: rows & cols & only(*BackwardFlag),
-            Opcode.MOVE: within(fields.m, MAX_K) & within(fields.n, MAX_K) & only(*move_flags),
-        }
         units = units_of(self.params)
         lawful = Signal(len(units))
         m.d.sync += [
-            lawful.eq(Cat((fields.op == unit) & rules[Opcode(unit)] for unit in units)),
+            lawful.eq(Cat((fields.op == unit) & reduce(and_, OPERATIONS[Opcode(unit)].conditions(
+                fields, groups, within=within)) for unit in units)),
             self.good.eq(lawful.any()),
         ]
         return m

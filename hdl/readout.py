@@ -4,9 +4,9 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigne
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hdl.instructions import MAX_SHIFT, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.params import ACC_BITS, INDEX_BITS, MAX_M, WIDE_BITS
-from hdl.protocol import MAX_SHIFT, GemmFlag
 from hdl.requantise import Requantise, left_shift
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT, wide_word
 
@@ -182,8 +182,8 @@ class Readout(wiring.Component):
 
     Row m is that of zeros: what the array adds to a product comes out of it, and where the
     streamed operand is unsigned, what its codes are below its values. ``e`` is the exponent of the
-    row and of the column, see :mod:`hdl.protocol`. ``vector`` columns follow each other: row i of
-    those with number t goes to wide word ``dst0 + t * (m + more) + i``, ``more`` being the high
+    row and of the column, see :mod:`hdl.instructions`. ``vector`` columns follow each other: row i
+    of those with number t goes to wide word ``dst0 + t * (m + more) + i``, ``more`` being the high
     half of ``key1``.
 
     One row of them per clock; nothing stalls. They take ``m + 4 + LATENCY`` cycles, and

@@ -4,8 +4,8 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.instructions import MAX_SHIFT
 from hdl.params import ACC_BITS, WIDE_BITS
-from hdl.protocol import MAX_SHIFT
 
 __all__ = ["Requantise", "left_shift"]
 

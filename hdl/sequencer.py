@@ -7,10 +7,11 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.access import Access, memory_ports
 from hdl.array.skew import Delay
+from hdl.instructions import INSTRUCTION_BYTES
 from hdl.link.frame import ANSWER_BYTE, FramePort
 from hdl.params import PROTOCOL_VERSION
 from hdl.program import WATCHDOG_CYCLES, Program, units_of
-from hdl.protocol import INSTRUCTION_BYTES, REPEAT_WINDOW, Kind, Status
+from hdl.protocol import REPEAT_WINDOW, Kind, Status
 from hdl.unit import UnitPort
 
 __all__ = ["Answer", "ClampCounter", "Sequencer"]

@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
+from hdl.instructions import TABLE_HEADER
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.params import INDEX_BITS
-from hdl.protocol import TABLE_HEADER
 from hdl.unit import GROUP_BITS, GROUP_WORD, ORDER_ENTRY, UnitPort
 
 __all__ = ["Sorter"]

@@ -4,13 +4,13 @@ from amaranth.hdl import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.instructions import INSTRUCTION
 from hdl.params import INDEX_BITS, WIDE_BITS
-from hdl.protocol import INSTRUCTION
 
 __all__ = ["GROUP_BITS", "GROUP_WORD", "INSTRUCTION_LAYOUT", "ORDER_ENTRY", "UnitPort",
            "quant_word", "wide_word"]
 
-#: One instruction; the fields of :data:`hdl.protocol.INSTRUCTION`.
+#: One instruction; the fields of :data:`hdl.instructions.INSTRUCTION`.
 INSTRUCTION_LAYOUT = data.StructLayout(dict(INSTRUCTION))
 
 #: Width of a word of the group table: a group, or a row's largest magnitude while one is sought.

@@ -6,9 +6,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.array.skew import Delay
 from hdl.core import weights_row
+from hdl.instructions import TABLE_HEADER, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.params import INDEX_BITS
-from hdl.protocol import TABLE_HEADER, GemmFlag
 from hdl.unit import INSTRUCTION_LAYOUT, ORDER_ENTRY, quant_word
 
 __all__ = ["Header", "WeightFetch", "WeightSchedule", "Weights"]

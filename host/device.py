@@ -10,21 +10,19 @@ from collections import namedtuple
 
 import numpy as np
 
+from hdl.instructions import INSTRUCTION_BYTES, Opcode, unpack_instruction
 from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
-    INSTRUCTION_BYTES,
     MAX_BODY,
     FrameError,
     Kind,
-    Opcode,
     Space,
     Status,
     Unit,
     decode,
     encode,
     unescape,
-    unpack_instruction,
     word_bytes,
 )
 from host.errors import DeviceError, LinkError

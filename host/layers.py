@@ -25,8 +25,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from hdl.instructions import STATE_ROWS, StateRow
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS
-from hdl.protocol import STATE_ROWS, Space, StateRow
+from hdl.protocol import Space
 from host import program
 from host.errors import MemoryFullError
 from host.tensor_ids import Noise, tensor_id

@@ -1,7 +1,6 @@
 """Instructions for named tensors: every field of an instruction that follows from others."""
 
-from hdl.params import MAX_K, MAX_M, MAX_N
-from hdl.protocol import (
+from hdl.instructions import (
     TABLE_HEADER,
     BackwardFlag,
     GemmFlag,
@@ -11,6 +10,7 @@ from hdl.protocol import (
     QuantiseFlag,
     instruction,
 )
+from hdl.params import MAX_K, MAX_M, MAX_N
 from host.errors import MemoryFullError
 from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hdl.instructions import unpack_instruction
 from hdl.params import Params
-from hdl.protocol import unpack_instruction
 from host.data import load_dataset
 from host.device import Device
 from host.layers import Mlp

@@ -16,10 +16,10 @@ from hdl.baseline.norm_fp16 import Fp16NormBackward, Fp16NormForward
 from hdl.baseline.quantise import Fixed, GivenScale
 from hdl.floating.mac import Bf16Mac, Fp16Mac, Fp16NarrowMac
 from hdl.floating.multiply import BlockMultiplier, LutMultiplier
+from hdl.instructions import QuantiseFlag
 from hdl.noise import Noise
 from hdl.norm import NormBackward, NormForward
 from hdl.params import Params
-from hdl.protocol import QuantiseFlag
 from hdl.quantise import Quantiser
 from hdl.sort import Sorter
 

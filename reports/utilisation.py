@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from hdl.build.tables import columns
+from hdl.instructions import unpack_instruction
 from hdl.params import Params
-from hdl.protocol import Space, unpack_instruction
+from hdl.protocol import Space
 from host import program
 from host.device import Device
 from host.tensors import Arena, load, store

@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from hdl.instructions import QuantiseFlag
 from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort
 from hdl.params import INDEX_BITS, MAX_M
-from hdl.protocol import QuantiseFlag
 from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
 from hdl.unit import UnitPort, quant_word, wide_word

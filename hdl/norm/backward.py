@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.instructions import STATE_ROWS, BackwardFlag, StateRow
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.norm.arithmetic import Multiplier
 from hdl.norm.backward_lane import (
@@ -19,7 +20,6 @@ from hdl.norm.l1 import SignCorrection
 from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.params import XHAT_FRACTION
-from hdl.protocol import STATE_ROWS, BackwardFlag, StateRow
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, quant_word, wide_word
 
 __all__ = ["NormBackward"]

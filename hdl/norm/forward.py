@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.instructions import STATE_ROWS, NormFlag, StateRow
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.norm.forward_lane import (
     CENTRED,
@@ -18,7 +19,6 @@ from hdl.norm.forward_lane import (
 from hdl.norm.l1 import MeanMagnitude
 from hdl.norm.reciprocal import LaneDivider, Operation
 from hdl.norm.rows import ColumnTiles, RowReader
-from hdl.protocol import STATE_ROWS, NormFlag, StateRow
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
 
 __all__ = ["LaneCount", "NormForward"]

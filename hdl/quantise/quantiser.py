@@ -4,9 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from hdl.instructions import QuantiseFlag
 from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort, WritePort
 from hdl.params import MAX_M, MAX_N
-from hdl.protocol import QuantiseFlag
 from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
 from hdl.quantise.exponent import ScaleExponent, sum_bits

@@ -2,28 +2,30 @@
 
 import numpy as np
 
+from hdl.instructions import (
+    INSTRUCTION_BYTES,
+    MAX_SHIFT,
+    STATE_ROWS,
+    TABLE_HEADER,
+    BackwardFlag,
+    GemmFlag,
+    MoveFlag,
+    Opcode,
+    QuantiseFlag,
+    StateRow,
+    instruction,
+)
 from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
 from hdl.protocol import (
     END,
     ESC,
     ESC_END,
-    INSTRUCTION_BYTES,
     MAX_BODY,
-    MAX_SHIFT,
     REPEAT_WINDOW,
-    STATE_ROWS,
-    TABLE_HEADER,
-    BackwardFlag,
-    GemmFlag,
     Kind,
-    MoveFlag,
-    Opcode,
-    QuantiseFlag,
     Space,
-    StateRow,
     Status,
     encode,
-    instruction,
     unescape,
     word_bytes,
 )

@@ -3,20 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
-from hdl.protocol import (
-    END,
-    INSTRUCTION_BYTES,
-    FrameError,
-    Kind,
-    Opcode,
-    Space,
-    Status,
-    Unit,
-    decode,
-    encode,
-    unescape,
-    unpack_instruction,
-)
+from hdl.instructions import INSTRUCTION_BYTES, Opcode, unpack_instruction
+from hdl.protocol import END, FrameError, Kind, Space, Status, Unit, decode, encode, unescape
 
 __all__ = ["Exchange", "Mismatch", "Session", "complete", "decoded", "describe", "frames"]
 
@@ -224,7 +212,7 @@ def _counters(body):
 def describe(request):
     """A request in words.
 
-    >>> from hdl.protocol import instruction
+    >>> from hdl.instructions import instruction
     >>> describe(encode(1, Kind.RUN, instruction(Opcode.SORT, k=3, arg=2)))
     'RUN SORT(k=3, arg=2)'
     >>> describe(encode(1, Kind.READ, bytes([0, 0, 16, 0, 2, 0])))

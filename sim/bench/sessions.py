@@ -12,16 +12,16 @@ from itertools import product
 
 import numpy as np
 
-from hdl.params import MAX_K, MAX_M, NORM_IN_BITS
-from hdl.protocol import (
+from hdl.instructions import (
     MAX_SHIFT,
     STATE_ROWS,
     QuantiseFlag,
-    Space,
     StateRow,
     instruction,
     unpack_instruction,
 )
+from hdl.params import MAX_K, MAX_M, NORM_IN_BITS
+from hdl.protocol import Space
 from host import program
 from host.errors import MemoryFullError
 from host.layers import Mlp

@@ -10,31 +10,33 @@ from dataclasses import replace
 
 import numpy as np
 
-from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
-from hdl.protocol import (
-    END,
+from hdl.instructions import (
     INSTRUCTION_BYTES,
-    MAX_BODY,
-    MAX_SHIFT,
-    REPEAT_WINDOW,
     STATE_ROWS,
     TABLE_HEADER,
     BackwardFlag,
-    FrameError,
     GemmFlag,
-    Kind,
     MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
-    Space,
     StateRow,
+    is_lawful,
+    unpack_instruction,
+)
+from hdl.params import PROTOCOL_VERSION
+from hdl.protocol import (
+    END,
+    MAX_BODY,
+    REPEAT_WINDOW,
+    FrameError,
+    Kind,
+    Space,
     Status,
     Unit,
     decode,
     encode,
     unescape,
-    unpack_instruction,
     word_bytes,
 )
 from sim.model.gemm import gemm
@@ -273,7 +275,8 @@ class Machine:
 
     def execute(self, fields):
         """Execute one unpacked instruction; the unit that ran, or a :class:`RunError`."""
-        check(self.params, fields)
+        if not is_lawful(fields, self.params.max_groups):
+            raise RunError(Status.BAD_INSTRUCTION)
         op = Opcode(fields["op"])
         {Opcode.GEMM: self._gemm, Opcode.QUANTISE: self._quantise, Opcode.SORT: self._sort,
          Opcode.NORM_FORWARD: self._norm_forward,
@@ -397,37 +400,3 @@ class Machine:
         state[StateRow.GRAD_BITS], state[StateRow.DEVIATION_BITS] = grad_bits, deviation_bits
         self.wide.put(f["src1"], state)
 
-
-_OPCODES = frozenset(int(op) for op in Opcode)
-_FLAGS = {op: int(sum(flags)) for op, flags in (
-    (Opcode.GEMM, GemmFlag), (Opcode.QUANTISE, QuantiseFlag), (Opcode.SORT, ()),
-    (Opcode.MOVE, MoveFlag), (Opcode.NORM_FORWARD, NormFlag),
-    (Opcode.NORM_BACKWARD, BackwardFlag))}
-_GROUPED = int(GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS | GemmFlag.COL_GROUPS)
-
-
-def check(params, f):
-    """Refuse what the sequencer refuses: unknown opcodes, fields and flags out of range."""
-    def require(condition):
-        if not condition:
-            raise RunError(Status.BAD_INSTRUCTION)
-
-    op, flags, groups = f["op"], f["flags"], params.max_groups
-    require(op in _OPCODES)
-    op = Opcode(op)
-    require(not flags & ~_FLAGS[op])
-    if op == Opcode.SORT:
-        require(1 <= f["k"] <= MAX_K and groups > 1 and 1 <= f["arg"] <= groups)
-        return
-    require(1 <= f["m"] <= (MAX_K if op == Opcode.MOVE else MAX_M)
-            and 1 <= f["n"] <= (MAX_K if op == Opcode.MOVE else MAX_N))
-    if op == Opcode.GEMM:
-        require(1 <= f["k"] <= MAX_K and f["shift"] <= MAX_SHIFT and f["key0"] & 0xFFFF
-                and (groups > 1 or not flags & _GROUPED)
-                and (not flags & GemmFlag.ROW_GROUPS or f["arg"] & 15 < groups)
-                and (not flags & GemmFlag.COL_GROUPS or f["arg"] >> 4 < groups))
-    elif op == Opcode.QUANTISE and flags & QuantiseFlag.GROUPED:
-        require(groups > 1 and not f["arg"]
-                and not flags & (QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED))
-    elif op == Opcode.MOVE:
-        require(groups > 1 or not flags & MoveFlag.SORTED)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hdl.baseline.quantise import Fixed, GivenScale
+from hdl.instructions import Opcode, QuantiseFlag
 from hdl.params import Params
-from hdl.protocol import Opcode, QuantiseFlag
 from hdl.quantise import Quantiser
 from sim.model.noise import element_noise, key_words
 from sim.model.quantise import quantise, round_code

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hdl.gemm import Gemm
+from hdl.instructions import GemmFlag, Opcode
 from hdl.params import Params
-from hdl.protocol import GemmFlag, Opcode
 from reports.utilisation import bound
 from sim.model.gemm import gemm
 from sim.model.order import inner_tiles, order

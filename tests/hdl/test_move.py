@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from hdl.instructions import MoveFlag, Opcode
 from hdl.move import Move
 from hdl.params import MAX_K, Params
-from hdl.protocol import MoveFlag, Opcode
 from hdl.unit import GROUP_WORD
 from sim.model.order import order
 from tests.support.memories import UnitBench

@@ -16,9 +16,9 @@ from hdl.baseline.norm_fp16.edges import Narrow
 from hdl.baseline.norm_fp16.state import STATE_ROWS, StateRow
 from hdl.floating.edges import Encode
 from hdl.floating.formats import FP16
+from hdl.instructions import Opcode
 from hdl.norm.reciprocal import LaneDivider, Operation
 from hdl.params import Params
-from hdl.protocol import Opcode
 from sim.model.norm_fp16 import (
     backward,
     forward,

@@ -7,8 +7,8 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.sim import Simulator
 
+from hdl.instructions import Opcode, QuantiseFlag
 from hdl.params import MAX_M, MAX_N, Params
-from hdl.protocol import Opcode, QuantiseFlag
 from hdl.quantise import Quantiser
 from hdl.quantise.exponent import ScaleExponent, sum_bits
 from hdl.quantise.groups import GroupChoice, Maximum

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from hdl.instructions import TABLE_HEADER, Opcode
 from hdl.memory import READ_LATENCY
 from hdl.params import Params
-from hdl.protocol import TABLE_HEADER, Opcode
 from hdl.sort import Sorter
 from hdl.unit import GROUP_WORD
 from sim.model.order import order

@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
+from hdl.instructions import Opcode, QuantiseFlag, instruction
 from hdl.params import PROTOCOL_VERSION, Params
-from hdl.protocol import END, Kind, Opcode, QuantiseFlag, Space, Status, encode, instruction
+from hdl.protocol import END, Kind, Space, Status, encode
 from host.device import Device
 from host.errors import ArgumentError, DeviceError, LinkError
 from host.tensors import Tensor, load, store

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from hdl.instructions import MoveFlag, Opcode, unpack_instruction
 from hdl.params import Params
-from hdl.protocol import MoveFlag, Opcode, unpack_instruction
 from host.device import Device
 from host.layers import Mlp
 from host.train import Rate

@@ -11,24 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from hdl.instructions import GemmFlag, MoveFlag, NormFlag, Opcode, QuantiseFlag, instruction
 from hdl.params import PROTOCOL_VERSION, Params
-from hdl.protocol import (
-    END,
-    MAX_BODY,
-    GemmFlag,
-    Kind,
-    MoveFlag,
-    NormFlag,
-    Opcode,
-    QuantiseFlag,
-    Space,
-    Status,
-    decode,
-    encode,
-    instruction,
-    unescape,
-    word_bytes,
-)
+from hdl.protocol import END, MAX_BODY, Kind, Space, Status, decode, encode, unescape, word_bytes
 from host.tensors import lanes_of
 from sim.board import Board, ToolError, cache_folder, library
 from sim.model.machine import Machine

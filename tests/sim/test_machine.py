@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from hdl.instructions import GemmFlag, MoveFlag, Opcode, instruction, unpack_instruction
 from hdl.params import MAX_K, Params
-from hdl.protocol import GemmFlag, MoveFlag, Opcode, Space, Status, instruction, unpack_instruction
+from hdl.protocol import Space, Status
 from hdl.unit import GROUP_WORD
 from sim.model.gemm import gemm
 from sim.model.machine import Machine, RunError, group_words, slot_of

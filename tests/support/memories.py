@@ -9,8 +9,8 @@ from amaranth.sim import Simulator
 
 from hdl.array.skew import Delay
 from hdl.crossing import array_domain
+from hdl.instructions import TABLE_HEADER, instruction, unpack_instruction
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort, WritePort
-from hdl.protocol import TABLE_HEADER, instruction, unpack_instruction
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, quant_word, wide_word
 
 __all__ = ["UnitBench"]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from hdl.instructions import STATE_ROWS, BackwardFlag, NormFlag, Opcode, StateRow
 from hdl.params import PARAMETER_FRACTION
-from hdl.protocol import STATE_ROWS, BackwardFlag, NormFlag, Opcode, StateRow
 from sim.model.relu import unclipped
 from tests.support.memories import UnitBench
 

@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from hdl.instructions import Opcode
 from hdl.memory import READ_LATENCY, ReadPort, WritePort
 from hdl.params import Params
-from hdl.protocol import Opcode
 from hdl.unit import UnitPort, wide_word
 from tests.support.memories import UnitBench
 
