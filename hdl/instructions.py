@@ -241,7 +241,7 @@ OPERATIONS = {
         equation="dst0(q)[m,n], dst1(w)[1,n] = quantise(src0(w)[m,n])",
         text="dst1 is the exponent s of every column's scale: q stands for ``q * 2**(s - groups)`` "
              "in the unit of src0.",
-        model="sim.model.quantise.quantise", clocks="hdl.quantise.quantiser.Quantiser",
+        model="sim.model.quantise.quantise", clocks="hdl.quantise.quantiser.Quantiser.cycles",
         sizes={"m": MAX_M, "n": MAX_N},
         fields={
             "arg": "clip in quarters of the mean magnitude, 0 for the maximum",
@@ -263,7 +263,7 @@ OPERATIONS = {
         equation="order table at tab0(t) of the groups group[tab0 + i], i below k",
         text="Adds to each of those words the slot that its index takes. An index whose group is "
              "``arg`` or more takes no slot, and its word stays as it is.",
-        model="sim.model.order.order", clocks="hdl.sort.Sort",
+        model="sim.model.order.order", clocks="hdl.sort.Sorter",
         sizes={"k": MAX_K},
         fields={"tab0": "(t) groups, and the table", "arg": "number of groups"},
         needs_groups=True,
@@ -292,7 +292,7 @@ OPERATIONS = {
         equation="dst0(q)[m,n] = src0(q)[m,n]",
         text="Lanes that take nothing keep what they held. Source and destination must not "
              "overlap.",
-        model="a copy", clocks="hdl.move.Move",
+        model="a copy", clocks="hdl.move.Move.cycles",
         sizes={"m": MAX_K, "n": MAX_K},
         fields={"tab1": "(t) with ``SORTED``, column c goes to the slot in word group[tab1 + c]"},
         flags={

@@ -12,11 +12,12 @@ from hdl.build.tables import change
 from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
 from reports.figures import Results, fmax_words, read_budget
+from reports.instructions import format_table, operations
 from reports.page import page
 from reports.summary import arrays, machines, units
 from reports.utilisation import markdown
 
-__all__ = ["array_page", "bars", "main", "project_readme", "readme", "write"]
+__all__ = ["array_page", "bars", "machine_page", "main", "project_readme", "readme", "write"]
 
 FOLDER = Path(__file__).resolve().parent
 #: What tables stand between in README.md.
@@ -26,6 +27,9 @@ _MACHINES = "<!-- machines -->", "<!-- end of machines -->"
 _UNITS = "<!-- units -->", "<!-- end of units -->"
 #: The same in docs/array.md.
 _UTILISATION = "<!-- utilisation -->", "<!-- end of utilisation -->"
+#: In docs/machine.md.
+_FORMAT = "<!-- format -->", "<!-- end of format -->"
+_INSTRUCTIONS = "<!-- instructions -->", "<!-- end of instructions -->"
 _HEAD = """# Measured designs
 
 Whole machines; [index.html](index.html) is a page of everything, arrays and units alone included.
@@ -161,6 +165,12 @@ def array_page(text):
     return with_table(text, _UTILISATION, markdown())
 
 
+def machine_page(text):
+    """docs/machine.md with the instruction set."""
+    return with_table(with_table(text, _FORMAT, format_table()), _INSTRUCTIONS,
+                      f"\n{operations()}\n")
+
+
 def main(argv=None):
     """Run the command; the exit status."""
     argparse.ArgumentParser(prog="python -m reports", description=__doc__,
@@ -176,8 +186,9 @@ def main(argv=None):
     write(results, budget)
     path = FOLDER.parent / "README.md"
     path.write_text(project_readme(path.read_text(), results))
-    path = FOLDER.parent / "docs" / "array.md"
-    path.write_text(array_page(path.read_text()))
+    for name, drawn in (("array.md", array_page), ("machine.md", machine_page)):
+        path = FOLDER.parent / "docs" / name
+        path.write_text(drawn(path.read_text()))
     if not find_spec("matplotlib"):
         print("matplotlib is not installed: the study's pictures are left as they are")
     print(f"written to {FOLDER}/")

@@ -48,8 +48,9 @@ def test_what_is_committed_is_what_is_drawn(tmp_path):
             "run python -m reports"
     text = (drawing.FOLDER.parent / "README.md").read_text()
     assert drawing.project_readme(text, results) == text, "run python -m reports"
-    text = (drawing.FOLDER.parent / "docs" / "array.md").read_text()
-    assert drawing.array_page(text) == text, "run python -m reports"
+    for name, page in (("array.md", drawing.array_page), ("machine.md", drawing.machine_page)):
+        text = (drawing.FOLDER.parent / "docs" / name).read_text()
+        assert page(text) == text, "run python -m reports"
 
 
 def test_a_readme_without_marks_is_left_alone():

@@ -1,0 +1,48 @@
+"""The instruction set as docs/machine.md shows it, from :data:`hdl.instructions.OPERATIONS`."""
+
+from hdl.instructions import INSTRUCTION, OPERATIONS
+
+__all__ = ["format_table", "operations"]
+
+
+def format_table():
+    """Fields of an instruction and their bits, a table.
+
+    >>> print(format_table().splitlines()[2])
+    | `op` | 0 to 7 |
+    """
+    lines, offset = ["| field | bits |", "| --- | --- |"], 0
+    for name, width in INSTRUCTION:
+        lines.append(f"| `{name}` | {offset} to {offset + width - 1} |")
+        offset += width
+    return "\n".join(lines) + "\n"
+
+
+def _code(text):
+    """Markup of docstrings as that of pages."""
+    return text.replace("``", "`")
+
+
+def _operation(opcode, operation):
+    yield f"### {opcode.name}, {int(opcode)}"
+    yield f"    {operation.equation}"
+    yield _code(operation.text)
+    sizes = [(name, f"size, 1 to {limit:,}") for name, limit in operation.sizes.items()]
+    rows = [*sizes, *operation.fields.items()]
+    rows += [(f"{flag.name}, {int(flag)}", text) for flag, text in operation.flags.items()]
+    yield "\n".join(["| field or flag | |", "| --- | --- |",
+                     *(f"| `{name}` | {_code(text)} |" for name, text in rows)])
+    refused = [rule.text for rule in operation.rules]
+    if operation.needs_groups is True:
+        refused.append("always on a machine without groups")
+    elif operation.needs_groups:
+        refused.append("on a machine without groups, flags of groups")
+    if refused:
+        yield f"Refused: {_code('; '.join(refused))}."
+    yield f"Model: `{operation.model}`. Clocks: `{operation.clocks}`."
+
+
+def operations():
+    """All operations, a section each."""
+    return "\n\n".join(part for opcode, operation in OPERATIONS.items()
+                       for part in _operation(opcode, operation)) + "\n"
