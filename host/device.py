@@ -7,6 +7,7 @@ direction is sent again and counted; a RUN sent again is not executed again (see
 
 import time
 from collections import namedtuple
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -61,6 +62,8 @@ class Device:
         Clock cycles spent in programs; None where the device has no clock.
     resent : int
         Frames that were damaged or lost and sent again.
+    observer : host.trace.Trace or None
+        Told of every phase, transfer and instruction; programs run an instruction at a time then.
     """
 
     def __init__(self, transport, params, *, answer_seconds=_ANSWER_SECONDS,
@@ -71,6 +74,8 @@ class Device:
         self._transport = transport
         self._answer_seconds = answer_seconds
         self._run_seconds = run_seconds
+        self.observer = None
+        self._phases = []
         self._seq = 0
         self._received = bytearray()
 
@@ -154,17 +159,33 @@ class Device:
         kind = "i1" if space == Space.QUANT else "<i4"
         return np.frombuffer(data, kind).astype(np.int64).reshape(count, -1)
 
+    @contextmanager
+    def phase(self, name):
+        """What is done within is part of ``name``: errors say so, and an observer is told."""
+        start = self.cycles
+        self._phases.append(name)
+        try:
+            yield
+        finally:
+            self._phases.pop()
+            if self.observer:
+                self.observer.was_at(name, start)
+
     def run(self, program):
         """Execute a list of packed instructions."""
-        step = MAX_BODY // INSTRUCTION_BYTES
+        step = 1 if self.observer else MAX_BODY // INSTRUCTION_BYTES
         for first in range(0, len(program), step):
             part = program[first:first + step]
             body = self._request(Kind.RUN, b"".join(part), seconds=self._run_seconds,
                                  program=part)
             if self.run_cycles is not None:
-                self.run_cycles += int.from_bytes(body[2:6], "little")
+                clocks = int.from_bytes(body[2:6], "little")
+                self.run_cycles += clocks
+                if self.observer:
+                    self.observer.ran(part[0], clocks)
 
     def _request(self, kind, body=b"", *, seconds=None, accept=(), program=None):
+        start = self.cycles
         self._seq = self._seq % 255 + 1
         frame = encode(self._seq, kind, body)
         for attempt in range(_TRIES):
@@ -181,6 +202,8 @@ class Device:
         status, rest = Status(answer[0]), answer[1:]
         if status != Status.OK and status not in accept:
             raise DeviceError(self._sentence(status, rest, program))
+        if self.observer and kind in (Kind.WRITE, Kind.READ):
+            self.observer.transferred(kind, start, len(body) + len(rest))
         return rest
 
     def _sentence(self, status, rest, program):
@@ -189,7 +212,7 @@ class Device:
             op = unpack_instruction(program[rest[0]])["op"]
             name = Opcode(op).name if op in set(Opcode) else f"opcode {op}"
             text += f": instruction {rest[0]} ({name})"
-        return text
+        return ", ".join([text, *(f"in {phase}" for phase in reversed(self._phases))])
 
     def _await(self, kind, deadline):
         """The body of the answer to the last request; None if it was lost or damaged."""

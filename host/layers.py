@@ -382,15 +382,19 @@ class Mlp:
         return Workspace(device, self.sizes, batch)
 
     def _forward(self, space, x, *, inference):
+        phase = space.device.phase
         u = space.input.view(*x.shape)
         stage = space.stage.view(*x.shape)
-        store(space.device, stage, x)
-        space.device.run([program.quantise(stage, u, space.input_exponent, unsigned=True,
-                                           clip=ACTIVATION_CLIP[space.params.bits])])
-        inputs = [(u, space.exponent_of(space.input_exponent))]
+        with phase("the batch"):
+            store(space.device, stage, x)
+            space.device.run([program.quantise(stage, u, space.input_exponent, unsigned=True,
+                                               clip=ACTIVATION_CLIP[space.params.bits])])
+            inputs = [(u, space.exponent_of(space.input_exponent))]
         for layer in self.hidden:
-            inputs.append(layer.forward(space, *inputs[-1], inference=inference))
-        return inputs, self.head.forward(space, *inputs[-1])
+            with phase(f"layer {layer.dense.number} forward"):
+                inputs.append(layer.forward(space, *inputs[-1], inference=inference))
+        with phase(f"layer {self.head.dense.number} forward"):
+            return inputs, self.head.forward(space, *inputs[-1])
 
     def train_step(self, space, x, labels, rate, step):
         """``(loss, correct)`` of a batch, before the update that it makes."""
@@ -398,12 +402,15 @@ class Mlp:
         inputs, logits = self._forward(space, x, inference=False)
         losses, gradient, exponent, predicted = cross_entropy(logits, labels)
         (u, u_unit), *earlier = reversed(inputs)
-        unit = self.head.backward(space, u, u_unit, gradient, exponent, rate,
-                                  propagate=bool(self.hidden))
+        phase = space.device.phase
+        with phase(f"layer {self.head.dense.number} backward"):
+            unit = self.head.backward(space, u, u_unit, gradient, exponent, rate,
+                                      propagate=bool(self.hidden))
         for layer, (u, input_unit) in zip(reversed(self.hidden), earlier, strict=True):
             # From the gradient with respect to the layer's u to that of its y = u 2**u_unit.
-            unit = layer.backward(space, u, unit - u_unit, rate,
-                                  propagate=layer is not self.hidden[0])
+            with phase(f"layer {layer.dense.number} backward"):
+                unit = layer.backward(space, u, unit - u_unit, rate,
+                                      propagate=layer is not self.hidden[0])
             u_unit = input_unit
         return int(losses.sum()), int((predicted == labels).sum())
 

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections import namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
 from hdl.params import MAX_DEPTH, ParameterError, Params, parse_groups
@@ -18,6 +19,7 @@ from host.device import Device
 from host.errors import ArgumentError, HostError
 from host.layers import Mlp
 from host.tensor_ids import Noise, tensor_id
+from host.trace import Trace
 from sim.model import noise
 from sim.model.softmax import LOSS_FRACTION
 
@@ -128,8 +130,9 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
         for i in range(steps_per_epoch):
             index = order[i * batch:(i + 1) * batch]
             step = epoch * steps_per_epoch + i
-            step_loss, step_correct = network.train_step(
-                space, data.x_train[index], data.y_train[index], rate_at(step, total), step)
+            with device.phase(f"step {step}"):
+                step_loss, step_correct = network.train_step(
+                    space, data.x_train[index], data.y_train[index], rate_at(step, total), step)
             loss, correct = loss + step_loss, correct + step_correct
             seen = (i + 1) * batch
             progress.tick(f"epoch {epoch + 1}/{recipe.epochs}  step {i + 1}/{steps_per_epoch}  "
@@ -138,7 +141,8 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
         seen = steps_per_epoch * batch
         report = {"loss": loss / seen / 2**LOSS_FRACTION, "train_accuracy": 100 * correct / seen}
         cost = meter.report(seen * network.macs_per_sample)
-        report["test_accuracy"] = _accuracy(network, space, data.x_test, data.y_test, batch)
+        with device.phase(f"the test after epoch {epoch + 1}"):
+            report["test_accuracy"] = _accuracy(network, space, data.x_test, data.y_test, batch)
         epochs.append({**report, **cost})
         used = "" if cost["cycles"] is None else (
             f"  {cost['cycles']:,} cycles, {100 * cost['utilisation']:.1f} % of peak")
@@ -213,8 +217,36 @@ def _arguments(arguments):
                         help="lanes of the quantiser and the norms, 0 for the most there can be")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--trace", default=None, metavar="FILE",
+                        help="write a timeline of all instructions, for Perfetto, and say what "
+                             "each unit took; for devices with a clock")
     parser.add_argument("--json", action="store_true", help="print the report on standard output")
     return parser.parse_args(arguments)
+
+
+def _write_trace(trace, path):
+    try:
+        trace.write(path)
+    except OSError as error:
+        raise ArgumentError(f"cannot write the trace {path}: {error.strerror}") from None
+
+
+@contextmanager
+def _traced(device, path):
+    """The trace of what is done on a device within, which is written even if that fails; None
+    without a path."""
+    if path is None:
+        yield None
+        return
+    if device.cycles is None:
+        raise ArgumentError("--trace needs a device that counts clocks, sim:")
+    trace = Trace(device)
+    # It can be written, which is better known now.
+    _write_trace(trace, path)
+    try:
+        yield trace
+    finally:
+        _write_trace(trace, path)
 
 
 def _train_command(arguments):
@@ -241,9 +273,16 @@ def _train_command(arguments):
     recipe = Recipe(options.data, options.model, options.bits, params.groups, options.seed,
                     options.epochs, options.batch, options.limit)
     progress = Progress()
-    with Device.open(options.device, params, progress=progress.say) as device:
+    with (Device.open(options.device, params, progress=progress.say) as device,
+          _traced(device, options.trace) as trace):
         report = {"device": options.device, **train(
             device, data, recipe, out=out, resume=options.resume, progress=progress)}
+    if trace:
+        report["units"] = {unit.name: used._asdict() for unit, used in trace.used.items()}
+        total = sum(used.clocks for used in trace.used.values())
+        for unit, used in trace.used.items():
+            progress.say(f"{unit.name:13} {used.instructions:8,} instructions "
+                         f"{used.clocks:14,} clocks {100 * used.clocks / total:5.1f} %")
     if out:
         beside = out / "report.json.part"
         beside.write_text(json.dumps(report, indent=1) + "\n")
