@@ -55,8 +55,8 @@ class BoardTop(wiring.Component):
         m.domains.sync = ClockDomain()
         feedback, locked, fast = Signal(), Signal(), {}
         if self.pll.multiple > 1:
-            m.domains.array = ClockDomain("array")
-            m.submodules.array_reset = ResetSynchronizer(~locked, domain="array")
+            # What it has to reset, the machine does, after its own reset.
+            m.domains.array = ClockDomain("array", reset_less=True)
             fast = {"o_CLKOS2": ClockSignal("array")}
         m.submodules.pll = Instance(
             "EHXPLLL", **self.pll.instance(),

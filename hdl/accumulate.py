@@ -92,7 +92,7 @@ class AccumulatorGroup(wiring.Component):
         m.submodules.memory = memory = Buffer(shape, MAX_M + 1, registered=False)
         m.submodules.kept = kept = Buffer(shape, MAX_M + 1, read_domain="readout",
                                           registered=False)
-        m.d.sync += self.o.eq(step)
+        m.d.comb += Value.cast(self.o).eq(register(m, "following", Value.cast(step)))
         m.d.comb += [
             memory.raddr.eq(step.read),
             memory.waddr.eq(step.written), memory.wen.eq(step.valid),
@@ -164,12 +164,12 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         tag, step = self.tag, Signal(_steps(self.params))
-        row = Signal(range(MAX_M + 1))
+        row = Signal(range(MAX_M + 1), reset_less=True)
         with m.If(tag.valid):
             m.d.sync += row.eq(Mux(tag.first, 0, row + 1))
         m.submodules.shift = shift = Delay(tag.shape(), 1 + READ_LATENCY)
         m.submodules.write = write = Delay(
-            data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.AHEAD + 1, reset=True)
+            data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.AHEAD + 1)
         m.submodules.row = written = Delay(row.shape(), self.AHEAD)
         m.d.comb += [
             shift.i.eq(tag), written.i.eq(row),

@@ -155,6 +155,9 @@ class Core(wiring.Component):
         From a ``load`` to the next at the earliest.
     guard : int
         Cycles after ``taken`` in which there must be no ``load``.
+    settle_cycles : int
+        Cycles in reset after which nothing is under way: sums and weights pass stages that a reset
+        leaves alone.
 
     Members
     -------
@@ -184,6 +187,9 @@ class Core(wiring.Component):
         self._late = Streamer.LATENCY + READ_LATENCY + 1
         self.load_cycles = self.mesh.load_cycles
         self.guard = self._late + self.mesh.swap_cycles
+        self.settle_cycles = max(
+            self._late + self.mesh.latency + len(self.mesh.groups) + Accumulators.SPACING,
+            self.mesh.swap_wait + self.mesh.load_cycles + params.rows) + 4
         super().__init__({
             "start": In(1), "source": In(ADDRESS_BITS), "last_row": In(range(MAX_M + 1)),
             "last_tile": In(16), "more_rows": In(ADDRESS_BITS), "is_unsigned": In(1),
@@ -200,7 +206,7 @@ class Core(wiring.Component):
         # A tile of weights is complete, so many cycles after the last row that a swap at once would
         # not come too soon.
         ready, shifts = Signal(), Signal(range(params.max_groups))
-        m.submodules.complete = complete = Delay(1, max(0, mesh.swap_wait - late - 1), reset=True)
+        m.submodules.complete = complete = Delay(1, max(0, mesh.swap_wait - late - 1))
         m.d.comb += complete.i.eq(self.load & self.row.end)
         with m.If(self.load):
             m.d.sync += shifts.eq(shifts + self.row.mark)
@@ -211,7 +217,7 @@ class Core(wiring.Component):
 
         # Streamed operands, tile by tile.
         m.submodules.streamer = streamer = Streamer(params, mapped=mesh.mapped)
-        m.submodules.swap = swap = Delay(1, late, reset=True)
+        m.submodules.swap = swap = Delay(1, late)
         for name in ("start", "source", "last_row", "last_tile", "more_rows"):
             m.d.comb += getattr(streamer, name).eq(getattr(self, name))
         m.d.comb += [
@@ -238,8 +244,7 @@ class Core(wiring.Component):
 
         # Sums.
         m.submodules.tag = tag = Delay(
-            streamer.tag.shape(), late - Streamer.LATENCY + mesh.latency - Accumulators.AHEAD,
-            reset=True)
+            streamer.tag.shape(), late - Streamer.LATENCY + mesh.latency - Accumulators.AHEAD)
         m.submodules.accumulators = accumulators = Accumulators(params, mesh.sums.shape(),
                                                                 mesh.groups, mapped=mesh.mapped)
         m.d.comb += [

@@ -53,30 +53,41 @@ def crossed_level(m, name, params, level):
 
 
 class LongReset(wiring.Component):
-    """A reset of both domains, so long that no change of a level survives it on its way.
+    """A reset of both domains that lasts until what is under way has left every pipeline.
 
-    For a machine whose array has a clock of its own.
+    So only what begins things has to be reset, not the stages that they pass; and no change of a
+    level survives on its way between the clocks. It is on after a reset of ``sync``, too: the
+    array's clock needs no other.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    cycles : int
+        Of the array's clock.
 
     Members
     -------
     i : In(1)
         Pulses.
-    sync, array : Out(1)
-        In the domain of that name: ``CYCLES`` cycles of ``sync``, from the next one on.
+    sync : Out(1), array : Out(1)
+        In the domain of that name, from the next cycle on.
     """
-    CYCLES = 8
 
-    def __init__(self):
-        super().__init__({"i": In(1), "sync": Out(1), "array": Out(1)})
+    def __init__(self, params, cycles):
+        self.params = params
+        # And the way into the array's clock.
+        self.cycles = -(-cycles // params.array_clock) + HELD
+        super().__init__({"i": In(1), "sync": Out(1, init=1), "array": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        left = Signal(range(self.CYCLES))
+        left = Signal(range(self.cycles), init=self.cycles - 1)
         with m.If(self.i):
-            m.d.sync += [left.eq(self.CYCLES - 1), self.sync.eq(1)]
+            m.d.sync += [left.eq(self.cycles - 1), self.sync.eq(1)]
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
         with m.Else():
             m.d.sync += self.sync.eq(0)
-        m.submodules.array = FFSynchronizer(self.sync, self.array, o_domain="array")
+        if self.params.array_clock > 1:
+            m.submodules.array = FFSynchronizer(self.sync, self.array, o_domain="array", init=1)
         return m

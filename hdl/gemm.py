@@ -58,6 +58,11 @@ class Gemm(wiring.Component):
     mapped : bool
         The array's adders are cells of the ECP5, :mod:`hdl.chain`.
 
+    Attributes
+    ----------
+    settle_cycles : int
+        Cycles of the array's clock in reset after which nothing of an earlier instruction is left.
+
     Members
     -------
     control : Out(UnitPort())
@@ -70,7 +75,8 @@ class Gemm(wiring.Component):
     """
     def __init__(self, params, *, mapped=False):
         self.params = params
-        self.mapped = mapped
+        self.core = Core(params, mapped=mapped)
+        self.settle_cycles = self.core.settle_cycles
         super().__init__({
             "control": Out(UnitPort()),
             "quant_s": Out(StreamPort(quant_word(params))),
@@ -84,7 +90,7 @@ class Gemm(wiring.Component):
         m = Module()
         params, fields = self.params, self.control.instruction
         domain, ratio = array_domain(params), params.array_clock
-        core = Core(params, mapped=self.mapped)
+        core = self.core
         # Of rows of weights, in cycles of this clock.
         spacing = core.load_cycles if ratio == 1 else -(-max(core.load_cycles, HELD) // ratio)
         weights = Weights(params, load_cycles=spacing, guard=core.guard)

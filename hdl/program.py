@@ -95,6 +95,8 @@ class Program(wiring.Component):
         The instructions.
     fault : In(1)
         A memory was accessed beyond its end.
+    ready : In(1)
+        Units may be started: those that take their time to reset have.
     control : In(UnitPort()) x units
         The units, in the order of :func:`units_of`.
     abort : Out(1)
@@ -116,7 +118,7 @@ class Program(wiring.Component):
             "start": In(1),
             "count": In(range(MAX_INSTRUCTIONS + 1)),
             "i": In(stream.Signature(8)),
-            "fault": In(1),
+            "fault": In(1), "ready": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),
             "abort": Out(1),
             "done": Out(1),
@@ -177,7 +179,7 @@ class Program(wiring.Component):
                 with m.If(checking == check.LATENCY - 1):
                     m.d.sync += checking.eq(0)
                     m.next = "START"
-            with m.State("START"):
+            with m.State("START"), m.If(self.ready):
                 m.d.comb += begin.eq(check.good)
                 m.d.sync += self.unit.eq(instruction.op)
                 m.next = "RUN"

@@ -39,6 +39,8 @@ class Sequencer(wiring.Component):
     wide_r, quant_r, group_r : Out(ReadPort)
     wide_w, group_w : Out(WritePort)
     quant_w : Out(LaneWritePort)
+    ready : In(1)
+        See :class:`hdl.program.Program`.
     control : In(UnitPort()) x units
         The units, in the order of :func:`hdl.program.units_of`.
     units_reset : Out(1) x units
@@ -50,7 +52,7 @@ class Sequencer(wiring.Component):
         super().__init__({
             "frame": In(FramePort()),
             "o": Out(stream.Signature(ANSWER_BYTE)),
-            "fault": In(1),
+            "fault": In(1), "ready": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),
             "units_reset": Out(1).array(len(units_of(params))),
             **memory_ports(params),
@@ -105,7 +107,7 @@ class Sequencer(wiring.Component):
         failed = Signal()
         m.d.sync += [repeated.eq((run_age != 0) & (run_seq == frame.seq)), failed.eq(error != 0)]
         m.d.comb += [
-            program.fault.eq(self.fault),
+            program.fault.eq(self.fault), program.ready.eq(self.ready),
             program.count.eq(frame.length // INSTRUCTION_BYTES),
             access.length.eq(frame.length),
             access.write.eq(kinds[Kind.WRITE]),

@@ -18,7 +18,6 @@ from amaranth.hdl import (
     unsigned,
 )
 from amaranth.lib import stream, wiring
-from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from hdl.crossing import LongReset
@@ -91,11 +90,13 @@ class Accelerator(wiring.Component):
             options = {}
             if unit == Unit.GEMM:
                 options = {"mapped": self.mapped}
-                if params.array_clock > 1:
-                    m.submodules.array_reset = long = LongReset()
-                    m.d.comb += long.i.eq(reset)
-                    reset = {"sync": long.sync, "array": long.array}
             units[unit] = _UNITS[unit](params, **options)
+            if unit == Unit.GEMM:
+                m.submodules.array_reset = long = LongReset(params, units[unit].settle_cycles)
+                m.d.comb += [long.i.eq(reset), sequencer.ready.eq(~long.sync)]
+                reset = {"sync": long.sync}
+                if params.array_clock > 1:
+                    reset["array"] = long.array
             m.submodules[unit.name.lower()] = ResetInserter(reset)(units[unit])
             wiring.connect(m, control, units[unit].control)
 
@@ -151,8 +152,7 @@ def rtlil(params, **options):
     m.d.outside += sync.rst.eq(rst)
     ports = {"clk": (sync.clk, None), "rst": (rst, None)}
     if params.array_clock > 1:
-        m.domains.array = array = ClockDomain("array")
-        m.submodules.array_reset = FFSynchronizer(sync.rst, array.rst, o_domain="array")
+        m.domains.array = array = ClockDomain("array", reset_less=True)
         ports["clk_array"] = (array.clk, None)
     for side in ("i", "o"):
         for name in ("payload", "valid", "ready"):

@@ -80,13 +80,15 @@ def memories(params, writers=1, readers=1):
 
 
 class Bench(wiring.Component):
-    """The machine with a stand-in for every unit."""
+    """The machine with a stand-in for every unit; units are not ready for the first ``resting``
+    clocks."""
     i: In(stream.Signature(8))
     o: Out(stream.Signature(8))
 
-    def __init__(self, params=SMALL):
+    def __init__(self, params=SMALL, *, resting=0):
         super().__init__()
         self.params = params
+        self.resting = resting
         self.stand_ins = {unit: StandIn(params) for unit in units_of(params)}
         self.memories = memories(params, writers=1 + len(self.stand_ins), readers=2)
 
@@ -108,7 +110,10 @@ class Bench(wiring.Component):
             m.submodules[name] = ram
             wiring.connect(m, getattr(sequencer, f"{name}_r"), ram.r[0])
             wiring.connect(m, getattr(sequencer, f"{name}_w"), ram.w[0])
-        m.d.comb += sequencer.fault.eq(self.memories["wide"].fault)
+        left = Signal(range(self.resting + 1), init=self.resting)
+        m.d.comb += [sequencer.fault.eq(self.memories["wide"].fault),
+                     sequencer.ready.eq(left == 0)]
+        m.d.sync += left.eq(left - (left != 0))
         for i, (unit, stand_in) in enumerate(self.stand_ins.items()):
             m.submodules[unit.name] = ResetInserter(sequencer.units_reset[i])(stand_in)
             wiring.connect(m, sequencer.control[i], stand_in.control)
@@ -367,6 +372,18 @@ def test_run_executes_in_order_and_counts_cycles_and_clamped_elements():
         assert await status_of(request) == CLEAR
 
     simulate(Bench(), process)
+
+
+def test_no_unit_starts_before_all_are_ready():
+    async def process(ctx, request):
+        for waits in (True, False):
+            status, answer = await request(Kind.RUN, norm())
+            assert status == Status.OK
+            completed, unit, cycles = run_answer(answer)
+            assert (completed, unit) == (1, Unit.NORM_FORWARD)
+            assert cycles > 400 if waits else cycles == 38
+
+    simulate(Bench(resting=600), process)
 
 
 def test_run_takes_as_many_instructions_as_fit_a_frame():

@@ -5,14 +5,16 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.instructions import Opcode, instruction
 from hdl.link.uart import UartReceiver, UartTransmitter
 from hdl.params import PROTOCOL_VERSION, Params
-from hdl.protocol import Kind, Status
+from hdl.protocol import Kind, Space, Status
 from hdl.top import Accelerator, VerilogError, build_id, rtlil, verilog
 from tests.support.requests import simulate
 
@@ -52,6 +54,39 @@ def test_hello_over_a_serial_line():
             Status.OK, bytes([PROTOCOL_VERSION]) + bytes.fromhex(PLAIN.fingerprint))
 
     simulate(SerialBoard(), process)
+
+
+@pytest.mark.parametrize("array_clock", [1, 3])
+def test_a_product_that_was_stopped_leaves_nothing_to_the_next(array_clock):
+    """Stopped where it loads, streams or is read out, with the next one as soon as can be."""
+    params = Params(bits=2, rows=3, cols=2, depth=1, sample_groups=1, channel_groups=2, memory=4,
+                    array_clock=array_clock)
+    a, b = np.array([[1, -2, 1, 0], [-1, 1, -2, 1]]), np.array([[1, -1], [0, 1], [1, 1], [-1, 0]])
+    small = {"m": 2, "k": 4, "n": 2, "src0": 0, "src1": 20, "dst0": 8, "key0": 2}
+
+    def lanes(x):
+        """Words as they travel: a part for every row of the array."""
+        padded = np.zeros((len(x), 2 * params.slots), np.int64)
+        padded[:, :x.shape[1]] = x
+        return padded.reshape(len(x), 2, -1).transpose(1, 0, 2).astype("i1").tobytes()
+
+    async def process(ctx, request):
+        await request.write(Space.QUANT, 0, lanes(a))
+        await request.write(Space.QUANT, 20 * params.rows, lanes(b)[:12])
+        for m, k, n in ((500, 4, 2), (9, 4, 60), (40, 90, 2), (1, 300, 300), (30, 3, 20),
+                        (60, 1, 3), (100, 9, 9), (17, 17, 17)):
+            await request.write(Space.WIDE, 8, bytes(16))
+            tiles = -(-k // params.slots)
+            status, _ = await request(Kind.RUN, instruction(
+                Opcode.GEMM, m=m, k=k, n=n, src0=100, src1=100, dst0=100, key0=tiles))
+            assert status == Status.WATCHDOG
+            assert await request(Kind.RESET) == (Status.OK, b"")
+            status, _ = await request(Kind.RUN, instruction(Opcode.GEMM, **small))
+            assert status == Status.OK, (m, k, n)
+            words = np.frombuffer(await request.read(Space.WIDE, 8, 4), "<i4").reshape(2, 2).T
+            assert (words == a @ b).all(), (m, k, n)
+
+    simulate(Accelerator(params, watchdog=150), process, limit=20_000, array_clock=array_clock)
 
 
 def test_the_same_machine_is_the_same_text_in_every_process(tmp_path):

@@ -49,7 +49,7 @@ def read_body(space, address, count):
     return bytes([space, 0]) + address.to_bytes(2, "little") + count.to_bytes(2, "little")
 
 
-def simulate(dut, process, *, limit=200_000):
+def simulate(dut, process, *, limit=200_000, array_clock=1):
     """Run the testbench ``process(ctx, requests)`` to its end."""
     async def bench(ctx):
         await process(ctx, Requests(ctx, dut))
@@ -60,7 +60,9 @@ def simulate(dut, process, *, limit=200_000):
         raise AssertionError(f"not finished after {limit} clocks")
 
     simulator = Simulator(dut)
-    simulator.add_clock(1e-8)
+    simulator.add_clock(1.2e-8)
+    if array_clock > 1:
+        simulator.add_clock(1.2e-8 / array_clock, domain="array")
     simulator.add_testbench(bench)
     simulator.add_testbench(deadline, background=True)
     simulator.run()
