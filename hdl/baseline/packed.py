@@ -15,7 +15,8 @@ addition of the whole words gives fields that hold the sums, by the same equatio
 chains adds the words of the blocks, and there is one correction left for each sum, the carry that
 its last chain has to spare.
 
-The packing is that of the field notes on the ECP5, where it was checked on all inputs.
+That products share a multiplier is common; ``tests/hdl/test_baseline_packed.py`` checks these
+fields on all inputs.
 """
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, Value, signed
