@@ -7,7 +7,7 @@ __all__ = ["BY_HAND", "FOREIGN", "KINDS", "LIMITS", "PAPER", "Foreign"]
 #: What is compared with what: the arithmetic and width of ours beside designs of a kind.
 KINDS = {
     "binary16 fused multiply-add": (("fp16n", "fp16"), 16),
-    "4-bit integers": (("int-mult", "int", "int-wide", "shift"), 4),
+    "4-bit integers": (("packed", "int-mult", "int", "int-wide", "shift"), 4),
     "8-bit integers": (("int-mult", "int", "int-wide", "shift"), 8),
     "fixed point, 16 bits": ((), 16),
 }

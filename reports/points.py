@@ -43,8 +43,6 @@ class UnitAlone:
     mapping : str
         ``lut`` or ``dsp``.
     """
-    macs = None
-
     scope: str
     lanes: int = 1
     mapping: str = "dsp"
@@ -60,6 +58,11 @@ class UnitAlone:
     @property
     def unit(self):
         return self.scope
+
+    @property
+    def macs(self):
+        """Products per clock of an element of several."""
+        return UNITS[self.scope].products
 
     @property
     def name(self):
@@ -223,7 +226,7 @@ def _standing(large):
             yield alone(_mesh(name, mapping=mapping), speed=8)
             yield alone(_mesh(name, mapping=mapping, rows=8, cols=8), "85F")
     for name, unit in UNITS.items():
-        if unit.category != "floating-point element":
+        if not unit.category.endswith("element"):
             yield alone(UnitAlone(scope=name, lanes=4), "85F")
     for bits in (2, 6, 8):
         yield machine(bits=bits)

@@ -13,6 +13,7 @@ from amaranth.lib import wiring
 
 from hdl.baseline.l2 import FoldedRootMeanSquare, RootMeanSquare, XhatCorrection
 from hdl.baseline.norm_fp16 import Fp16NormBackward, Fp16NormForward
+from hdl.baseline.packed import PackedMac
 from hdl.baseline.quantise import Fixed, GivenScale
 from hdl.floating.mac import Bf16Mac, Fp16Mac, Fp16NarrowMac
 from hdl.floating.multiply import BlockMultiplier, LutMultiplier
@@ -40,11 +41,14 @@ class Unit:
         From the number of lanes to the component.
     mappings : tuple of str
         With multiplier blocks, without them, or both where that is worth a comparison.
+    products : int, optional
+        Of an element of an array that makes several per clock.
     """
     category: str
     description: str
     make: Callable[[int], wiring.Component]
     mappings: tuple = ("dsp",)
+    products: int | None = None
 
 
 _BOTH = ("dsp", "lut")
@@ -77,6 +81,9 @@ _ELEMENTS = {
     for end, mapping, multiplier, multiplied in (
         ("", "lut", LutMultiplier, "multiplier in LUTs"),
         ("-dsp", "dsp", BlockMultiplier, "multiplier block"))}
+_ELEMENTS["element-packed"] = Unit(
+    "integer element", "4 bits, four products in each of four multiplier blocks, with what travels",
+    lambda lanes: PackedMac(Params(rows=2, cols=1), 1, mapped=True), products=PackedMac.PRODUCTS)
 
 _STOCHASTIC, _PER_COLUMN = QuantiseFlag.STOCHASTIC, QuantiseFlag.PER_COLUMN
 

@@ -159,8 +159,8 @@ def test_our_elements_stand_beside_others(full):
     text = text[text.index('<section id="elsewhere">'):]
     # 800 LUT4 at 50 MHz beside 1,063 at 67 MHz.
     for words in ("ours: fp16n, no DSP, one element", "ours: fp16n, DSP, one element",
-                  "ours: fp16, no DSP, 2x2x1", "ours: int, 4 bits, 4x4x4", ">1,600</a>",
-                  ">1,587</td>"):
+                  "ours: fp16, no DSP, 2x2x1", "ours: packed, DSP, one element",
+                  "ours: int, 4 bits, 4x4x4", ">1,600</a>", ">1,587</td>"):
         assert words in text
 
 
