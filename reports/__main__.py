@@ -14,6 +14,7 @@ from reports.accuracy.table import study, summary
 from reports.figures import Results, fmax_words, read_budget
 from reports.instructions import format_table, operations
 from reports.page import page
+from reports.scaling import sizes
 from reports.summary import arrays, machines, units
 from reports.utilisation import markdown
 
@@ -27,6 +28,7 @@ _MACHINES = "<!-- machines -->", "<!-- end of machines -->"
 _UNITS = "<!-- units -->", "<!-- end of units -->"
 #: The same in docs/array.md.
 _UTILISATION = "<!-- utilisation -->", "<!-- end of utilisation -->"
+_SIZES = "<!-- sizes -->", "<!-- end of sizes -->"
 #: In docs/machine.md.
 _FORMAT = "<!-- format -->", "<!-- end of format -->"
 _INSTRUCTIONS = "<!-- instructions -->", "<!-- end of instructions -->"
@@ -161,8 +163,8 @@ def project_readme(text, results):
 
 
 def array_page(text):
-    """docs/array.md with its table of products."""
-    return with_table(text, _UTILISATION, markdown())
+    """docs/array.md with its tables of products and of sizes."""
+    return with_table(with_table(text, _UTILISATION, markdown()), _SIZES, sizes())
 
 
 def machine_page(text):

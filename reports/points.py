@@ -15,8 +15,8 @@ from hdl.build.summary import DATA, DamagedError, read_point
 from hdl.params import ARITHMETICS, ParameterError, Params
 from reports.units import UNITS
 
-__all__ = ["LARGE_MESH", "MESH", "SEEDS", "SMALL_MESH", "Point", "Store", "UnitAlone", "alone",
-           "machine", "standing"]
+__all__ = ["LARGE_MESH", "MESH", "SCALING", "SEEDS", "SMALL_MESH", "Point", "Store", "UnitAlone",
+           "alone", "machine", "scaling", "standing"]
 
 #: Place-and-route runs of a point: a median needs some.
 SEEDS = 5
@@ -27,6 +27,15 @@ MESH = {"rows": 4, "cols": 4}
 SMALL_MESH = {"rows": 2, "cols": 2}
 #: One of integers, whose edges count for less.
 LARGE_MESH = {"rows": 8, "cols": 8}
+#: Arrays that fill each die: width, die, rows, columns. Some seven to eight tenths of the LUTs;
+#: with more, cells of the tables find no place.
+SCALING = (
+    (2, "25F", 24, 25), (2, "45F", 30, 36), (2, "85F", 44, 45),
+    (3, "25F", 17, 20), (3, "45F", 24, 25), (3, "85F", 32, 35),
+    (4, "25F", 16, 16), (4, "45F", 16, 28), (4, "45F", 16, 31), (4, "85F", 28, 30),
+    (6, "25F", 11, 11), (6, "25F", 11, 12), (6, "45F", 14, 15), (6, "85F", 20, 20),
+    (8, "25F", 9, 9), (8, "45F", 11, 12), (8, "85F", 16, 16),
+)
 #: Part numbers by die and speed grade.
 _PART = "LFE5U-{}-{}BG381C"
 
@@ -176,6 +185,12 @@ def _mesh(arith, bits=None, mapping=None, *, kind=MeshAlone, **shape):
                 mapping=mapping or made.mappings[0], **{**MESH, **shape})
 
 
+def scaling():
+    """The points of :data:`SCALING`."""
+    return [alone(_mesh("shift", bits, rows=rows, cols=cols), die)
+            for bits, die, rows, cols in SCALING]
+
+
 def _standing(large):
     integers = [name for name, made in DATAPATHS.items() if made.deepest > 1]
     floats = [name for name, made in DATAPATHS.items() if 4 not in made.widths]
@@ -213,9 +228,7 @@ def _standing(large):
     yield machine(arith="int", sample_groups=1, channel_groups=1)
     if not large:
         return
-    # Eight tenths of the LUTs of each die, and nine.
-    for die, rows, cols in (("25F", 16, 16), ("45F", 16, 28), ("45F", 16, 31), ("85F", 28, 30)):
-        yield alone(_mesh("shift", rows=rows, cols=cols), die)
+    yield from scaling()
     for name in integers:
         for bits in (2, 8):
             yield alone(_mesh(name, bits, rows=8, cols=8), "85F")
