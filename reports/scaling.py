@@ -1,6 +1,6 @@
 """How large arrays get on each die: the table of docs/array.md."""
 
-from hdl.build.summary import read_point
+from hdl.build.summary import DamagedError, read_point
 from reports.points import SCALING, Store, scaling
 
 __all__ = ["sizes"]
@@ -11,7 +11,7 @@ def _rows(store):
         name = [f"{bits}", f"{rows}x{cols}x4", f"LFE5U-{die}", f"{point.subject.macs:,}"]
         try:
             found = read_point(store.path(point))
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedError):
             continue
         report = found["report"]
         if report is None:

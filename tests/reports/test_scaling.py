@@ -9,19 +9,20 @@ from reports.scaling import sizes
 def test_what_was_not_measured_is_left_out_and_what_failed_is_said(tmp_path):
     store = Store(tmp_path)
     assert sizes(store).count("\n") == 2
-    first, second, *_ = scaling()
-    report = {"total": {"comb": 50}, "available": {"comb": 200}, "comb_per_mac": 7.44,
-              "array": {"ff": 9600}, "macs_per_clock": 1200,
-              "fmax_mhz": {"median": 300.0, "cap_mhz": 200.0}}
+    first, second, third, *_ = scaling()
+    found = json.loads(Store().path(first).read_text())
+    report = found["report"]
+    report["total"]["comb"], report["available"]["comb"] = 50, 200
+    report["array"]["ff"], report["macs_per_clock"], report["comb_per_mac"] = 9600, 1200, 7.44
+    report["fmax_mhz"].update(cap_mhz=min(200.0, report["fmax_mhz"]["median"]))
     (tmp_path / "alone").mkdir()
-    for point, report in ((first, report), (second, None)):
-        store.path(point).write_text(json.dumps({
-            "key": "k", "name": point.name, "command": "c", "report": report,
-            "failure": None if report else "no place"}))
+    store.path(first).write_text(json.dumps(found))
+    store.path(second).write_text(json.dumps({**found, "report": None, "failure": "no place"}))
+    store.path(third).write_text("{")
     *_, one, two = sizes(store).splitlines()
     bits, _, rows, cols = SCALING[0]
-    assert one == (f"| {bits} | {rows}x{cols}x4 | LFE5U-25F | {rows * cols * 4:,} | 25% | 7.4 | 8.0 "
-                   "| 300 | 0.48 |")
+    assert one == (f"| {bits} | {rows}x{cols}x4 | LFE5U-25F | {rows * cols * 4:,} | 25% | 7.4 "
+                   f"| 8.0 | {report['fmax_mhz']['median']:.0f} | 0.48 |")
     assert "does not route" in two
 
 
