@@ -59,7 +59,7 @@ def product_comb(bits, depth=MAX_DEPTH):
     """LUT4 of an integer product in the array, from below: no array has been placed smaller.
 
     >>> product_comb(4), product_comb(8), product_comb(4, 1)
-    (19, 58, 50)
+    (19, 57, 50)
     """
     return _PRODUCT_COMB[bits] * _SHALLOW[depth] // 100
 
@@ -74,8 +74,8 @@ def product_ff(bits, depth=MAX_DEPTH):
 
 
 #: Of a product in an element of four, by width, and what one in shallower elements takes of that,
-#: in percent: synthesised arrays of 8x8 elements, rounded down.
-_PRODUCT_COMB = {2: 7, 3: 12, 4: 19, 5: 27, 6: 36, 7: 47, 8: 58}
+#: in percent: at most what any array measured takes.
+_PRODUCT_COMB = {2: 7, 3: 12, 4: 19, 5: 27, 6: 36, 7: 47, 8: 57}
 _PRODUCT_FF = {2: 7, 3: 14, 4: 18, 5: 29, 6: 36, 7: 45, 8: 53}
 _SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 
