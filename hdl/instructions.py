@@ -24,13 +24,17 @@ __all__ = [
     "STATE_ROWS",
     "TABLE_HEADER",
     "BackwardFlag",
+    "CombineFlag",
     "GemmFlag",
+    "LossRow",
     "MoveFlag",
     "NormFlag",
     "Opcode",
     "Operation",
     "QuantiseFlag",
     "Rule",
+    "ScaleFlag",
+    "ScaleRow",
     "StateRow",
     "instruction",
     "is_lawful",
@@ -83,6 +87,7 @@ class QuantiseFlag(IntFlag):
     PER_COLUMN = 2
     STOCHASTIC = 4
     GROUPED = 8
+    MASTER = 16
 
 
 class MoveFlag(IntFlag):
@@ -100,6 +105,41 @@ class NormFlag(IntFlag):
 class BackwardFlag(IntFlag):
     """Flags of ``NORM_BACKWARD``."""
     CLIPPED = 1
+
+
+class ScaleFlag(IntFlag):
+    """Flags of ``SCALE``."""
+    DIVIDE = 1
+    MASTER = 2
+    UPDATE = 4
+    BIAS = 8
+    ALIGN = 16
+    SUM = 32
+    NEGATE = 64
+    ADD = 128
+
+
+class CombineFlag(IntFlag):
+    """Flags of ``COMBINE``."""
+    BROADCAST = 1
+    SUBTRACT = 2
+    FOLLOW = 4
+
+
+class ScaleRow(IntEnum):
+    """Rows of a scale tensor, a wide tensor of ``len(ScaleRow)`` rows."""
+    FACTOR = 0
+    EXPONENT = 1
+    BIAS = 2
+
+
+class LossRow(IntEnum):
+    """Rows of what ``CROSS_ENTROPY`` leaves of a batch, a wide tensor of one column."""
+    #: The sum of the losses, with ``LOSS_FRACTION`` fraction bits: its low 32 bits, and the rest.
+    LOSS_LOW = 0
+    LOSS_HIGH = 1
+    #: Samples whose label was predicted.
+    CORRECT = 2
 
 
 class StateRow(IntEnum):

@@ -8,7 +8,7 @@ from hdl.instructions import INSTRUCTION
 from hdl.params import INDEX_BITS, WIDE_BITS
 
 __all__ = ["GROUP_BITS", "GROUP_WORD", "INSTRUCTION_LAYOUT", "ORDER_ENTRY", "UnitPort",
-           "quant_word", "wide_word"]
+           "lanes_word", "quant_word", "wide_word"]
 
 #: One instruction; the fields of :data:`hdl.instructions.INSTRUCTION`.
 INSTRUCTION_LAYOUT = data.StructLayout(dict(INSTRUCTION))
@@ -39,6 +39,11 @@ def wide_word(params):
 def quant_word(params):
     """A word of the quantised memory: a row of the array's operands, by slot."""
     return data.ArrayLayout(signed(params.bits), params.slots)
+
+
+def lanes_word(params, bits):
+    """A word of the masters' or the velocities' memory: one number of so many bits per lane."""
+    return data.ArrayLayout(signed(bits), params.vector)
 
 
 class UnitPort(wiring.Signature):

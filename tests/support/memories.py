@@ -39,8 +39,9 @@ class UnitBench(Elaboratable):
     ----------
     unit : wiring.Component
         Has a ``control`` port (:class:`hdl.unit.UnitPort`). Its ports named ``wide``, ``quant``,
-        ``group`` or ``order``, alone or with ``_`` and anything after it, are connected to the
-        memory of that name as readers or writers by their signature; arrays of ports too.
+        ``group``, ``order``, ``master`` or ``velocity``, alone or with ``_`` and anything after it,
+        are connected to the memory of that name as readers or writers by their signature; arrays of
+        ports too. The last two there are only where the unit has ports for them, in whose shape.
     params : hdl.params.Params
     words : dict of str to int
         Capacities other than those of ``params``, by memory.
@@ -54,8 +55,13 @@ class UnitBench(Elaboratable):
                  "group": params.table_words, "order": params.table_words, **(words or {})}
         shapes = {"wide": wide_word(params), "quant": quant_word(params),
                   "group": GROUP_BITS, "order": ORDER_ENTRY}
+        for name in ("master", "velocity"):
+            if ports := _ports(unit, name):
+                shapes[name] = Value.cast(ports[0].data).shape()
+                words.setdefault(name, params.wide_words)
         self.memories = {}
-        self.lanes = {"wide": params.vector, "quant": params.slots}
+        self.lanes = dict.fromkeys(("wide", "master", "velocity"), params.vector)
+        self.lanes["quant"] = params.slots
         for name, shape in shapes.items():
             by_kind = {kind: [] for kind in (ReadPort, WritePort, LaneWritePort, StreamPort)}
             for port in _ports(unit, name):
@@ -89,7 +95,7 @@ class UnitBench(Elaboratable):
         return ctx.get(self.memories[name].memory.data[address])
 
     def load(self, ctx, name, base, tensor):
-        """Store a tensor [I, J] as the machine does, in ``wide`` or ``quant``.
+        """Store a tensor [I, J] as the machine does, in any memory but the tables.
 
         Element (i, j) is lane ``j % L`` of word ``base + (j // L) * I + i`` of L lanes. Lanes
         beyond J get junk.
@@ -109,7 +115,7 @@ class UnitBench(Elaboratable):
                 self.poke(ctx, name, base + tile * rows + i, word)
 
     def dump(self, ctx, name, base, rows, count):
-        """A tensor [rows, count] of ``wide`` or ``quant``, sign-extended, as ``int64``."""
+        """A tensor [rows, count] of any memory but the tables, sign-extended, as ``int64``."""
         cols, bits = self.lanes[name], self._lane_bits(name)
         out = np.zeros((rows, count), np.int64)
         for tile in range(-(-count // cols)):
