@@ -17,7 +17,7 @@ from hdl.build.datapaths import DATAPATHS, datapath
 from hdl.build.design import elaborate, resolve_part
 from hdl.build.fit import EstimateError, FitError, check_alone, check_fit
 from hdl.build.flow import OutputError, build, check_folder
-from hdl.build.largest import largest, sizes
+from hdl.build.largest import PATIENCE, largest, sizes
 from hdl.build.summary import summary
 from hdl.build.tools import Progress, ToolError, Tools
 from hdl.params import ARITHMETICS, MAX_DEPTH, ParameterError, Params, parse_groups
@@ -112,9 +112,9 @@ def _parser():
                         help="build the plain-integer twin too, and the arrays of both and of "
                              "floating point alone; print them side by side")
     parser.add_argument("--max", action="store_true",
-                        help="build the largest that routes: rows, then columns, and less memory "
-                             "where a die has less, unless they are given; takes hours on a "
-                             "large die")
+                        help="build the largest that routes, nearly square, with less memory where "
+                             "a die has less, unless columns or memory are given; takes hours on "
+                             "a large die")
     parser.add_argument("--json", action="store_true", help="print report.json, and only that")
     return parser
 
@@ -225,11 +225,14 @@ class _Builds:
             finally:
                 rmtree(out, ignore_errors=True)
 
-        return largest(options.sizes, options.part, synthesise=synthesise,
-                       route=self.machine, say=Progress().line)
+        def route(params):
+            return self.machine(params, patience=PATIENCE)
 
-    def machine(self, params, name=None):
-        """Build a machine; its report."""
+        return largest(options.sizes, options.part, synthesise=synthesise,
+                       route=route, say=Progress().line)
+
+    def machine(self, params, name=None, patience=None):
+        """Build a machine; its report. ``patience`` as for :func:`hdl.build.flow.build`."""
         options, progress = self._options, Progress()
         check_fit(params, options.part)
         with progress.stage(f"elaboration of {params.name}", "elaborate"):
@@ -240,7 +243,7 @@ class _Builds:
         if fastest > cap:
             progress.line(f"note: {fastest:g} MHz is above {cap} MHz ({reason}), "
                           "which the tools do not check")
-        return self._build(design, name, options.timing_driven, progress)
+        return self._build(design, name, options.timing_driven, progress, patience)
 
     def alone(self, subject, name=None):
         """Build an array alone; its report."""
@@ -250,11 +253,12 @@ class _Builds:
             design = elaborate_alone(subject, self._options.part)
         return self._build(design, name, True, progress)
 
-    def _build(self, design, name, timing_driven, progress):
+    def _build(self, design, name, timing_driven, progress, patience=None):
         options = self._options
         out = options.out if name is None else options.out.with_name(f"{options.out.name}-{name}")
         outcome = build(design, out=out, seeds=options.seeds, synth_only=options.synth_only,
-                        timing_driven=timing_driven, tools=self._tools, progress=progress)
+                        timing_driven=timing_driven, patience=patience, tools=self._tools,
+                        progress=progress)
         if not outcome.met:
             self.missed.append(outcome.message)
         return outcome.report

@@ -139,7 +139,7 @@ def _synthesise(design, folder, tools, progress):
     return total, units, packed
 
 
-def _place_and_route(design, folder, seed, timing_driven, tools, progress):
+def _place_and_route(design, folder, seed, timing_driven, patience, tools, progress):
     base = f"seed{seed}"
     options = [*design.part.nextpnr_options(), *place_and_route_options(timing_driven),
                "--json", "top.json", "--lpf", "top.lpf",
@@ -148,6 +148,8 @@ def _place_and_route(design, folder, seed, timing_driven, tools, progress):
                "--quiet", "--log", f"{base}.log",
                # A clock that is missed is our finding, not nextpnr's.
                "--timing-allow-fail"]
+    if patience:
+        options += ["--placer-heap-cell-placement-timeout", str(patience)]
     if design.board is None:
         options.append("--lpf-allow-unconstrained")
     stage = f"place and route, seed {seed}", f"place_and_route_seed{seed}"
@@ -180,9 +182,10 @@ def clocks(report, array_clock):
             round(min(allowed[net] for net in array), 2) if array else None, slowest)
 
 
-def _all_seeds(design, folder, seeds, timing_driven, tools, progress):
+def _all_seeds(design, folder, seeds, timing_driven, patience, tools, progress):
     with ThreadPoolExecutor(max_workers=seeds) as pool:
-        runs = [pool.submit(_place_and_route, design, folder, seed, timing_driven, tools, progress)
+        runs = [pool.submit(_place_and_route, design, folder, seed, timing_driven, patience, tools,
+                            progress)
                 for seed in range(1, seeds + 1)]
         try:
             done = [run.result() for run in runs]
@@ -202,12 +205,14 @@ class Outcome:
     message: str
 
 
-def build(design, *, out, seeds, synth_only, timing_driven=False, tools, progress):
+def build(design, *, out, seeds, synth_only, timing_driven=False, patience=None, tools, progress):
     """Build ``design`` into the folder ``out`` and return the :class:`Outcome`.
 
     ``seeds`` place-and-route runs, seeds 1 and up, as many at a time as ``tools`` allow;
     ``timing_driven`` see :func:`place_and_route_options`. A seed that cannot be placed or routed
-    is reported as failed if another one can.
+    is reported as failed if another one can. With ``patience`` nextpnr gives a cell up after
+    ``cells**2 / patience`` places that were not legal, 8 without: what cannot be placed is then
+    known in minutes.
 
     ``out`` appears, whole, when all is done; what was there before stays until then. When a tool
     fails its logs are in ``out`` with ``-failed`` added to its name.
@@ -218,7 +223,7 @@ def build(design, *, out, seeds, synth_only, timing_driven=False, tools, progres
         total, units, packed = _synthesise(design, folder, tools, progress)
         runs, placed, best = [], None, None
         if not synth_only:
-            runs = _all_seeds(design, folder, seeds, timing_driven, tools, progress)
+            runs = _all_seeds(design, folder, seeds, timing_driven, patience, tools, progress)
             best = max((run for run in runs if run.mhz), key=lambda run: run.mhz)
             placed = _draw(design, folder, best, progress)
             total, units = placed.total, placed.units

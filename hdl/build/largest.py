@@ -2,15 +2,20 @@
 
 from bisect import bisect_left
 from dataclasses import replace
-from itertools import product
+from math import prod
 
 from hdl.build.fit import EstimateError, FitError, check_fit
 from hdl.build.tools import ToolError
+from hdl.params import ParameterError
 
-__all__ = ["FILL", "largest", "sizes"]
+__all__ = ["FILL", "PATIENCE", "largest", "sizes"]
 
-#: Share of a die's LUT4 and flip-flops that a synthesised design may take: packing adds some.
-FILL = 0.97
+#: Share of a die's LUT4 and flip-flops that a synthesised design may take. LUT RAMs each need a
+#: slice with a write port, so arrays of 81 and 89 % of the LUT4 found no place, and one of 82 did
+#: (docs/array.md).
+FILL = {"comb": 0.84, "ff": 0.97}
+#: How soon the placer gives up, see :func:`hdl.build.flow.build`.
+PATIENCE = 200
 #: From one size to the next.
 _STEP = 1.05
 _MEMORIES = (256, 128, 64, 32, 16, 8, 4)
@@ -19,27 +24,31 @@ _MEMORIES = (256, 128, 64, 32, 16, 8, 4)
 def sizes(params, part, *, cols=None, memory=None):
     """Machines like ``params`` that an estimate does not rule out, in order of products per clock.
 
-    They grow in steps of about 5 %: up to 64 rows, then with a column more, unless columns are
-    given. Without ``memory`` each has as much as there is block RAM for, at most
-    ``params.memory``.
+    They grow in steps of at least 5 %, and are as square as there are: columns between half and
+    twice the rows, so that loading weights hides behind few samples, and a divisor of the slots,
+    so that a row of weights takes ``depth`` words. Given ``cols`` only the rows change. Without
+    ``memory`` each has as much as there is block RAM for, at most ``params.memory``.
 
     >>> from boards.parts import parse_part
     >>> from hdl.params import Params
     >>> found = sizes(Params(), parse_part("LFE5U-25F-6BG381C"))
     >>> [(one.rows, one.cols, one.memory) for one in (found[0], found[6], found[-1])]
-    [(1, 1, 16), (7, 1, 16), (58, 4, 4)]
+    [(1, 1, 16), (3, 4, 8), (22, 11, 8)]
     """
-    first = cols or params.vector
+    shapes = [(rows, wide) for rows in range(1, 65)
+              for wide in ([cols] if cols else range((rows + 1) // 2, min(2 * rows, 64) + 1))
+              if cols or rows * params.depth % wide == 0]
     found = []
-    for wide, rows in product(range(first, (cols or 64) + 1), range(1, 65)):
+    for rows, wide in sorted(shapes, key=lambda shape: (prod(shape), abs(shape[0] - shape[1]))):
         if found and rows * wide < found[-1].rows * found[-1].cols * _STEP:
             continue
-        if wide % (params.lanes or wide):
+        try:
+            shaped = replace(params, rows=rows, cols=wide)
+        except ParameterError:
+            # The lanes do not divide it.
             continue
-        shaped = _with_memory(replace(params, rows=rows, cols=wide), part, memory)
-        if shaped is None:
-            break
-        found.append(shaped)
+        if sized := _with_memory(shaped, part, memory):
+            found.append(sized)
     if not found:
         # The sentence that says why.
         check_fit(replace(params, rows=1, **({"memory": memory} if memory else {})), part)
@@ -82,7 +91,7 @@ def largest(found, part, *, synthesise, route, say):
             total = synthesise(params)["total"]
         except FitError:
             return True
-        return any(total[name] > FILL * available[name] for name in ("comb", "ff"))
+        return any(total[name] > share * available[name] for name, share in FILL.items())
 
     say(f"looking for the largest of {len(found)} sizes, {found[0].macs} to {found[-1].macs} "
         "products per clock")
