@@ -220,7 +220,7 @@ def _changed(content, path, value):
     ("report", "fmax_mhz", "seeds"), ("report", "fmax_mhz", "failed"),
     ("report", "fmax_mhz", "cap_mhz")], ids=".".join)
 def test_what_is_drawn_must_be_there_and_make_sense(tmp_path, path, value):
-    (result,) = [one for one in Results().machines if one.report["design"]["arith"] == "shift"]
+    result = next(one for one in Results().machines if one.report["design"]["arith"] == "shift")
     content = json.loads((FOLDER / result.href).read_text())
     file = tmp_path / "machine.json"
     file.write_text(json.dumps(content))
