@@ -1,13 +1,14 @@
 """The host's access to the memories: the bodies of WRITE and READ."""
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.link.frame import ANSWER_BYTE
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
-from hdl.protocol import MAX_BODY, Space, Status, word_bytes
-from hdl.unit import GROUP_BITS, quant_word, wide_word
+from hdl.params import MASTER_BITS, VELOCITY_BITS, WIDE_BITS
+from hdl.protocol import MAX_BODY, PROGRAM_WORDS, Space, Status, spaces, word_bytes
+from hdl.unit import GROUP_BITS, lanes_word, quant_word, wide_word
 
 __all__ = ["Access", "depths", "memory_ports"]
 
@@ -24,18 +25,31 @@ def depths(params):
     >>> depths(Params(rows=3, depth=2))[Space.QUANT]
     24576
     """
-    return {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words * params.rows,
-            Space.GROUP: params.table_words}
+    words = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words * params.rows,
+             Space.GROUP: params.table_words, Space.MASTER: params.master_words,
+             Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
+             Space.PROGRAM: PROGRAM_WORDS}
+    return {space: words[space] for space in spaces(params)}
 
 
 def memory_ports(params):
-    """Members of a signature: a read port and a write port of every space."""
+    """Members of a signature: a read port and a write port of every memory."""
+    memories = [("wide", wide_word(params), WritePort),
+                ("quant", quant_word(params), LaneWritePort),
+                ("group", unsigned(GROUP_BITS), WritePort)]
+    if params.masters:
+        memories += [("master", lanes_word(params, MASTER_BITS), WritePort),
+                     ("velocity", lanes_word(params, VELOCITY_BITS), WritePort),
+                     ("program", unsigned(8 * word_bytes(Space.PROGRAM, params)), WritePort)]
     ports = {}
-    for name, shape, write in (("wide", wide_word(params), WritePort),
-                               ("quant", quant_word(params), LaneWritePort),
-                               ("group", unsigned(GROUP_BITS), WritePort)):
+    for name, shape, write in memories:
         ports |= {f"{name}_r": Out(ReadPort(shape)), f"{name}_w": Out(write(shape))}
     return ports
+
+
+def _longest(params):
+    """Bytes of the longest word as it travels."""
+    return max(word_bytes(space, params) for space in spaces(params))
 
 
 class Access(wiring.Component):
@@ -69,9 +83,10 @@ class Access(wiring.Component):
         The words of a READ.
     done : Out(1)
     status : Out(Status)
-    wide_r, quant_r, group_r : Out(ReadPort)
-    wide_w, group_w : Out(WritePort)
+    wide_r, quant_r, group_r, ... : Out(ReadPort)
+    wide_w, group_w, ... : Out(WritePort)
     quant_w : Out(LaneWritePort)
+        As :func:`memory_ports` has them.
     """
     def __init__(self, params):
         self.params = params
@@ -98,7 +113,7 @@ class Access(wiring.Component):
         index = Signal(range(_READ_BYTES))
         count = Signal(16)
         bytes_, depth, most = (Signal(range(limit + 1)) for limit in (
-            4 * self.params.vector, max(depths(self.params).values()), MAX_BODY))
+            _longest(self.params), max(depths(self.params).values()), MAX_BODY))
         rest, end = Signal(signed(len(left) + 1)), Signal(ADDRESS_BITS + 1)
         bad, beyond = Signal(), Signal()
         # Of a part, the row; its word is the address once that is divided.
@@ -106,7 +121,7 @@ class Access(wiring.Component):
         row, step = Signal(range(rows)), Signal(range(ADDRESS_BITS))
         m.d.sync += parted.eq(head.space == Space.QUANT)
         with m.Switch(head.space):
-            for space in Space:
+            for space in spaces(self.params):
                 size = word_bytes(space, self.params)
                 with m.Case(space):
                     m.d.sync += [
@@ -161,7 +176,7 @@ class Access(wiring.Component):
                         m.next = "SPACE"
             with m.State("SPACE"):
                 m.d.sync += count.eq(Mux(write, 0, head.count))
-                with m.If(head.space > max(Space)):
+                with m.If(head.space > max(spaces(self.params))):
                     finish(Status.ADDRESS)
                 with m.Else():
                     m.next = "SIZE"
@@ -233,6 +248,16 @@ class Access(wiring.Component):
         return m
 
 
+def _split(value, width):
+    return [value.word_select(part, width) for part in range(len(value) // width)]
+
+
+def _extended(lanes):
+    """Signed numbers, each as a wide one."""
+    numbers = [Value.cast(lane) for lane in lanes]
+    return Cat(Cat(number, number[-1].replicate(WIDE_BITS - len(number))) for number in numbers)
+
+
 class _Word(wiring.Component):
     """A word of any space, or a part of one, in and out byte by byte.
 
@@ -254,9 +279,10 @@ class _Word(wiring.Component):
         Write the word; begin to read one.
     loaded : Out(1)
         The word is here from the next clock.
-    wide_r, quant_r, group_r : Out(ReadPort)
-    wide_w, group_w : Out(WritePort)
+    wide_r, quant_r, group_r, ... : Out(ReadPort)
+    wide_w, group_w, ... : Out(WritePort)
     quant_w : Out(LaneWritePort)
+        As :func:`memory_ports` has them.
     """
     def __init__(self, params):
         self.params = params
@@ -270,7 +296,7 @@ class _Word(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         rows, depth, bits = self.params.rows, self.params.depth, self.params.bits
-        word = Signal(8 * word_bytes(Space.WIDE, self.params), reset_less=True)
+        word = Signal(8 * _longest(self.params), reset_less=True)
         m.d.comb += self.o.eq(word[:8])
         with m.If(self.shift):
             m.d.sync += word.eq(Cat(word[8:], self.i))
@@ -292,10 +318,24 @@ class _Word(wiring.Component):
             Space.QUANT: (self.quant_r, self.quant_w, quant.as_value()),
             Space.GROUP: (self.group_r, self.group_w, self.group_r.data),
         }
+        # Words of the wide memory that travel as bytes.
+        in_bytes = Signal()
+        if self.params.masters:
+            m.d.sync += in_bytes.eq(self.space == Space.BYTES)
+            sources[Space.WIDE] = self.wide_r, self.wide_w, Mux(
+                in_bytes, Cat(part[:8] for part in _split(self.wide_r.data.as_value(), WIDE_BITS)),
+                self.wide_r.data.as_value())
+            sources |= {
+                Space.MASTER: (self.master_r, self.master_w, _extended(self.master_r.data)),
+                Space.VELOCITY: (self.velocity_r, self.velocity_w,
+                                 _extended(self.velocity_r.data)),
+                Space.PROGRAM: (self.program_r, self.program_w, self.program_r.data)}
         for space, (read, write, value) in sources.items():
             # The space is known long before its words.
             chosen = Signal(name=f"chosen_{space.name.lower()}")
             m.d.sync += chosen.eq(self.space == space)
+            if space == Space.WIDE and self.params.masters:
+                m.d.sync += chosen.eq((self.space == space) | (self.space == Space.BYTES))
             with m.If(chosen):
                 m.d.comb += self.loaded.eq(
                     waiting[READ_LATENCY - (space != Space.QUANT)])
@@ -308,6 +348,16 @@ class _Word(wiring.Component):
 
         # Write: the top bytes.
         m.d.comb += self.wide_w.data.eq(word), self.group_w.data.eq(word[-GROUP_BITS:])
+        if self.params.masters:
+            wide = word[-WIDE_BITS * self.params.vector:]
+            m.d.comb += [
+                Value.cast(self.wide_w.data).eq(Mux(in_bytes, Cat(
+                    Cat(byte, Const(0, WIDE_BITS - 8))
+                    for byte in _split(word[-8 * self.params.vector:], 8)), wide)),
+                *(lane.eq(part) for port in (self.master_w, self.velocity_w)
+                  for lane, part in zip(port.data, _split(wide, WIDE_BITS), strict=True)),
+                self.program_w.data.eq(word[-len(self.program_w.data):]),
+            ]
         for lane in range(rows * depth):
             row, place = divmod(lane, depth)
             start = len(word) - 8 * (depth - place)

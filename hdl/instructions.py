@@ -71,6 +71,9 @@ class Opcode(IntEnum):
     NORM_FORWARD = 4
     NORM_BACKWARD = 5
     MOVE = 6
+    SCALE = 7
+    COMBINE = 8
+    CROSS_ENTROPY = 9
 
 
 class GemmFlag(IntFlag):
@@ -201,9 +204,12 @@ class Operation:
     fields : dict of str to str
         What other fields mean; those that are not here are not looked at.
     flags : dict of IntFlag to str
-    needs_groups : bool or IntFlag
-        It, or these of its flags, are refused on a machine without groups.
+    needs_groups, needs_masters : bool or IntFlag
+        It, or these of its flags, are refused on a machine without groups, or one that keeps no
+        masters.
     rules : tuple of Rule
+    with_masters : (dict, tuple of Rule)
+        On a machine that keeps masters: other limits of sizes, and rules besides.
     """
     equation: str
     text: str
@@ -213,27 +219,56 @@ class Operation:
     fields: dict
     flags: dict = field(default_factory=dict)
     needs_groups: bool | IntFlag = False
+    needs_masters: bool | IntFlag = False
     rules: tuple = ()
+    with_masters: tuple = ({}, ())
 
-    def exists(self, groups):
-        """Whether a machine of so many groups has it."""
-        return groups > 1 or self.needs_groups is not True
+    def exists(self, params):
+        """Whether the machine has it."""
+        return self._missing(params) is not True
 
-    def known_flags(self, groups):
-        """The flags that such a machine has, as a number."""
-        known = sum(int(flag) for flag in self.flags)
-        return known if groups > 1 else known & ~int(self.needs_groups)
+    def known_flags(self, params):
+        """The flags that the machine has, as a number."""
+        return sum(int(flag) for flag in self.flags) & ~self._missing(params)
 
-    def conditions(self, fields, groups, *, within):
+    def conditions(self, fields, params, *, within):
         """All that must hold, in order; ``within(name, limit)`` says that a size is 1 to that."""
-        yield from (within(name, limit) for name, limit in self.sizes.items())
-        yield (fields.flags & (0xFF & ~self.known_flags(groups))) == 0
-        yield from (rule.holds(fields, groups) for rule in self.rules)
+        larger, others = self.with_masters if params.masters else ({}, ())
+        yield from (within(name, limit) for name, limit in {**self.sizes, **larger}.items())
+        yield (fields.flags & (0xFF & ~self.known_flags(params))) == 0
+        yield from (rule.holds(fields, params.max_groups) for rule in (*self.rules, *others))
+
+    def _missing(self, params):
+        """True, or what flags are not there."""
+        lacks = [need for need, there in ((self.needs_groups, params.max_groups > 1),
+                                          (self.needs_masters, params.masters > 0)) if not there]
+        return True if True in lacks else sum(int(need) for need in lacks)
 
 
 def _plain_or_grouped(fields, groups):
     flags, plain = fields.flags, QuantiseFlag.PER_COLUMN | QuantiseFlag.UNSIGNED
     return ~((flags & QuantiseFlag.GROUPED).any() & ((flags & plain).any() | fields.arg.any()))
+
+
+def _masters_by_columns(fields, groups):
+    flags = fields.flags
+    others = QuantiseFlag.UNSIGNED | QuantiseFlag.STOCHASTIC | QuantiseFlag.GROUPED
+    return (~(flags & QuantiseFlag.MASTER).any()
+            | (flags & QuantiseFlag.PER_COLUMN).any() & ~(flags & others).any())
+
+
+def _rows_of_masters(flag):
+    return Rule(f"``m`` above {MAX_M} without ``{flag.name}``",
+                lambda f, groups: (f.flags & flag).any() | (f.m <= MAX_M))
+
+
+def _one_way(fields, groups):
+    """What SCALE cannot do at once."""
+    def has(*flags):
+        return (fields.flags & sum(flags)).any()
+    F = ScaleFlag
+    return (~(has(F.UPDATE) & has(F.ALIGN, F.SUM, F.BIAS, F.MASTER))
+            & ~(has(F.ALIGN) & has(F.BIAS, F.SUM)) & ~(has(F.SUM) & has(F.BIAS)))
 
 
 #: By opcode.
@@ -280,7 +315,9 @@ OPERATIONS = {
     Opcode.QUANTISE: Operation(
         equation="dst0(q)[m,n], dst1(w)[1,n] = quantise(src0(w)[m,n])",
         text="dst1 is the exponent s of every column's scale: q stands for ``q * 2**(s - groups)`` "
-             "in the unit of src0.",
+             "in the unit of src0. With ``MASTER``, ``src0(p)`` are master weights, and their "
+             "columns are normalised first: ``dst1(w)[3,n]`` is then a scale tensor, with the "
+             "mantissa in row FACTOR and s in row EXPONENT.",
         model="sim.model.quantise.quantise", clocks="hdl.quantise.quantiser.Quantiser.cycles",
         sizes={"m": MAX_M, "n": MAX_N},
         fields={
@@ -295,10 +332,15 @@ OPERATIONS = {
             QuantiseFlag.PER_COLUMN: "a scale for every column instead of one for the tensor",
             QuantiseFlag.STOCHASTIC: "stochastic instead of nearest rounding",
             QuantiseFlag.GROUPED: "separable ShiftQuant",
+            QuantiseFlag.MASTER: "master weights: ``sim.model.quantise.quantise_weights``",
         },
-        needs_groups=QuantiseFlag.GROUPED,
+        needs_groups=QuantiseFlag.GROUPED, needs_masters=QuantiseFlag.MASTER,
         rules=(Rule("``GROUPED`` with ``PER_COLUMN``, ``UNSIGNED`` or a clip",
-                    _plain_or_grouped),)),
+                    _plain_or_grouped),),
+        with_masters=({"m": MAX_K}, (
+            _rows_of_masters(QuantiseFlag.MASTER),
+            Rule("``MASTER`` without ``PER_COLUMN``, or with another flag",
+                 _masters_by_columns)))),
     Opcode.SORT: Operation(
         equation="order table at tab0(t) of the groups group[tab0 + i], i below k",
         text="Adds to each of those words the slot that its index takes. An index whose group is "
@@ -340,6 +382,66 @@ OPERATIONS = {
             MoveFlag.SORTED: "columns of the destination in the order of their slots",
         },
         needs_groups=MoveFlag.SORTED),
+    Opcode.SCALE: Operation(
+        equation="dst0(w)[m,n] = rescale(src0(w)[m,n] * f, e, arg)",
+        text="By columns: f is row FACTOR of the scale tensor src1(w)[3,n], 0 to 1,023, and e row "
+             "EXPONENT, plus ``tab2`` as a signed number, from -32,768 to 32,767 each. With "
+             "``UPDATE`` the result, of 24 bits, is the gradient of the parameters dst0(p)[m,n], "
+             "which make one step of descent. Source and destination may be the same.",
+        model="sim.model.scale.scale", clocks="hdl.scale.scaler.Scaler.cycles",
+        sizes={"m": MAX_K, "n": MAX_N},
+        fields={
+            "arg": "bits of the result, 1 to 32",
+            "dst1": "(w) with ``ALIGN``, the exponent [1,n]",
+            "tab1": "(w) with ``ADD``, a word whose first element is added to e, from -32,768 to "
+                    "32,767",
+            "tab2": "added to e", "k": "with ``UPDATE``: the learning rate, below 4,096",
+            "shift": "places it is shifted right, up to 17", "tab0": "weight decay, below 4,096",
+            "key0": "noise key, low half", "key1": "noise key, high half",
+        },
+        flags={
+            ScaleFlag.DIVIDE: "divided by f, 4 to 7, instead: ``floor(2**14 x / f)``",
+            ScaleFlag.MASTER: "src0(p): masters",
+            ScaleFlag.UPDATE: "``sim.model.update.sgd``",
+            ScaleFlag.BIAS: "row BIAS is added, and the sum clamped to ``arg`` bits",
+            ScaleFlag.ALIGN: "all to one exponent, so that the largest has 22 bits",
+            ScaleFlag.SUM: "dst0(w)[1,n] = the sum over rows of src0(w)[m,n], modulo 2**32",
+            ScaleFlag.NEGATE: "row EXPONENT counts negative",
+            ScaleFlag.ADD: "the word at tab1 is added to e",
+        },
+        needs_masters=True,
+        rules=(
+            _rows_of_masters(ScaleFlag.UPDATE),
+            Rule("``arg`` that is 0 or above 32", lambda f, groups: (f.arg != 0) & (f.arg <= 32)),
+            Rule("``k`` or ``tab0`` from 4,096 on, ``shift`` above 17",
+                 lambda f, groups: (f.k <= 4095) & (f.tab0 <= 4095) & (f.shift <= 17)),
+            Rule("``UPDATE`` with ``MASTER``, ``BIAS``, ``ALIGN`` or ``SUM``, ``ALIGN`` with "
+                 "``BIAS`` or ``SUM``, ``SUM`` with ``BIAS``", _one_way))),
+    Opcode.COMBINE: Operation(
+        equation="dst0(w)[1,n] = src0(w)[1,n] + src1(w)[1,n] + key0",
+        text="Modulo 2**32. All three may be rows of taller tensors.",
+        model="sim.model.combine.combine", clocks="hdl.combine.Combine.cycles",
+        sizes={"n": MAX_N},
+        fields={
+            "tab0": "rows of the tensor at src0", "tab1": "of that at src1",
+            "tab2": "of that at dst0",
+            "key0": "a number that is added", "shift": "with ``FOLLOW``, up to 31",
+        },
+        flags={
+            CombineFlag.BROADCAST: "the first element of src1 for all",
+            CombineFlag.SUBTRACT: "less src1",
+            CombineFlag.FOLLOW: "``src0 + round_shift(src1 - src0, shift)`` instead",
+        },
+        needs_masters=True,
+        rules=(Rule("``shift`` above 31", lambda f, groups: f.shift <= 31),)),
+    Opcode.CROSS_ENTROPY: Operation(
+        equation="dst0(w)[m,n], dst1(w)[3,1] = cross_entropy(src0(w)[m,n], src1(w)[m,1])",
+        text="From logits and labels the gradient, in units of ``2**(-22 - s)`` with s the bits of "
+             "m - 1, and of the batch the sum of the losses in two rows, low half first, and how "
+             "many labels were predicted. Source and destination may be the same.",
+        model="sim.model.softmax.cross_entropy",
+        clocks="hdl.loss.cross_entropy.CrossEntropy.cycles",
+        sizes={"m": MAX_M, "n": MAX_N}, fields={}, needs_masters=True),
 }
 
 
@@ -376,18 +478,18 @@ class _Fields:
         vars(self).update({name: _Number(value) for name, value in values.items()})
 
 
-def is_lawful(values, groups):
-    """Whether a machine of so many groups runs an instruction of these fields.
+def is_lawful(values, params):
+    """Whether a machine runs an instruction of these fields.
 
-    >>> is_lawful({"op": Opcode.SORT, "flags": 0, "k": 64, "arg": 4}, 4)
-    True
-    >>> is_lawful({"op": Opcode.SORT, "flags": 0, "k": 64, "arg": 4}, 1)
-    False
+    >>> from hdl.params import Params
+    >>> sort = {"op": Opcode.SORT, "flags": 0, "k": 64, "arg": 4}
+    >>> is_lawful(sort, Params()), is_lawful(sort, Params(sample_groups=1, channel_groups=1))
+    (True, False)
     """
     operation = OPERATIONS.get(values["op"])
-    if operation is None or not operation.exists(groups):
+    if operation is None or not operation.exists(params):
         return False
-    return all(operation.conditions(_Fields(values), groups, within=lambda name, limit:
+    return all(operation.conditions(_Fields(values), params, within=lambda name, limit:
                                     1 <= values[name] <= limit))
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "ARITHMETICS",
     "GROUP_CHOICES",
     "INDEX_BITS",
+    "MASTER_BITS",
     "MAX_DEPTH",
     "MAX_K",
     "MAX_M",
@@ -31,6 +32,7 @@ __all__ = [
     "NUMERICS_VERSION",
     "PARAMETER_FRACTION",
     "PROTOCOL_VERSION",
+    "VELOCITY_BITS",
     "WIDE_BITS",
     "XHAT_FRACTION",
     "ParameterError",
@@ -45,6 +47,8 @@ PROTOCOL_VERSION = 5
 
 #: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
 WIDE_BITS = 32
+#: Width of a master weight and of a velocity, signed.
+MASTER_BITS = VELOCITY_BITS = 24
 #: Width of a GEMM accumulator, signed: the word of one ECP5 block RAM.
 ACC_BITS = 36
 #: Most products of an element of the array per clock: sums of 4 weights, up to a sign, are the 8
@@ -132,6 +136,9 @@ class Params:
     array_clock : int
         How many times as fast as the machine's clock the array's is, 1 to 4. Results do not depend
         on it.
+    masters : int
+        Master weights, with their velocities, that the machine keeps and updates itself, in units
+        of 1,024; 0: the host keeps them, and the machine has none of the units that are for this.
     """
 
     bits: int = 4
@@ -144,6 +151,7 @@ class Params:
     memory: int = 32
     lanes: int = 1
     array_clock: int = 2
+    masters: int = 0
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -157,6 +165,7 @@ class Params:
         _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
         _check_range("array-clock", self.array_clock, 1, 4)
+        _check_range("masters", self.masters, 0, 256)
         if not isinstance(self.lanes, int) or self.lanes < 0 or (
                 self.lanes and (self.cols % self.lanes or self.slots % self.lanes)):
             raise ParameterError(f"lanes must divide the {self.cols} columns and the {self.slots} "
@@ -257,6 +266,16 @@ class Params:
             min(2 * self.memory * 1024 // self.slots, (1 << 16) // self.rows))
 
     @property
+    def master_words(self):
+        """Words of ``vector`` masters, at most what an address reaches; 0 without any.
+
+        >>> Params().master_words, Params(masters=6, cols=8, rows=2, lanes=8).master_words
+        (0, 512)
+        """
+        return self.masters and _floor_power_of_two(
+            min(self.masters * 1024 // self.vector, 1 << 16))
+
+    @property
     def table_words(self):
         """Words of the group table and of the order table."""
         return 2048
@@ -265,7 +284,11 @@ class Params:
 
     def canonical(self):
         """Everything that decides what this machine is, as plain JSON types."""
-        return {**asdict(self), "lanes": self.vector, "protocol": PROTOCOL_VERSION,
+        values = asdict(self)
+        if not self.masters:
+            # Nothing of such a machine depends on what others have.
+            del values["masters"]
+        return {**values, "lanes": self.vector, "protocol": PROTOCOL_VERSION,
                 "numerics": NUMERICS_VERSION}
 
     @property
@@ -285,9 +308,11 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x``, with the lanes where there is more
-        than one, and with the array's clock where it is not the usual one."""
+        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x-8m``, with the lanes where there is more
+        than one, with the array's clock where it is not the usual one, and with the masters where
+        there are any."""
         lanes = f"-{self.vector}l" if self.vector > 1 else ""
         clock = f"-{self.array_clock}x" if self.array_clock != Params.array_clock else ""
+        masters = f"-{self.masters}m" if self.masters else ""
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
-                f"{self.rows}x{self.cols}x{self.depth}{lanes}{clock}")
+                f"{self.rows}x{self.cols}x{self.depth}{lanes}{clock}{masters}")

@@ -8,14 +8,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.instructions import INSTRUCTION_BYTES, OPERATIONS, Opcode
-from hdl.protocol import MAX_BODY, Status, Unit
+from hdl.protocol import MAX_BODY, MAX_STORED, Status, Unit
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort
 
 __all__ = ["WATCHDOG_CYCLES", "InstructionCheck", "Program", "units_of"]
 
 #: Clocks after which a unit that is not done has failed.
 WATCHDOG_CYCLES = 1 << 26
-#: Most instructions of one RUN.
+#: Most instructions that come with a RUN.
 MAX_INSTRUCTIONS = MAX_BODY // INSTRUCTION_BYTES
 
 
@@ -27,7 +27,7 @@ def units_of(params):
     ['GEMM', 'QUANTISE', 'NORM_FORWARD', 'NORM_BACKWARD', 'MOVE']
     """
     return [Unit(op) for op, operation in OPERATIONS.items()
-            if operation.exists(params.max_groups)]
+            if operation.exists(params)]
 
 
 class InstructionCheck(wiring.Component):
@@ -53,7 +53,7 @@ class InstructionCheck(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        fields, groups = self.instruction, self.params.max_groups
+        fields = self.instruction
 
         @cache
         def within(name, limit):
@@ -64,7 +64,7 @@ class InstructionCheck(wiring.Component):
         lawful = Signal(len(units))
         m.d.sync += [
             lawful.eq(Cat((fields.op == unit) & reduce(and_, OPERATIONS[Opcode(unit)].conditions(
-                fields, groups, within=within)) for unit in units)),
+                fields, self.params, within=within)) for unit in units)),
             self.good.eq(lawful.any()),
         ]
         return m
@@ -89,7 +89,7 @@ class Program(wiring.Component):
     Members
     -------
     start : In(1)
-    count : In(range(MAX_INSTRUCTIONS + 1))
+    count : In(range(most + 1))
         Instructions, taken with ``start``; at least 1.
     i : In(stream.Signature(8))
         The instructions.
@@ -116,7 +116,7 @@ class Program(wiring.Component):
         self.watchdog = watchdog
         super().__init__({
             "start": In(1),
-            "count": In(range(MAX_INSTRUCTIONS + 1)),
+            "count": In(range((MAX_STORED if params.masters else MAX_INSTRUCTIONS) + 1)),
             "i": In(stream.Signature(8)),
             "fault": In(1), "ready": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),

@@ -27,7 +27,8 @@ kind    body of the request                    body of the answer after the stat
 HELLO   protocol version (1 byte)              protocol version (1), fingerprint (16)
 WRITE   space (1), 0 (1), address (2), words   (nothing)
 READ    space (1), 0 (1), address (2), n (2)   n words
-RUN     instructions of 32 bytes each          instructions completed (1), unit (1), cycles (4)
+RUN     instructions of 32 bytes each, or      instructions completed (1), unit (1), cycles (4)
+        first (2), count (2)
 STATUS  (nothing)                              bad frames (4), saturations (4), sticky error (1),
                                                its instruction (1), its unit (1)
 RESET   (nothing)                              (nothing); units stopped, counters and error clear
@@ -39,11 +40,12 @@ A request with a bad body is answered by its status alone, as is a RUN that is r
 fingerprint. WRITE and READ move at least one word, or are refused with ``BAD_LENGTH``, and touch
 no memory unless all of it is there; an unknown space is an ``ADDRESS``.
 
-RUN takes 1 to 64 instructions and stops at the first that fails: the first number of its answer
-is then that instruction's, counted from 0. Its ``unit`` is the one that ran last, ``NONE`` after
-``BAD_INSTRUCTION``. The error is kept, as STATUS shows it, and further RUNs are refused with
-``STICKY`` until RESET. What earlier instructions wrote stays, and so does what the one that
-failed had written.
+RUN takes 1 to 64 instructions, or, on a machine that keeps masters, runs ``count`` of those that
+are stored in ``PROGRAM``, 1 to 255 of them, from number ``first`` on. It stops at the first that
+fails: the first number of its answer is then that instruction's, counted from 0. Its ``unit`` is
+the one that ran last, ``NONE`` after ``BAD_INSTRUCTION``. The error is kept, as STATUS shows it,
+and further RUNs are refused with ``STICKY`` until RESET. What earlier instructions wrote stays, and
+so does what the one that failed had written.
 
 Instructions: :mod:`hdl.instructions`.
 """
@@ -57,6 +59,8 @@ __all__ = [
     "ESC_END",
     "ESC_ESC",
     "MAX_BODY",
+    "MAX_STORED",
+    "PROGRAM_WORDS",
     "FrameError",
     "Kind",
     "Space",
@@ -65,6 +69,7 @@ __all__ = [
     "decode",
     "encode",
     "escape",
+    "spaces",
     "unescape",
     "word_bytes",
 ]
@@ -73,6 +78,8 @@ END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 
 #: Longest body of a frame in bytes, in either direction.
 MAX_BODY = 2048
+#: Words of ``PROGRAM``, 256 instructions, and most of them in one RUN.
+PROGRAM_WORDS, MAX_STORED = 1024, 255
 #: Requests other than RUN after which the answer to a RUN is forgotten, so that a ``seq`` that
 #: comes round again is not taken for a repetition.
 REPEAT_WINDOW = 128
@@ -119,10 +126,29 @@ class Space(IntEnum):
     quantised memory travels in ``rows`` parts, those of the array's rows: part ``rows * a + r`` of
     ``QUANT`` has lanes ``depth * r`` to ``depth * r + depth - 1`` of word a, a byte each (a
     ``bits``-wide two's complement number, sign-extended when read, truncated when written).
+
+    The others are on machines that keep masters. Words of ``MASTER`` and ``VELOCITY`` are like
+    those of ``WIDE``, of numbers that have fewer bits. A word of ``BYTES`` is one of the wide
+    memory of which every element is 0 to 255, and travels as a byte for each. A word of
+    ``PROGRAM`` is 8 bytes, a quarter of an instruction.
     """
     WIDE = 0
     QUANT = 1
     GROUP = 2
+    MASTER = 3
+    VELOCITY = 4
+    BYTES = 5
+    PROGRAM = 6
+
+
+def spaces(params):
+    """The spaces that a machine has.
+
+    >>> from hdl.params import Params
+    >>> len(spaces(Params())), len(spaces(Params(masters=8)))
+    (3, 7)
+    """
+    return list(Space) if params.masters else [Space.WIDE, Space.QUANT, Space.GROUP]
 
 
 def word_bytes(space, params):
@@ -130,9 +156,10 @@ def word_bytes(space, params):
 
     >>> from hdl.params import Params
     >>> [word_bytes(space, Params(lanes=2)) for space in Space]
-    [8, 4, 4]
+    [8, 4, 4, 8, 8, 2, 8]
     """
-    return {Space.WIDE: 4 * params.vector, Space.QUANT: params.depth, Space.GROUP: 4}[space]
+    return {Space.QUANT: params.depth, Space.GROUP: 4, Space.BYTES: params.vector,
+            Space.PROGRAM: 8}.get(space, 4 * params.vector)
 
 
 class Unit(IntEnum):
@@ -144,6 +171,9 @@ class Unit(IntEnum):
     NORM_FORWARD = 4
     NORM_BACKWARD = 5
     MOVE = 6
+    SCALE = 7
+    COMBINE = 8
+    CROSS_ENTROPY = 9
 
 
 class FrameError(ValueError):

@@ -1,7 +1,7 @@
 """The sequencer: executes requests and answers them, as :mod:`hdl.protocol` says."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
@@ -11,7 +11,8 @@ from hdl.instructions import INSTRUCTION_BYTES
 from hdl.link.frame import ANSWER_BYTE, FramePort
 from hdl.params import PROTOCOL_VERSION
 from hdl.program import WATCHDOG_CYCLES, Program, units_of
-from hdl.protocol import REPEAT_WINDOW, Kind, Status
+from hdl.protocol import MAX_STORED, PROGRAM_WORDS, REPEAT_WINDOW, Kind, Status
+from hdl.stored import Stored
 from hdl.unit import UnitPort
 
 __all__ = ["Answer", "ClampCounter", "Sequencer"]
@@ -67,6 +68,8 @@ class Sequencer(wiring.Component):
         m.submodules.clamps = clamps = ClampCounter(len(self.control))
 
         for name in memory_ports(self.params):
+            if name == "program_r":
+                continue
             wiring.connect(m, getattr(access, name), wiring.flipped(getattr(self, name)))
         wiring.connect(m, access.o, answer.words)
         # The way back from the link's escapes ends here.
@@ -88,6 +91,25 @@ class Sequencer(wiring.Component):
         empty, one_byte, whole, repeated = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [empty.eq(frame.length == 0), one_byte.eq(frame.length == 1),
                      whole.eq(frame.length % INSTRUCTION_BYTES == 0)]
+
+        # Programs from the memory.
+        stored = None
+        if self.params.masters:
+            m.submodules.stored = stored = Stored()
+            # The host's access and programs take turns.
+            mine, theirs = stored.program_r, access.program_r
+            m.d.comb += [
+                self.program_r.en.eq(mine.en | theirs.en),
+                self.program_r.addr.eq(Mux(stored.enable, mine.addr, theirs.addr)),
+                mine.data.eq(self.program_r.data), theirs.data.eq(self.program_r.data),
+            ]
+            four, which = Signal(), Signal(data.StructLayout({"first": 16, "count": 16}))
+            index, many, beyond = Signal(range(4)), Signal(), Signal()
+            m.d.sync += [
+                four.eq(frame.length == 4),
+                many.eq((which.count == 0) | (which.count > MAX_STORED)),
+                beyond.eq(which.first + which.count > PROGRAM_WORDS * 8 // INSTRUCTION_BYTES),
+            ]
 
         # What a request changes.
         bad_frames = Signal(32)
@@ -166,22 +188,44 @@ class Sequencer(wiring.Component):
                     reply(Status.STICKY, 1)
                 with m.Elif(empty | ~whole):
                     reply(Status.BAD_LENGTH, 1)
+                    if stored:
+                        with m.If(four):
+                            m.next = "WHICH"
                 with m.Else():
                     m.d.comb += program.start.eq(1)
                     m.next = "RUNNING"
+            if stored:
+                with m.State("WHICH"):
+                    m.d.comb += frame.body.ready.eq(1)
+                    with m.If(frame.body.valid):
+                        m.d.sync += index.eq(index + 1), which.as_value().eq(
+                            Cat(which.as_value()[8:], frame.body.payload))
+                        with m.If(index == 3):
+                            m.next = "FOUND"
+                with m.State("FOUND"):
+                    # Whether it may run is in registers in the next clock.
+                    m.next = "MAY"
+                with m.State("MAY"):
+                    with m.If(many):
+                        reply(Status.BAD_LENGTH, 1)
+                    with m.Elif(beyond):
+                        reply(Status.ADDRESS, 1)
+                    with m.Else():
+                        m.d.comb += [program.start.eq(1), stored.start.eq(1),
+                                     stored.first.eq(which.first), program.count.eq(which.count)]
+                        m.next = "STORED"
+                with m.State("STORED"):
+                    m.d.comb += [stored.enable.eq(1), program.i.payload.eq(stored.o.payload),
+                                 program.i.valid.eq(stored.o.valid),
+                                 stored.o.ready.eq(program.i.ready)]
+                    _ran(m, program, (error, error_at, error_unit), reply)
             with m.State("RUNNING"):
                 m.d.comb += [
                     program.i.payload.eq(frame.body.payload),
                     program.i.valid.eq(frame.body.valid),
                     frame.body.ready.eq(program.i.ready),
                 ]
-                with m.If(program.done):
-                    with m.If(program.status != Status.OK):
-                        m.d.sync += [
-                            error.eq(program.status), error_at.eq(program.completed),
-                            error_unit.eq(program.unit),
-                        ]
-                    reply(program.status)
+                _ran(m, program, (error, error_at, error_unit), reply)
             with m.State("STATUS"):
                 reply(Status.OK)
                 with m.If(~empty):
@@ -209,6 +253,15 @@ class Sequencer(wiring.Component):
                 # The receiver takes ``valid`` back.
                 m.next = "IDLE"
         return m
+
+
+def _ran(m, program, error, reply):
+    """At the end of a program: keep its error, and answer."""
+    with m.If(program.done):
+        with m.If(program.status != Status.OK):
+            m.d.sync += [kept.eq(value) for kept, value in zip(
+                error, (program.status, program.completed, program.unit), strict=True)]
+        reply(program.status)
 
 
 class Answer(wiring.Component):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from math import gcd
 from pathlib import Path
 
 from amaranth.back import rtlil as back
@@ -20,26 +21,32 @@ from amaranth.hdl import (
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.combine import Combine
 from hdl.crossing import LongReset
 from hdl.gemm import Gemm
 from hdl.link.frame import FrameReceiver, FrameSender
 from hdl.link.slip import Escaper, Unescaper
+from hdl.loss import CrossEntropy
 from hdl.memory import Ram
 from hdl.move import Move
 from hdl.norm import NormBackward, NormForward
 from hdl.operand_memory import OperandMemory
+from hdl.params import MASTER_BITS, VELOCITY_BITS
 from hdl.program import WATCHDOG_CYCLES, units_of
-from hdl.protocol import Unit
+from hdl.protocol import PROGRAM_WORDS, Space, Unit, word_bytes
 from hdl.quantise import Quantiser
+from hdl.scale import Scaler
 from hdl.sequencer import Sequencer
 from hdl.sort import Sorter
-from hdl.unit import GROUP_BITS, ORDER_ENTRY, wide_word
+from hdl.transpose import Mover
+from hdl.unit import GROUP_BITS, ORDER_ENTRY, lanes_word, wide_word
 
 __all__ = ["Accelerator", "VerilogError", "build_id", "rtlil", "verilog"]
 
 _UNITS = {
     Unit.GEMM: Gemm, Unit.QUANTISE: Quantiser, Unit.SORT: Sorter,
     Unit.NORM_FORWARD: NormForward, Unit.NORM_BACKWARD: NormBackward, Unit.MOVE: Move,
+    Unit.SCALE: Scaler, Unit.COMBINE: Combine, Unit.CROSS_ENTROPY: CrossEntropy,
 }
 
 
@@ -90,7 +97,12 @@ class Accelerator(wiring.Component):
             options = {}
             if unit == Unit.GEMM:
                 options = {"mapped": self.mapped}
-            units[unit] = _UNITS[unit](params, **options)
+            elif unit == Unit.QUANTISE:
+                options = {"masters": params.masters > 0}
+            made = _UNITS[unit]
+            if unit == Unit.MOVE and params.masters:
+                made, options = Mover, {"width": gcd(params.slots, 8)}
+            units[unit] = made(params, **options)
             if unit == Unit.GEMM:
                 m.submodules.array_reset = long = LongReset(params, units[unit].settle_cycles)
                 m.d.comb += [long.i.eq(reset), sequencer.ready.eq(~long.sync)]
@@ -108,6 +120,12 @@ class Accelerator(wiring.Component):
         }
         if Unit.SORT in units:
             memories["order"] = (ORDER_ENTRY, params.table_words)
+        if params.masters:
+            memories |= {
+                "master": (lanes_word(params, MASTER_BITS), params.master_words),
+                "velocity": (lanes_word(params, VELOCITY_BITS), params.master_words),
+                "program": (unsigned(8 * word_bytes(Space.PROGRAM, params)), PROGRAM_WORDS),
+            }
         fault = 0
         users = [sequencer, *units.values()]
         for name, memory in memories.items():

@@ -16,6 +16,7 @@ from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
     MAX_BODY,
+    MAX_STORED,
     FrameError,
     Kind,
     Space,
@@ -26,7 +27,7 @@ from hdl.protocol import (
     unescape,
     word_bytes,
 )
-from host.errors import DeviceError, LinkError
+from host.errors import DeviceError, LinkError, MemoryFullError
 from host.transport import open_transport
 
 __all__ = ["Device", "DeviceStatus"]
@@ -38,6 +39,9 @@ DeviceStatus = namedtuple("DeviceStatus", "bad_frames saturations error instruct
 _ANSWER_SECONDS = 2.0
 _RUN_SECONDS = 120.0
 _TRIES = 4
+
+#: NumPy's names of the numbers that words of a space are made of; else of 32 bits.
+_KINDS = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1"}
 
 _SENTENCES = {
     Status.BAD_KIND: "the device does not know this kind of request",
@@ -78,6 +82,9 @@ class Device:
         self._phases = []
         self._seq = 0
         self._received = bytearray()
+        #: The words of the program memory that are known, and the program that was stored last.
+        self._words = np.zeros((0, word_bytes(Space.PROGRAM, params)), np.uint8)
+        self._stored = []
 
     @classmethod
     def open(cls, url, params, *, progress=None, **options):
@@ -134,7 +141,7 @@ class Device:
     def write(self, space, address, words):
         """Write ``words`` [count, elements] of integers from ``address``, as they travel: see
         :class:`hdl.protocol.Space`."""
-        kind = "i1" if space == Space.QUANT else "<i4"
+        kind = _KINDS.get(space, "<i4")
         data = np.ascontiguousarray(words).astype(kind).tobytes()
         size = word_bytes(space, self.params)
         step = (MAX_BODY - 4) // size * size
@@ -156,7 +163,7 @@ class Device:
             if len(answer) != part * size:
                 raise LinkError(f"the device sent {len(answer)} bytes for {part} words")
             data += answer
-        kind = "i1" if space == Space.QUANT else "<i4"
+        kind = _KINDS.get(space, "<i4")
         return np.frombuffer(data, kind).astype(np.int64).reshape(count, -1)
 
     @contextmanager
@@ -176,13 +183,41 @@ class Device:
         step = 1 if self.observer else MAX_BODY // INSTRUCTION_BYTES
         for first in range(0, len(program), step):
             part = program[first:first + step]
-            body = self._request(Kind.RUN, b"".join(part), seconds=self._run_seconds,
-                                 program=part)
-            if self.run_cycles is not None:
-                clocks = int.from_bytes(body[2:6], "little")
-                self.run_cycles += clocks
-                if self.observer:
-                    self.observer.ran(part[0], clocks)
+            self._run(b"".join(part), part)
+
+    def store_program(self, program):
+        """Keep a list of packed instructions in the device, from the first place on; of those that
+        were sent before only words that changed travel."""
+        if len(program) > MAX_STORED:
+            raise MemoryFullError(f"a stored program must have at most {MAX_STORED} instructions, "
+                                  f"got {len(program)}")
+        words = np.frombuffer(b"".join(program), "u1").reshape(-1, word_bytes(
+            Space.PROGRAM, self.params))
+        known = self._words[:len(words)]
+        changed = np.ones(len(words), bool)
+        changed[:len(known)] = (words[:len(known)] != known).any(axis=1)
+        places = np.flatnonzero(changed)
+        # Two runs of words with one between them are shorter as one.
+        for run in np.split(places, np.flatnonzero(np.diff(places) > 2) + 1):
+            if len(run):
+                self.write(Space.PROGRAM, int(run[0]), words[run[0]:run[-1] + 1])
+        self._words = np.concatenate([words, self._words[len(words):]])
+        self._stored = list(program)
+
+    def run_stored(self):
+        """Execute the program that was stored last."""
+        count, step = len(self._stored), 1 if self.observer else MAX_STORED
+        for first in range(0, count, step):
+            part = self._stored[first:first + step]
+            self._run(first.to_bytes(2, "little") + len(part).to_bytes(2, "little"), part)
+
+    def _run(self, request, part):
+        body = self._request(Kind.RUN, request, seconds=self._run_seconds, program=part)
+        if self.run_cycles is not None:
+            clocks = int.from_bytes(body[2:6], "little")
+            self.run_cycles += clocks
+            if self.observer:
+                self.observer.ran(part[0], clocks)
 
     def _request(self, kind, body=b"", *, seconds=None, accept=(), program=None):
         start = self.cycles

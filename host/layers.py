@@ -46,7 +46,7 @@ from sim.model.rounding import rescale, round_shift, saturate
 from sim.model.softmax import LOGIT_FRACTION, cross_entropy
 from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, MASTER_FRACTION, sgd
 
-__all__ = ["Mlp", "Parameter"]
+__all__ = ["Hosted", "Mlp", "Parameter"]
 
 #: Width of wide activations (products before the norm, logits) and of their gradients.
 _ACTIVATION_BITS = NORM_IN_BITS
@@ -418,3 +418,22 @@ class Mlp:
         """The predicted class of every sample, with the running statistics."""
         _, logits = self._forward(space, x, inference=True)
         return logits.argmax(axis=1)
+
+
+class Hosted:
+    """A network whose parameters the host keeps, with the methods that :mod:`host.train` uses."""
+
+    def __init__(self, network, device, batch):
+        self._network, self._space = network, network.workspace(device, batch)
+
+    def train_step(self, x, labels, rate, step):
+        """``(loss, correct)`` of a batch, before the update that it makes."""
+        return self._network.train_step(self._space, x, labels, rate, step)
+
+    def count_correct(self, x, labels, batch):
+        """How many labels are predicted, with the running statistics."""
+        return sum(int((self._network.predict(self._space, x[i:i + batch])
+                        == labels[i:i + batch]).sum()) for i in range(0, len(x), batch))
+
+    def fetch(self):
+        """There is nothing on the device."""

@@ -3,21 +3,25 @@
 from hdl.instructions import (
     TABLE_HEADER,
     BackwardFlag,
+    CombineFlag,
     GemmFlag,
     MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
+    ScaleFlag,
     instruction,
 )
-from hdl.params import MAX_K, MAX_M, MAX_N
+from hdl.params import MAX_K, MAX_M, MAX_N, WIDE_BITS
+from hdl.protocol import Space
 from host.errors import MemoryFullError
 from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
-__all__ = ["Groups", "gemm", "gemm_shift", "move", "norm_backward", "norm_forward", "quantise",
-           "slot_columns", "sort", "table_words"]
+__all__ = ["Groups", "align", "column_sums", "combine", "cross_entropy", "gemm", "gemm_shift",
+           "move", "norm_backward", "norm_forward", "quantise", "quantise_masters", "scale",
+           "slot_columns", "sort", "table_words", "update"]
 
 
 def _check(name, value, limit):
@@ -97,6 +101,71 @@ def quantise(x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=N
         Opcode.QUANTISE, flags=flags, m=x.rows, n=x.cols, src0=x.base, dst0=q.base,
         dst1=exponents.base, tab1=rows.base if rows else 0, tab2=cols.base if cols else 0,
         arg=clip, key0=key0, key1=key1)
+
+
+def quantise_masters(masters, q, scales, *, clip):
+    """Quantise master weights to ``q``; their mantissas and exponents go to the scale tensor."""
+    return instruction(
+        Opcode.QUANTISE, flags=QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN, m=masters.rows,
+        n=masters.cols, src0=masters.base, dst0=q.base, dst1=scales.base, arg=clip)
+
+
+def scale(x, scales, out, *, bits, exponent=0, scalar=None, divide=False, negate=False, bias=False):
+    """``out = x`` times or divided by a scale tensor's factors and powers of two, in ``bits``.
+
+    ``exponent`` and the number in the tensor ``scalar`` are added to the columns' exponents, which
+    count negative with ``negate``. ``x`` may be masters.
+    """
+    flags = (ScaleFlag.DIVIDE * divide | ScaleFlag.NEGATE * negate | ScaleFlag.BIAS * bias
+             | ScaleFlag.MASTER * (x.space == Space.MASTER))
+    return _scale(x, scales, flags, exponent, scalar, dst0=out.base, arg=bits)
+
+
+def align(x, scales, out, exponents, *, exponent=0):
+    """``out = x`` times a scale tensor's factors and powers of two, all in the unit of
+    ``exponents``."""
+    return _scale(x, scales, ScaleFlag.ALIGN, exponent, None, dst0=out.base, dst1=exponents.base,
+                  arg=WIDE_BITS)
+
+
+def column_sums(x, out):
+    """``out [1, n]``: the sums of the columns of ``x``."""
+    return _scale(x, x, ScaleFlag.SUM, 0, None, dst0=out.base, arg=WIDE_BITS)
+
+
+def update(masters, gradient, scales, rate, key, *, exponent=0, scalar=None, divide=False,
+           negate=False):
+    """One step of descent of ``masters`` along ``gradient``, brought to ``GRADIENT_FRACTION``
+    fraction bits as by :func:`scale`."""
+    flags = ScaleFlag.UPDATE | ScaleFlag.DIVIDE * divide | ScaleFlag.NEGATE * negate
+    key0, key1 = key_words(key)
+    return _scale(gradient, scales, flags, exponent, scalar, dst0=masters.base, arg=WIDE_BITS,
+                  k=rate.rate, shift=rate.shift, key0=key0, key1=key1)
+
+
+def _scale(x, scales, flags, exponent, scalar, **fields):
+    return instruction(
+        Opcode.SCALE, flags=flags | ScaleFlag.ADD * bool(scalar), m=x.rows, n=x.cols, src0=x.base,
+        src1=scales.base, tab1=scalar.base if scalar else 0, tab2=exponent & 0xFFFF, **fields)
+
+
+def combine(a, b, out, *, added=0, subtract=False, broadcast=False, follow=None):
+    """``out = a + b + added`` or ``a - b + added``, or a running mean ``a`` that follows ``b``.
+
+    All are rows; with ``broadcast`` the first number of ``b`` is used for all columns.
+    """
+    flags = (CombineFlag.SUBTRACT * subtract | CombineFlag.BROADCAST * broadcast
+             | CombineFlag.FOLLOW * (follow is not None))
+    return instruction(
+        Opcode.COMBINE, flags=flags, n=out.cols, src0=a.base, src1=b.base, dst0=out.base,
+        tab0=a.rows + a.more_rows, tab1=b.rows + b.more_rows, tab2=out.rows + out.more_rows,
+        shift=follow or 0, key0=added & 0xFFFFFFFF)
+
+
+def cross_entropy(logits, labels, gradient, loss):
+    """The gradient of the logits, and of the batch the loss and how many were predicted."""
+    return instruction(Opcode.CROSS_ENTROPY, m=logits.rows, n=logits.cols, src0=logits.base,
+                       src1=labels.base, dst0=gradient.base, dst1=loss.base)
 
 
 def sort(groups):

@@ -19,9 +19,9 @@ def lanes_of(space, params):
 
     >>> from hdl.params import Params
     >>> [lanes_of(space, Params(rows=4, depth=2, lanes=1)) for space in Space]
-    [1, 8, 1]
+    [1, 8, 1, 1, 1, 1, 8]
     """
-    return {Space.WIDE: params.vector, Space.QUANT: params.slots, Space.GROUP: 1}[space]
+    return {Space.QUANT: params.slots, Space.GROUP: 1, Space.PROGRAM: 8}.get(space, params.vector)
 
 
 @dataclass(frozen=True)

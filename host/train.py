@@ -17,7 +17,8 @@ from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, weig
 from host.data import DATA_SETS, load_dataset
 from host.device import Device
 from host.errors import ArgumentError, HostError
-from host.layers import Mlp
+from host.layers import Hosted, Mlp
+from host.resident import Resident
 from host.tensor_ids import Noise, tensor_id
 from host.trace import Trace
 from sim.model import noise
@@ -97,12 +98,6 @@ class _Meter:
         }
 
 
-def _accuracy(network, space, x, y, batch):
-    correct = sum(int((network.predict(space, x[i:i + batch]) == y[i:i + batch]).sum())
-                  for i in range(0, len(x), batch))
-    return 100 * correct / len(x)
-
-
 def train(device, data, recipe, *, out=None, resume=False, progress=None):
     """Train; returns the report that ``--json`` prints.
 
@@ -114,7 +109,6 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
         raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
                             f"got {batch}")
     network = Mlp((data.features, *MODELS[recipe.model], data.classes), recipe.seed)
-    space = network.workspace(device, batch)
     total = recipe.epochs * steps_per_epoch
     epochs, first = [], 0
     checkpoint = Path(out) / "checkpoint.npz" if out else None
@@ -122,6 +116,7 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
         epochs = load_checkpoint(checkpoint, network, recipe._asdict())["epochs"]
         first = len(epochs)
         progress.say(f"resumed after epoch {first} of {recipe.epochs}")
+    trainer = (Resident if device.params.masters else Hosted)(network, device, batch)
     for epoch in range(first, recipe.epochs):
         key = noise.key(recipe.seed, epoch, tensor_id(0, Noise.SHUFFLE))
         order = noise.permutation(key, len(data.x_train))
@@ -131,8 +126,8 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
             index = order[i * batch:(i + 1) * batch]
             step = epoch * steps_per_epoch + i
             with device.phase(f"step {step}"):
-                step_loss, step_correct = network.train_step(
-                    space, data.x_train[index], data.y_train[index], rate_at(step, total), step)
+                step_loss, step_correct = trainer.train_step(
+                    data.x_train[index], data.y_train[index], rate_at(step, total), step)
             loss, correct = loss + step_loss, correct + step_correct
             seen = (i + 1) * batch
             progress.tick(f"epoch {epoch + 1}/{recipe.epochs}  step {i + 1}/{steps_per_epoch}  "
@@ -142,7 +137,9 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
         report = {"loss": loss / seen / 2**LOSS_FRACTION, "train_accuracy": 100 * correct / seen}
         cost = meter.report(seen * network.macs_per_sample)
         with device.phase(f"the test after epoch {epoch + 1}"):
-            report["test_accuracy"] = _accuracy(network, space, data.x_test, data.y_test, batch)
+            correct = trainer.count_correct(data.x_test, data.y_test, batch)
+            report["test_accuracy"] = 100 * correct / len(data.x_test)
+        trainer.fetch()
         epochs.append({**report, **cost})
         used = "" if cost["cycles"] is None else (
             f"  {cost['cycles']:,} cycles, {100 * cost['utilisation']:.1f} % of peak")
@@ -215,6 +212,9 @@ def _arguments(arguments):
                         help="wide memory in units of 1,024 elements")
     parser.add_argument("--lanes", type=_whole("lanes", 0, 64), default=Params.lanes,
                         help="lanes of the quantiser and the norms, 0 for the most there can be")
+    parser.add_argument("--masters", type=_whole("masters", 0, 256), default=Params.masters,
+                        help="weights, with their velocities, that the device keeps and updates "
+                             "itself, in units of 1,024; 0: the host keeps them")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--trace", default=None, metavar="FILE",
@@ -255,7 +255,7 @@ def _train_command(arguments):
     params = Params(
         bits=options.bits, sample_groups=sample_groups, channel_groups=channel_groups,
         rows=options.rows or Params.rows, cols=options.cols or Params.cols, depth=options.depth,
-        memory=options.memory, lanes=options.lanes,
+        memory=options.memory, lanes=options.lanes, masters=options.masters,
         arith=options.arith or "shift")
     if options.model not in MODELS:
         raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")

@@ -27,16 +27,24 @@ def _operation(opcode, operation):
     yield f"### {opcode.name}, {int(opcode)}"
     yield f"    {operation.equation}"
     yield _code(operation.text)
-    sizes = [(name, f"size, 1 to {limit:,}") for name, limit in operation.sizes.items()]
+    larger, _ = operation.with_masters
+    sizes = [(name, f"size, 1 to {limit:,}" + (
+        f", {larger[name]:,} on a machine that keeps masters" if name in larger else ""))
+        for name, limit in operation.sizes.items()]
     rows = [*sizes, *operation.fields.items()]
     rows += [(f"{flag.name}, {int(flag)}", text) for flag, text in operation.flags.items()]
     yield "\n".join(["| field or flag | |", "| --- | --- |",
                      *(f"| `{name}` | {_code(text)} |" for name, text in rows)])
-    refused = [rule.text for rule in operation.rules]
+    _, others = operation.with_masters
+    refused = [rule.text for rule in (*operation.rules, *others)]
     if operation.needs_groups is True:
         refused.append("always on a machine without groups")
     elif operation.needs_groups:
         refused.append("on a machine without groups, flags of groups")
+    if operation.needs_masters is True:
+        refused.append("always on a machine that keeps no masters")
+    elif operation.needs_masters:
+        refused.append(f"on a machine that keeps no masters, ``{operation.needs_masters.name}``")
     if refused:
         yield f"Refused: {_code('; '.join(refused))}."
     yield f"Model: `{operation.model}`. Clocks: `{operation.clocks}`."

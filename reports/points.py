@@ -148,6 +148,8 @@ class Point:
         options["array-clock"] = params.array_clock
         if params.vector > 1:
             options["lanes"] = params.vector
+        if params.masters:
+            options["masters"] = params.masters
         return [*(word for name, value in options.items() for word in (f"--{name}", str(value))),
                 *target, "--clock", f"{self.clock_mhz:g}", *seeds,
                 *(["--timing-driven"] if self.timing_driven else [])]

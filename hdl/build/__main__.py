@@ -89,6 +89,10 @@ def _parser():
                         help="lanes of the quantiser and the norms, which divide the columns and "
                              "the slots, rows x depth; 0 for the most there can be "
                              f"(default {default.lanes})")
+    parser.add_argument("--masters", metavar="0..256",
+                        help="weights, with their velocities, that the machine keeps and updates "
+                             "itself, in units of 1,024; 0: the host keeps them "
+                             f"(default {default.masters})")
     parser.add_argument("--array-clock", metavar="1..4",
                         help="clocks of the array in one of the machine's "
                              f"(default {default.array_clock})")
@@ -167,7 +171,8 @@ def _subject(given):
     others = {name: getattr(Params, name) if text is None else _whole(name, text, *limits)
               for name, text, *limits in (("bits", given.bits), ("memory", given.memory),
                                           ("lanes", given.lanes, 0, 64),
-                                          ("array_clock", given.array_clock))}
+                                          ("array_clock", given.array_clock),
+                                          ("masters", given.masters))}
     return Params(sample_groups=sample_groups, channel_groups=channel_groups, arith=given.arith,
                   **array, **others)
 

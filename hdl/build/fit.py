@@ -4,9 +4,17 @@ from dataclasses import replace
 from itertools import product
 
 from hdl.array.mesh import SHARE
-from hdl.params import ACC_BITS, MAX_DEPTH, MAX_M, WIDE_BITS, ParameterError
+from hdl.params import (
+    ACC_BITS,
+    MASTER_BITS,
+    MAX_DEPTH,
+    MAX_M,
+    VELOCITY_BITS,
+    WIDE_BITS,
+    ParameterError,
+)
 from hdl.program import units_of
-from hdl.protocol import MAX_BODY, Unit
+from hdl.protocol import MAX_BODY, PROGRAM_WORDS, Unit
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
 
 __all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_alone", "check_fit", "ebr_blocks",
@@ -44,6 +52,10 @@ def memories(params):
     tables = [("group", GROUP_BITS, params.table_words)]
     if Unit.SORT in units_of(params):
         tables.append(("order", ORDER_ENTRY.size, params.table_words))
+    if params.masters:
+        tables += [("master", MASTER_BITS * params.vector, params.master_words),
+                   ("velocity", VELOCITY_BITS * params.vector, params.master_words),
+                   ("program", 64, PROGRAM_WORDS)]
     return [
         *tables,
         ("wide", WIDE_BITS * params.vector, params.wide_words),

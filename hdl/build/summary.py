@@ -119,7 +119,8 @@ def plain_twin(report, reports):
     for other in reports:
         if (other["design"]["arith"] == "int" and other["part"] == report["part"]
                 and other.get("placement") == report.get("placement")
-                and all(other["design"][name] == report["design"][name] for name in _SHAPE)):
+                and all(other["design"].get(name) == report["design"].get(name)
+                        for name in (*_SHAPE, "masters"))):
             return other
     return None
 

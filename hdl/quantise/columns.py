@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.memory import READ_LATENCY
 from hdl.noise import Noise
-from hdl.params import INDEX_BITS, MAX_M, MAX_N
+from hdl.params import INDEX_BITS, MAX_K, MAX_M, MAX_N
 from hdl.quantise.exponent import EXPONENT_BITS, MAGNITUDE_BITS, sum_bits
 from hdl.quantise.groups import GROUP_INDEX_BITS
 from hdl.quantise.lane import Lane, reach_bits
@@ -21,6 +21,8 @@ class Columns(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
+    masters : bool
+        A column may have ``MAX_K`` rows.
 
     Members
     -------
@@ -55,9 +57,9 @@ class Columns(wiring.Component):
     #: Cycles from a step to the word it gives.
     DEPTH = READ_LATENCY + Lane.LATENCY
 
-    def __init__(self, params):
+    def __init__(self, params, masters=False):
         cols = params.vector
-        self.total_bits = sum_bits(MAX_M * -(-MAX_N // cols))
+        self.total_bits = sum_bits(max(MAX_M * -(-MAX_N // cols), MAX_K if masters else 0))
         self.lanes = [Lane(params.bits, self.total_bits, params.max_groups)
                       for _ in range(cols)]
         reach = reach_bits(params.bits, params.max_groups)

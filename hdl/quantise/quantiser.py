@@ -4,17 +4,19 @@ from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hdl.instructions import QuantiseFlag
-from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort, WritePort
-from hdl.params import MAX_M, MAX_N
+from hdl.instructions import QuantiseFlag, ScaleRow
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
+from hdl.params import MASTER_BITS, MAX_M, MAX_N
 from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
 from hdl.quantise.exponent import ScaleExponent, sum_bits
 from hdl.quantise.lane import reach_bits
+from hdl.quantise.mantissa import ColumnScale
+from hdl.quantise.masters import Masters
 from hdl.quantise.reduction import Reduction
 from hdl.quantise.schedule import Phase, Schedule
 from hdl.quantise.table import GroupTable
-from hdl.unit import GROUP_BITS, UnitPort, quant_word, wide_word
+from hdl.unit import GROUP_BITS, UnitPort, lanes_word, quant_word, wide_word
 
 __all__ = ["Quantiser"]
 
@@ -30,9 +32,18 @@ class Quantiser(wiring.Component):
     n on, influence nothing, and what is written to them does not matter. A machine with one group
     along both axes has no group logic and ignores ``GROUPED``.
 
+    With ``masters`` there is ``MASTER``, ``sim.model.quantise.quantise_weights``: src0 is an
+    address in the masters' memory, and dst1 that of a scale tensor (:class:`ScaleRow`), whose
+    FACTOR becomes the mantissas 4..7 and whose EXPONENT the exponents of the columns; BIAS stays
+    as it is. A master is read three times: for the mantissa of its column, for the exponent of
+    the column over its mantissa, and to quantise. ``PER_COLUMN`` belongs to it, other flags do not.
+    Columns then have up to ``MAX_K`` rows, with ``MASTER`` or ``PER_COLUMN`` and nearest rounding;
+    in all other modes, as without ``masters``, up to ``MAX_M``.
+
     Parameters
     ----------
     params : hdl.params.Params
+    masters : bool
 
     Members
     -------
@@ -44,35 +55,49 @@ class Quantiser(wiring.Component):
     quant_w : Out(LaneWritePort(quant_word(params)))
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     group_w : Out(WritePort(unsigned(GROUP_BITS)))
+    master_r : Out(ReadPort(lanes_word(params, MASTER_BITS)))
+        Only with ``masters``.
     """
-    def __init__(self, params):
+    def __init__(self, params, masters=False):
         self.params = params
         groups = params.sample_groups, params.channel_groups
-        self.schedule = Schedule(params.vector, *groups)
-        self.columns = Columns(params)
+        self.masters = self.column_scale = None
+        if masters:
+            self.masters = Masters(params)
+            self.column_scale = ColumnScale(params.bits, params.vector)
+        self.schedule = Schedule(params.vector, *groups,
+                                 self.column_scale.steps if masters else 0)
+        self.columns = Columns(params, masters)
         self.reduction = Reduction(params.vector, self.columns.total_bits, sum_bits(MAX_M * MAX_N),
-                                   reach_bits(params.bits, params.max_groups))
+                                   reach_bits(params.bits, params.max_groups), picking=masters)
         self.scale = ScaleExponent(params.bits, MAX_M * MAX_N)
         self.table = None
         if params.max_groups > 1:
             self.table = GroupTable(params.bits, params.vector, *groups)
         #: Cycles from a step of a phase to the last write it causes.
-        self.depth = max(Columns.DEPTH, self.table.depth if self.table else 0)
-        super().__init__({
+        self.depth = max(Columns.DEPTH + (Masters.LATENCY - READ_LATENCY if masters else 0),
+                         self.table.depth if self.table else 0)
+        members = {
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
             "wide_w": Out(WritePort(wide_word(params))),
             "quant_w": Out(LaneWritePort(quant_word(params))),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
             "group_w": Out(WritePort(unsigned(GROUP_BITS))),
-        })
+        }
+        if masters:
+            members["master_r"] = Out(ReadPort(lanes_word(params, MASTER_BITS)))
+        super().__init__(members)
 
-    def cycles(self, m, n, *, per_column=False, clip=0, grouped=False):
+    def cycles(self, m, n, *, per_column=False, clip=0, grouped=False, master=False):
         """Cycles from ``start`` to ``done``; the data do not matter."""
         def phase(steps):
             return 1 + steps + self.depth + 1
 
         tiles, lanes = -(-n // self.params.vector), phase(self.params.vector)
+        if master:
+            find = 1 + self.column_scale.steps + self.column_scale.latency
+            return tiles * (2 * (phase(m) + find) + 2 + phase(m))
         cycles = tiles * (phase(m) + 1 + phase(m))
         scale = 1 + self.scale.latency(clip)
         if per_column:
@@ -203,4 +228,50 @@ class Quantiser(wiring.Component):
             m.d.sync += exponent_target.eq(fields.dst1)
         with m.Else():
             m.d.sync += exponent_target.eq(exponent_target + self.wide_w.en)
+
+        # Masters instead of wide elements, over the mantissas of their columns.
+        if self.masters is not None:
+            m.submodules.masters = masters = self.masters
+            m.submodules.column_scale = column_scale = self.column_scale
+            wiring.connect(m, wiring.flipped(self.master_r), masters.master_r)
+            master = (fields.flags & int(QuantiseFlag.MASTER)).any()
+            reducing = phase == Phase.REDUCE
+            late = Masters.LATENCY - READ_LATENCY
+            m.d.comb += [
+                schedule.master.eq(master),
+                masters.read.eq(schedule.step & (schedule.searching | schedule.rounding) & master),
+                masters.address.eq(source),
+                masters.arrived.eq(at[READ_LATENCY]),
+                masters.clear.eq(schedule.clear & ~schedule.normalised),
+                masters.load.eq(column_scale.load
+                                & (~schedule.normalised).replicate(self.params.vector)),
+                masters.mantissa.eq(column_scale.mantissa),
+                column_scale.exponents.eq(schedule.normalised),
+                column_scale.rows.eq(fields.m),
+                column_scale.clip.eq(fields.arg),
+                column_scale.step.eq(schedule.step & reducing & master),
+                column_scale.largest.eq(reduction.picked_largest),
+                column_scale.total.eq(reduction.picked_total),
+            ]
+            with m.If(master):
+                m.d.comb += [
+                    self.wide_r.en.eq(0),
+                    columns.at.eq(at[late:]),
+                    codes.en.eq(at[late + Columns.DEPTH] & schedule.rounding),
+                    reduction.restart.eq(column_scale.restart),
+                    reduction.step.eq(column_scale.pick),
+                    columns.exponent.eq(column_scale.exponent),
+                    columns.load.eq(column_scale.load
+                                    & schedule.normalised.replicate(self.params.vector)),
+                ]
+                m.d.comb += (columns.x[k].eq(masters.x[k]) for k in range(self.params.vector))
+                with m.If(reducing):
+                    m.d.comb += schedule.drained.eq(column_scale.done)
+                with m.If(schedule.write_exponents):
+                    m.d.sync += exponent_target.eq(
+                        exponent_target + len(ScaleRow) - ScaleRow.EXPONENT)
+            with m.If(schedule.write_mantissas):
+                m.d.comb += self.wide_w.en.eq(1)
+                m.d.comb += (self.wide_w.data[k].eq(masters.mantissas[k])
+                             for k in range(self.params.vector))
         return m

@@ -17,6 +17,7 @@ class Reduction(wiring.Component):
     ``total`` include it. They begin anew with ``enter``. Nothing stalls.
 
     Of a single lane there is nothing to gather: ``largest`` and ``total`` are the lane's.
+    ``picked_largest`` and ``picked_total``, ``LATENCY`` cycles after its step, are a lane's own.
 
     Parameters
     ----------
@@ -27,6 +28,8 @@ class Reduction(wiring.Component):
         Width of the sum of sums.
     reach_bits : int
         Width of a reach.
+    picking : bool
+        With ``picked_largest`` and ``picked_total``.
 
     Members
     -------
@@ -37,14 +40,17 @@ class Reduction(wiring.Component):
     largest : Out(MAGNITUDE_BITS)
     total : Out(total_bits)
     farthest : Out(reach_bits)
+    picked_largest : Out(MAGNITUDE_BITS)
+    picked_total : Out(lane_bits)
     """
     #: Cycles from ``step`` to ``farthest``.
     LATENCY = 2
 
-    def __init__(self, lanes, lane_bits, total_bits, reach_bits):
+    def __init__(self, lanes, lane_bits, total_bits, reach_bits, *, picking=False):
         self.lanes = lanes
         self.lane_bits = lane_bits
-        super().__init__({
+        self.picking = picking
+        members = {
             "enter": In(1), "restart": In(1), "step": In(1),
             "lane_largest": In(data.ArrayLayout(MAGNITUDE_BITS, lanes)),
             "lane_total": In(data.ArrayLayout(lane_bits, lanes)),
@@ -52,7 +58,10 @@ class Reduction(wiring.Component):
             "largest": Out(MAGNITUDE_BITS),
             "total": Out(total_bits),
             "farthest": Out(reach_bits),
-        })
+        }
+        if picking:
+            members |= {"picked_largest": Out(MAGNITUDE_BITS), "picked_total": Out(lane_bits)}
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -77,9 +86,13 @@ class Reduction(wiring.Component):
         # Stage 3: the largest and the sum of all.
         if self.lanes == 1:
             m.d.comb += [self.largest.eq(self.lane_largest[0]), self.total.eq(self.lane_total[0])]
+            if self.picking:
+                m.d.comb += [self.picked_largest.eq(self.largest), self.picked_total.eq(self.total)]
             return m
         largest = picked(self.lane_largest, "largest_picked")
         total = picked(self.lane_total, "total_picked")
+        if self.picking:
+            m.d.comb += [self.picked_largest.eq(largest), self.picked_total.eq(total)]
         with m.If(valid):
             m.d.sync += self.total.eq(self.total + total)
             with m.If(largest > self.largest):

@@ -5,7 +5,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.memory import ADDRESS_BITS
-from hdl.params import INDEX_BITS, MAX_M
+from hdl.params import INDEX_BITS, MAX_K, MAX_M
 from hdl.unit import INSTRUCTION_LAYOUT
 
 __all__ = ["Phase", "Schedule"]
@@ -33,21 +33,28 @@ class Schedule(wiring.Component):
     Of a tensor: ``SCAN`` of every tile, ``REDUCE``, scale; with groups ``ROWS``; then for every
     tile, with groups, ``COLUMNS`` (if there are channel groups) and ``CHOOSE``; write the
     exponents; ``ROUND``. Per column, for every tile: ``SCAN``; for every lane a step of
-    ``REDUCE``, scale; write the exponents, ``ROUND``.
+    ``REDUCE``, scale; write the exponents, ``ROUND``. Of masters, for every tile: ``SCAN`` and
+    ``REDUCE`` for the mantissas, the same of what is ``normalised`` by them for the exponents;
+    write the mantissas and the exponents; ``ROUND``.
 
     A phase of ``s`` steps takes ``s + 1`` cycles and then one until ``drained``; a scaling one
-    and then until ``scaled``; the exponents one.
+    and then until ``scaled``; the mantissas and the exponents one each.
 
     Parameters
     ----------
     cols : int
         Lanes.
     sample_groups, channel_groups : int
+    finding : int
+        Steps of ``REDUCE`` of masters; 0 without masters, and without ``master``, ``normalised``
+        and ``write_mantissas``. With them a tensor may have ``MAX_K`` rows, else ``MAX_M``.
 
     Members
     -------
     start : In(1)
     per_column, grouped : In(1)
+    master : In(1)
+        Only with ``per_column``.
     instruction : In(INSTRUCTION_LAYOUT)
         The fields m, n, src0, dst1.
     drained, scaled : In(1)
@@ -68,18 +75,21 @@ class Schedule(wiring.Component):
         Begin to find the exponent of what was found.
     load : Out(cols)
         The lanes that take the exponent.
-    write_exponents : Out(1)
+    normalised : Out(1)
+        The mantissas of the tile are known.
+    write_mantissas, write_exponents : Out(1)
     done : Out(1)
     source : Out(ADDRESS_BITS)
         Address of the tile's first row.
     channel, left : Out(INDEX_BITS)
         Number of the tile's first channel; channels from there on.
     """
-    def __init__(self, cols, sample_groups, channel_groups):
+    def __init__(self, cols, sample_groups, channel_groups, finding=0):
         self.cols = cols
+        self.finding = finding
         self.channel_groups = channel_groups
         self.groups = max(sample_groups, channel_groups) > 1
-        super().__init__({
+        members = {
             "start": In(1), "per_column": In(1), "grouped": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
             "drained": In(1), "scaled": In(1),
@@ -88,12 +98,16 @@ class Schedule(wiring.Component):
             "restart": Out(1), "scale": Out(1), "load": Out(cols),
             "write_exponents": Out(1), "done": Out(1),
             "source": Out(ADDRESS_BITS), "channel": Out(INDEX_BITS), "left": Out(INDEX_BITS),
-        })
+        }
+        if finding:
+            members |= {"master": In(1), "normalised": Out(1), "write_mantissas": Out(1)}
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
         fields = self.instruction
-        rows, steps = Signal(range(MAX_M + 1)), Signal(range(MAX_M + 1))
+        most = MAX_K if self.finding else MAX_M
+        rows, steps = Signal(range(most + 1)), Signal(range(most + 1))
         last = Signal()
         lane = Signal(range(self.cols))
         m.d.comb += [
@@ -137,6 +151,9 @@ class Schedule(wiring.Component):
                 m.d.sync += steps.eq(rows)
                 with m.If((self.phase == Phase.REDUCE) | (self.phase == Phase.CHOOSE)):
                     m.d.sync += steps.eq(Mux(self.per_column, 1, self.cols))
+                    if self.finding:
+                        with m.If(self.master):
+                            m.d.sync += steps.eq(self.finding)
                 m.next = "STEP"
             with m.State("STEP"):
                 m.d.comb += self.step.eq(1)
@@ -152,6 +169,12 @@ class Schedule(wiring.Component):
                         go(Phase.SCAN)
                 with m.Case(Phase.REDUCE):
                     m.next = "SCALE"
+                    if self.finding:
+                        with m.If(self.master):
+                            m.d.sync += self.normalised.eq(~self.normalised)
+                            m.next = "MANTISSAS"
+                            with m.If(~self.normalised):
+                                go(Phase.SCAN)
                 with m.Case(Phase.ROWS):
                     begin_rounding()
                 with m.Case(Phase.COLUMNS):
@@ -187,6 +210,10 @@ class Schedule(wiring.Component):
                     if self.groups:
                         with m.If(self.grouped):
                             go(Phase.ROWS)
+            if self.finding:
+                with m.State("MANTISSAS"):
+                    m.d.comb += self.write_mantissas.eq(1)
+                    m.next = "EXPONENTS"
             with m.State("EXPONENTS"):
                 m.d.comb += self.write_exponents.eq(1)
                 go(Phase.ROUND)

@@ -15,19 +15,25 @@ from hdl.instructions import (
     STATE_ROWS,
     TABLE_HEADER,
     BackwardFlag,
+    CombineFlag,
     GemmFlag,
+    LossRow,
     MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
+    ScaleFlag,
+    ScaleRow,
     StateRow,
     is_lawful,
     unpack_instruction,
 )
-from hdl.params import PROTOCOL_VERSION
+from hdl.params import MASTER_BITS, PROTOCOL_VERSION, VELOCITY_BITS, WIDE_BITS
 from hdl.protocol import (
     END,
     MAX_BODY,
+    MAX_STORED,
+    PROGRAM_WORDS,
     REPEAT_WINDOW,
     FrameError,
     Kind,
@@ -36,22 +42,31 @@ from hdl.protocol import (
     Unit,
     decode,
     encode,
+    spaces,
     unescape,
     word_bytes,
 )
+from sim.model.combine import combine
 from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.norm import Context, l1_backward, l1_forward
 from sim.model.order import order
-from sim.model.quantise import quantise
+from sim.model.quantise import quantise, quantise_weights
 from sim.model.relu import unclipped
+from sim.model.scale import align, column_exponents, column_sums, read_scale, scale, update
+from sim.model.softmax import cross_entropy
 
 __all__ = ["Machine", "RunError"]
 
 
+def _signed(x, bits):
+    """The low bits as a signed number, which is what a port of so many takes of a wide element."""
+    half = 1 << bits - 1
+    return ((x & 2 * half - 1) ^ half) - half
+
+
 def _low16(x):
-    """The low 16 bits as a signed number, which is what a 16-bit port takes of a wide element."""
-    return ((x & 0xFFFF) ^ 0x8000) - 0x8000
+    return _signed(x, 16)
 
 
 class RunError(Exception):
@@ -139,6 +154,10 @@ class Machine:
         self.wide = Memory(params.wide_words, params.vector)
         self.quant = Memory(params.quant_words, params.slots)
         self.group = Memory(params.table_words, 1)
+        self.master = Memory(params.master_words, params.vector)
+        self.velocity = Memory(params.master_words, params.vector)
+        #: Bytes of stored programs.
+        self.program = np.zeros((PROGRAM_WORDS, 8), np.int64)
         #: Order tables as SORT leaves them: base -> (the index in every slot, -1 for padding, the
         #: group of every slot, number of groups).
         self.orders = {}
@@ -199,18 +218,18 @@ class Machine:
         return status, bytes([PROTOCOL_VERSION]) + bytes.fromhex(self.params.fingerprint)
 
     def _space(self, number):
-        try:
-            space = Space(number)
-        except ValueError:
-            raise RunError(Status.ADDRESS) from None
-        kind = {Space.WIDE: "<i4", Space.QUANT: "i1", Space.GROUP: "<i4"}[space]
+        if number not in spaces(self.params):
+            raise RunError(Status.ADDRESS)
+        space = Space(number)
+        kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1"}.get(space, "<i4")
         return space, kind, word_bytes(space, self.params)
 
     def words(self, space, address, count):
-        """``count`` words of a space as they travel; a view."""
-        words = {Space.WIDE: self.wide.array,
+        """``count`` words of a space as they lie in memory; a view."""
+        words = {Space.WIDE: self.wide.array, Space.BYTES: self.wide.array,
                  Space.QUANT: self.quant.array.reshape(-1, self.params.depth),
-                 Space.GROUP: self.group.array}[space]
+                 Space.GROUP: self.group.array, Space.MASTER: self.master.array,
+                 Space.VELOCITY: self.velocity.array, Space.PROGRAM: self.program}[space]
         if address + count > len(words):
             raise RunError(Status.ADDRESS)
         return words[address:address + count]
@@ -224,10 +243,9 @@ class Machine:
             raise RunError(Status.BAD_LENGTH)
         count = len(words) // size
         values = np.frombuffer(words, kind).astype(np.int64).reshape(count, -1)
-        if space == Space.QUANT:
-            half = 1 << (self.params.bits - 1)
-            values = ((values & (2 * half - 1)) ^ half) - half
-        self.words(space, address, count)[:] = values
+        bits = {Space.QUANT: self.params.bits, Space.MASTER: MASTER_BITS,
+                Space.VELOCITY: VELOCITY_BITS}.get(space)
+        self.words(space, address, count)[:] = _signed(values, bits) if bits else values
         return Status.OK, b""
 
     def _read(self, body):
@@ -256,13 +274,14 @@ class Machine:
     # Programs.
 
     def _run(self, body):
-        if not body or len(body) % INSTRUCTION_BYTES:
-            raise RunError(Status.BAD_LENGTH)
         if self.error[0] != Status.OK:
             raise RunError(Status.STICKY)
+        program = self._program(body) if self.params.masters and len(body) == 4 else body
+        if not program or len(program) % INSTRUCTION_BYTES:
+            raise RunError(Status.BAD_LENGTH)
         status, unit, done = Status.OK, Unit.NONE, 0
-        for offset in range(0, len(body), INSTRUCTION_BYTES):
-            fields = unpack_instruction(body[offset:offset + INSTRUCTION_BYTES])
+        for offset in range(0, len(program), INSTRUCTION_BYTES):
+            fields = unpack_instruction(program[offset:offset + INSTRUCTION_BYTES])
             try:
                 unit = self.execute(fields)
             except RunError as error:
@@ -273,14 +292,26 @@ class Machine:
             done += 1
         return status, bytes([done, unit]) + (0).to_bytes(4, "little")
 
+    def _program(self, body):
+        """The instructions that a RUN of stored ones means."""
+        first, count = int.from_bytes(body[:2], "little"), int.from_bytes(body[2:], "little")
+        if not 1 <= count <= MAX_STORED:
+            raise RunError(Status.BAD_LENGTH)
+        words = INSTRUCTION_BYTES // 8
+        if (first + count) * words > PROGRAM_WORDS:
+            raise RunError(Status.ADDRESS)
+        return self.program[first * words:(first + count) * words].astype("u1").tobytes()
+
     def execute(self, fields):
         """Execute one unpacked instruction; the unit that ran, or a :class:`RunError`."""
-        if not is_lawful(fields, self.params.max_groups):
+        if not is_lawful(fields, self.params):
             raise RunError(Status.BAD_INSTRUCTION)
         op = Opcode(fields["op"])
         {Opcode.GEMM: self._gemm, Opcode.QUANTISE: self._quantise, Opcode.SORT: self._sort,
          Opcode.NORM_FORWARD: self._norm_forward,
-         Opcode.NORM_BACKWARD: self._norm_backward, Opcode.MOVE: self._move}[op](fields)
+         Opcode.NORM_BACKWARD: self._norm_backward, Opcode.MOVE: self._move,
+         Opcode.SCALE: self._scale, Opcode.COMBINE: self._combine,
+         Opcode.CROSS_ENTROPY: self._cross_entropy}[op](fields)
         return Unit(op)
 
     def _group_words(self, base, count):
@@ -320,6 +351,9 @@ class Machine:
 
     def _quantise(self, f):
         flags, m, n, bits = f["flags"], f["m"], f["n"], self.params.bits
+        if flags & QuantiseFlag.MASTER:
+            self._quantise_masters(f)
+            return
         x = self.wide.get(f["src0"], m, n)
         self.quant.tensor(f["dst0"], m, n)
         self.wide.tensor(f["dst1"], 1, n)
@@ -340,6 +374,19 @@ class Machine:
             self.group.array[f["tab1"]:f["tab1"] + m, 0] = result.rows
             self.group.array[f["tab2"]:f["tab2"] + n, 0] = result.cols
 
+    def _quantise_masters(self, f):
+        m, n = f["m"], f["n"]
+        masters = self.master.get(f["src0"], m, n)
+        self.quant.tensor(f["dst0"], m, n)
+        # Row BIAS of the scale tensor stays.
+        written = ScaleRow.BIAS
+        self.wide.tensor(f["dst1"], written, n, len(ScaleRow) - written)
+        result, mantissa = quantise_weights(masters, self.params.bits, f["arg"])
+        self.quant.put(f["dst0"], result.q)
+        scales = np.zeros((written, n), np.int64)
+        scales[ScaleRow.FACTOR], scales[ScaleRow.EXPONENT] = mantissa, result.exponent
+        self.wide.put(f["dst1"], scales, len(ScaleRow) - written)
+
     def _sort(self, f):
         base, count = f["tab0"], f["arg"]
         groups = self._groups(base, f["k"])
@@ -359,6 +406,14 @@ class Machine:
         if flags & MoveFlag.TRANSPOSED:
             x = x.T
         columns = np.arange(x.shape[1])
+        if flags & MoveFlag.SORTED and self.params.masters:
+            # A slot takes its column, so a column without one goes nowhere.
+            self.group.check(f["tab1"], 1)
+            table, *_ = self.orders.get(f["tab1"], (np.zeros(0, np.int64),))
+            slots = np.flatnonzero((table >= 0) & (table < len(columns)))
+            if len(slots):
+                self.quant.put_columns(f["dst0"], slots, x[:, table[slots]])
+            return
         if flags & MoveFlag.SORTED:
             columns = slot_of(self._group_words(f["tab1"], len(columns)), self.params)
         self.quant.put_columns(f["dst0"], columns, x)
@@ -400,3 +455,61 @@ class Machine:
         state[StateRow.GRAD_BITS], state[StateRow.DEVIATION_BITS] = grad_bits, deviation_bits
         self.wide.put(f["src1"], state)
 
+    def _scale(self, f):
+        flags, m, n = f["flags"], f["m"], f["n"]
+        source = self.master if flags & ScaleFlag.MASTER else self.wide
+        x = source.get(f["src0"], m, n)
+        if flags & ScaleFlag.SUM:
+            self.wide.put(f["dst0"], column_sums(x)[None])
+            return
+        divide = bool(flags & ScaleFlag.DIVIDE)
+        factor, exponent, bias = read_scale(self.wide.get(f["src1"], len(ScaleRow), n),
+                                            divide=divide)
+        scalar = self.wide.get(f["tab1"], 1, 1)[0, 0] if flags & ScaleFlag.ADD else 0
+        exponent = column_exponents(exponent, negate=bool(flags & ScaleFlag.NEGATE),
+                                    offset=_low16(f["tab2"]), scalar=scalar)
+        if flags & ScaleFlag.UPDATE:
+            master, velocity = (memory.get(f["dst0"], m, n)
+                                for memory in (self.master, self.velocity))
+            key = [f[name] >> shift & 0xFFFF for name in ("key0", "key1") for shift in (0, 16)]
+            master, velocity, clamped = update(
+                master, velocity, x, factor, exponent, f["k"], f["shift"],
+                element_noise(key, m, n), divide=divide, decay=f["tab0"])
+            self.master.put(f["dst0"], master)
+            self.velocity.put(f["dst0"], velocity)
+        elif flags & ScaleFlag.ALIGN:
+            self.wide.tensor(f["dst0"], m, n)
+            y, least = align(x, factor, exponent, divide=divide)
+            self.wide.put(f["dst1"], np.full((1, n), least))
+            self.wide.put(f["dst0"], y)
+            clamped = 0
+        else:
+            y, clamped = scale(x, factor, exponent, f["arg"], divide=divide,
+                               bias=bias if flags & ScaleFlag.BIAS else None)
+            self.wide.put(f["dst0"], y)
+        self.saturations += clamped
+
+    def _combine(self, f):
+        flags, n = f["flags"], f["n"]
+        a = self.wide.get(f["src0"], 1, n, f["tab0"] - 1)[0]
+        one = flags & CombineFlag.BROADCAST
+        b = self.wide.get(f["src1"], 1, 1 if one else n, 0 if one else f["tab1"] - 1)[0]
+        added = _signed(f["key0"], WIDE_BITS)
+        total = combine(a, b, added, subtract=bool(flags & CombineFlag.SUBTRACT),
+                        follow=f["shift"] if flags & CombineFlag.FOLLOW else None)
+        self.wide.put(f["dst0"], total[None], f["tab2"] - 1)
+
+    def _cross_entropy(self, f):
+        m, n = f["m"], f["n"]
+        logits = _signed(self.wide.get(f["src0"], m, n), 24)
+        labels = self.wide.get(f["src1"], m, 1)[:, 0] & 0x1FFF
+        self.wide.tensor(f["dst0"], m, n)
+        self.wide.tensor(f["dst1"], len(LossRow), 1)
+        losses, gradient, _, predicted = cross_entropy(logits, labels)
+        total = int(losses.sum())
+        self.wide.put(f["dst0"], gradient)
+        rows = np.zeros((len(LossRow), 1), np.int64)
+        rows[LossRow.LOSS_LOW] = _signed(total & 0xFFFFFFFF, WIDE_BITS)
+        rows[LossRow.LOSS_HIGH] = total >> 32
+        rows[LossRow.CORRECT] = (predicted == labels).sum()
+        self.wide.put(f["dst1"], rows)

@@ -10,12 +10,14 @@ from amaranth.sim import Simulator
 
 from hdl.access import Access, depths
 from hdl.instructions import (
+    INSTRUCTION_BYTES,
     BackwardFlag,
     GemmFlag,
     MoveFlag,
     NormFlag,
     Opcode,
     QuantiseFlag,
+    ScaleFlag,
     instruction,
     is_lawful,
     unpack_instruction,
@@ -24,14 +26,36 @@ from hdl.link.frame import FrameReceiver, FrameSender
 from hdl.link.slip import Escaper, Unescaper
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, Ram, WritePort
 from hdl.operand_memory import OperandMemory
-from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION, Params
+from hdl.params import (
+    MASTER_BITS,
+    MAX_K,
+    MAX_M,
+    MAX_N,
+    PROTOCOL_VERSION,
+    VELOCITY_BITS,
+    Params,
+)
 from hdl.program import InstructionCheck, units_of
-from hdl.protocol import MAX_BODY, REPEAT_WINDOW, Kind, Space, Status, Unit, encode, word_bytes
+from hdl.protocol import (
+    MAX_BODY,
+    MAX_STORED,
+    PROGRAM_WORDS,
+    REPEAT_WINDOW,
+    Kind,
+    Space,
+    Status,
+    Unit,
+    encode,
+    spaces,
+    word_bytes,
+)
 from hdl.sequencer import Sequencer
-from hdl.unit import GROUP_BITS, UnitPort, wide_word
+from hdl.unit import GROUP_BITS, UnitPort, lanes_word, wide_word
 from tests.support.requests import read_body, simulate
 
 SMALL = Params(lanes=0, bits=3, rows=3, cols=3, depth=2, memory=4)
+#: One that keeps masters.
+KEEPER = Params(lanes=2, bits=5, rows=3, cols=2, depth=2, memory=4, masters=3)
 WATCHDOG = 300
 #: ``key1`` of an instruction whose unit never finishes.
 HANG = 0xFFFF
@@ -72,11 +96,18 @@ class StandIn(wiring.Component):
 
 def memories(params, writers=1, readers=1):
     """Memories of every space, the wide one with so many writers, the quantised one readers."""
-    return {
+    made = {
         "wide": Ram(wide_word(params), params.wide_words, readers=1, writers=writers),
         "quant": OperandMemory(params, readers=readers, writers=1),
         "group": Ram(unsigned(GROUP_BITS), params.table_words, readers=1, writers=1),
     }
+    if params.masters:
+        for name, shape, words in (
+                ("master", lanes_word(params, MASTER_BITS), params.master_words),
+                ("velocity", lanes_word(params, VELOCITY_BITS), params.master_words),
+                ("program", unsigned(64), PROGRAM_WORDS)):
+            made[name] = Ram(shape, words, readers=1, writers=1)
+    return made
 
 
 class Bench(wiring.Component):
@@ -158,20 +189,26 @@ def test_hello_tells_version_and_fingerprint_and_refuses_other_versions():
 
 def stored(space, words, params):
     """Bytes of words as they come back."""
-    if space != Space.QUANT:
+    bits, size = {Space.QUANT: (params.bits, 1), Space.MASTER: (MASTER_BITS, 4),
+                  Space.VELOCITY: (VELOCITY_BITS, 4)}.get(space, (None, 1))
+    if bits is None:
         return words
-    half = 1 << params.bits - 1
-    return bytes((((byte & 2 * half - 1) ^ half) - half) & 0xFF for byte in words)
+    half, back = 1 << bits - 1, b""
+    for start in range(0, len(words), size):
+        number = int.from_bytes(words[start:start + size], "little") & 2 * half - 1
+        back += ((number ^ half) - half).to_bytes(size, "little", signed=True)
+    return back
 
 
 @pytest.mark.parametrize("params", [SMALL, Params(bits=8, cols=1, rows=1, depth=1, memory=64),
                                     Params(lanes=0, bits=2, cols=16, memory=4),
-                                    Params(bits=5, rows=7, depth=3, memory=4)],
+                                    Params(bits=5, rows=7, depth=3, memory=4), KEEPER,
+                                    Params(bits=8, rows=1, depth=1, cols=1, memory=4, masters=64)],
                          ids=lambda params: params.name)
 def test_what_is_written_is_read(params):
     async def process(ctx, request):
         chance = random.Random(1)
-        for space in Space:
+        for space in spaces(params):
             size, end = word_bytes(space, params), depths(params)[space]
             words = chance.randbytes(3 * size)
             await request.write(space, 5, words)
@@ -181,6 +218,14 @@ def test_what_is_written_is_read(params):
             assert await request.read(space, 6, 1) == expected[size:2 * size]
             assert await request.read(space, end - 1, 1) == expected[:size]
             assert await status_of(request) == CLEAR
+        if params.masters:
+            # Each word has a place of its own.
+            for space in (Space.MASTER, Space.VELOCITY):
+                await request.write(space, 7, bytes([space]) * word_bytes(space, params))
+            for space in (Space.MASTER, Space.VELOCITY):
+                size = word_bytes(space, params)
+                assert await request.read(space, 7, 1) == stored(
+                    space, bytes([space]) * size, params)
 
     simulate(Bench(params), process)
 
@@ -216,7 +261,28 @@ def test_parts_of_a_word_are_the_rows_of_the_array():
     simulate(bench, process)
 
 
-@pytest.mark.parametrize("params", [SMALL, Params(bits=4, rows=1, memory=4)],
+def test_words_as_numbers_and_as_bytes():
+    lanes = KEEPER.vector
+
+    async def process(ctx, request):
+        chance = random.Random(4)
+        for address in (0, 77, KEEPER.wide_words - 5):
+            numbers = chance.randbytes(5 * lanes)
+            await request.write(Space.WIDE, address, b"\xFF" * 5 * 4 * lanes)
+            await request.write(Space.BYTES, address, numbers)
+            wide = b"".join(bytes([number, 0, 0, 0]) for number in numbers)
+            assert await request.read(Space.WIDE, address, 5) == wide
+            assert await request.read(Space.BYTES, address, 5) == numbers
+            # Of numbers that are no bytes, the lowest.
+            words = chance.randbytes(4 * lanes)
+            await request.write(Space.WIDE, address + 1, words)
+            assert await request.read(Space.BYTES, address, 3) == (
+                numbers[:lanes] + words[::4] + numbers[2 * lanes:3 * lanes])
+
+    simulate(Bench(KEEPER), process)
+
+
+@pytest.mark.parametrize("params", [SMALL, Params(bits=4, rows=1, memory=4), KEEPER],
                          ids=lambda params: params.name)
 def test_clocks_of_write_and_read(params):
     m = Module()
@@ -247,7 +313,7 @@ def test_clocks_of_write_and_read(params):
     async def process(ctx):
         ctx.set(dut.i.valid, 1)
         ctx.set(dut.o.ready, 1)
-        for space in Space:
+        for space in spaces(params):
             size, parted = word_bytes(space, params), space == Space.QUANT
             for write, each in ((1, 2 + size + 1), (0, size + 4 + parted)):
                 first = await clocks(ctx, write, space, 1)
@@ -276,23 +342,24 @@ def test_the_longest_write_and_read():
     simulate(Bench(), process)
 
 
-def test_a_write_or_read_beyond_the_end_touches_nothing():
+@pytest.mark.parametrize("params", [SMALL, KEEPER], ids=lambda params: params.name)
+def test_a_write_or_read_beyond_the_end_touches_nothing(params):
     async def process(ctx, request):
         refused = (Status.ADDRESS, b"")
-        for space in Space:
-            size, end = word_bytes(space, SMALL), depths(SMALL)[space]
+        for space in spaces(params):
+            size, end = word_bytes(space, params), depths(params)[space]
             for address in (end - 1, end, 0xFFFF):
                 head = bytes([space, 0]) + address.to_bytes(2, "little")
                 assert await request(Kind.WRITE, head + b"\1" * 2 * size) == refused
                 assert await request(Kind.READ, read_body(space, address, 2)) == refused
             assert await request.read(space, end - 1, 1) == bytes(size)
             assert await request.read(space, 0, 2) == bytes(2 * size)
-        for space in (3, 255):
+        for space in (len(spaces(params)), 255):
             assert await request(Kind.WRITE, bytes([space, 0, 0, 0, 1])) == refused
             assert await request(Kind.READ, read_body(space, 0, 1)) == refused
         assert await status_of(request) == CLEAR
 
-    simulate(Bench(), process)
+    simulate(Bench(params), process)
 
 
 def test_bodies_of_the_wrong_length_are_refused():
@@ -307,6 +374,8 @@ def test_bodies_of_the_wrong_length_are_refused():
                 (Kind.READ, read_body(Space.WIDE, 0, 0)),
                 (Kind.READ, read_body(Space.GROUP, 0, 0xFFFF)),
                 (Kind.RUN, b""), (Kind.RUN, bytes(31)), (Kind.RUN, norm() + b"x"),
+                # There are no stored programs.
+                (Kind.RUN, bytes([0, 0, 1, 0])),
                 (Kind.STATUS, b"x"), (Kind.RESET, b"x")):
             assert await request(kind, body) == (Status.BAD_LENGTH, b""), (kind, body)
         assert await status_of(request) == CLEAR
@@ -430,6 +499,123 @@ def test_an_error_stops_the_run_and_stays_until_reset():
     simulate(Bench(), process)
 
 
+# Stored programs.
+
+#: How many there are.
+PLACES = PROGRAM_WORDS * 8 // INSTRUCTION_BYTES
+
+
+async def store_program(request, first, steps):
+    """Write instructions from a place on."""
+    data = b"".join(steps)
+    for start in range(0, len(data), 1024):
+        await request.write(Space.PROGRAM, (32 * first + start) // 8, data[start:start + 1024])
+
+
+def which(first, count):
+    """The body of a RUN of stored instructions."""
+    return first.to_bytes(2, "little") + count.to_bytes(2, "little")
+
+
+def test_stored_instructions_run_in_order_and_take_their_time():
+    size = 4 * KEEPER.vector
+
+    async def process(ctx, request):
+        await store_program(request, 0, [norm(m=1 + i % 3, n=i + 1, dst0=i, clamped=1)
+                                         for i in range(PLACES)])
+        total = 0
+        for first, count in ((0, 1), (PLACES - 1, 1), (3, 7), (0, MAX_STORED), (1, MAX_STORED)):
+            for start in range(0, PLACES, 128):
+                await request.write(Space.WIDE, start, bytes(128 * size))
+            status, body = await request(Kind.RUN, which(first, count))
+            completed, unit, cycles = run_answer(body)
+            assert (status, completed, unit) == (Status.OK, count, Unit.NORM_FORWARD)
+            # As from a frame, but for the latency of the memory.
+            clocks = sum(37 + 1 + i % 3 for i in range(first, first + count))
+            assert 0 <= cycles - clocks < 8
+            words = b"".join([await request.read(Space.WIDE, start, 128)
+                              for start in range(0, PLACES, 128)])
+            numbers = [int.from_bytes(words[at:at + 4], "little")
+                       for at in range(0, len(words), size)]
+            assert numbers == [i + 1 if first <= i < first + count else 0 for i in range(PLACES)]
+            total += count
+            assert await status_of(request) == (0, total, Status.OK, 0, Unit.NONE)
+
+    simulate(Bench(KEEPER), process, limit=400_000)
+
+
+def test_stored_instructions_that_are_not_there_are_refused():
+    async def process(ctx, request):
+        await store_program(request, 0, [norm(clamped=1)] * PLACES)
+        for first, count, status in (
+                (0, 0, Status.BAD_LENGTH), (0, MAX_STORED + 1, Status.BAD_LENGTH),
+                (0xFFFF, 0, Status.BAD_LENGTH), (5, 0xFFFF, Status.BAD_LENGTH),
+                (0, 0x101, Status.BAD_LENGTH),
+                (PLACES, 1, Status.ADDRESS), (PLACES - 1, 2, Status.ADDRESS),
+                (2, MAX_STORED, Status.ADDRESS), (0xFFFF, 1, Status.ADDRESS),
+                (0xFFFF, MAX_STORED, Status.ADDRESS), (0x8000, 1, Status.ADDRESS)):
+            assert await request(Kind.RUN, which(first, count)) == (status, b""), (first, count)
+        for length in (1, 2, 3, 5, 8):
+            assert await request(Kind.RUN, bytes(length)) == (Status.BAD_LENGTH, b"")
+        assert await status_of(request) == CLEAR
+        # Nothing of it is left to the next.
+        assert (await request(Kind.RUN, which(1, 2)))[0] == Status.OK
+        assert (await request(Kind.RUN, norm()))[0] == Status.OK
+        assert await status_of(request) == (0, 2, Status.OK, 0, Unit.NONE)
+
+    simulate(Bench(KEEPER), process)
+
+
+def test_an_error_of_a_stored_program_stays_until_reset():
+    errors = [(norm(m=0), Status.BAD_INSTRUCTION, Unit.NONE),
+              (norm(dst0=KEEPER.wide_words), Status.ADDRESS, Unit.NORM_FORWARD),
+              (norm(key1=HANG, op=Opcode.SCALE, clamped=1), Status.BAD_INSTRUCTION, Unit.NONE),
+              (norm(key1=HANG), Status.WATCHDOG, Unit.NORM_FORWARD)]
+
+    async def process(ctx, request):
+        await store_program(request, 0, [norm(n=i + 1, dst0=i) for i in range(PLACES)])
+        for number, at in ((200, 254), (3, 4), (10, 10)):
+            for bad, status, unit in errors:
+                await request.write(Space.WIDE, at - 1, bytes(24))
+                await store_program(request, at, [bad])
+                first = at - number if number < 200 else 0
+                answer = await request(Kind.RUN, which(first, min(MAX_STORED, PLACES - first)))
+                index = at - first
+                assert (answer[0], *run_answer(answer[1])[:2]) == (status, index, unit)
+                assert await status_of(request) == (0, 0, status, index, unit)
+                # What ran before it stays, nothing ran after it.
+                if index:
+                    assert (await request.read(Space.WIDE, at - 1, 1))[0] == at & 0xFF
+                assert (await request.read(Space.WIDE, at + 1, 1))[0] == 0
+                # RESET alone helps.
+                for body in (which(0, 1), which(0, 0), which(0xFFFF, 1), norm()):
+                    assert await request(Kind.RUN, body) == (Status.STICKY, b"")
+                assert await request(Kind.RESET) == (Status.OK, b"")
+                await store_program(request, at, [norm(n=1, dst0=at)])
+                assert (await request(Kind.RUN, which(at, 1)))[0] == Status.OK
+
+    simulate(Bench(KEEPER), process, limit=400_000)
+
+
+def test_a_repeated_run_of_stored_instructions_is_not_executed_again():
+    async def process(ctx, request):
+        await store_program(request, 0, [norm(clamped=3)] * 4)
+        first = await request(Kind.RUN, which(0, 2), seq=77)
+        assert first[0] == Status.OK
+        for body in (which(0, 2), which(1, 1), which(0, 0), norm()):
+            assert await request(Kind.RUN, body, seq=77) == first
+        assert await status_of(request) == (0, 6, Status.OK, 0, Unit.NONE)
+        refused = await request(Kind.RUN, which(0xFFFF, 1), seq=78)
+        assert refused == (Status.ADDRESS, b"")
+        assert await request(Kind.RUN, which(0, 1), seq=78) == refused
+        # A word that has changed since.
+        await store_program(request, 1, [norm(clamped=40)])
+        assert (await request(Kind.RUN, which(0, 2), seq=79))[0] == Status.OK
+        assert await status_of(request) == (0, 49, Status.OK, 0, Unit.NONE)
+
+    simulate(Bench(KEEPER), process)
+
+
 def test_a_unit_may_take_as_long_as_the_watchdog_allows():
     async def process(ctx, request):
         assert (await request(Kind.RUN, norm(m=WATCHDOG)))[0] == Status.OK
@@ -507,6 +693,7 @@ def test_a_run_is_forgotten_after_a_window_of_other_requests():
 # What may run.
 
 GROUPED, PLAIN = SMALL, Params(sample_groups=1, channel_groups=1, rows=3, depth=2)
+BARE = Params(sample_groups=1, channel_groups=1, rows=3, depth=2, masters=8)
 
 GEMM = {"op": Opcode.GEMM, "m": 4, "k": 5, "n": 6, "key0": 2}
 QUANTISE = {"op": Opcode.QUANTISE, "m": 4, "n": 6}
@@ -514,6 +701,15 @@ SORT = {"op": Opcode.SORT, "k": 5, "arg": 4}
 NORM = {"op": Opcode.NORM_FORWARD, "m": 4, "n": 6}
 BACKWARD = {"op": Opcode.NORM_BACKWARD, "m": 4, "n": 6}
 MOVE = {"op": Opcode.MOVE, "m": 4, "n": 6}
+SCALE = {"op": Opcode.SCALE, "m": 4, "n": 6, "arg": 32}
+COMBINE = {"op": Opcode.COMBINE, "n": 6}
+LOSS = {"op": Opcode.CROSS_ENTROPY, "m": 4, "n": 6}
+MASTER = QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN
+#: What of SCALE excludes what.
+ONE_WAY = [(ScaleFlag.UPDATE, flag) for flag in (
+    ScaleFlag.MASTER, ScaleFlag.BIAS, ScaleFlag.ALIGN, ScaleFlag.SUM)] + [
+    (ScaleFlag.ALIGN, ScaleFlag.BIAS), (ScaleFlag.ALIGN, ScaleFlag.SUM),
+    (ScaleFlag.SUM, ScaleFlag.BIAS)]
 
 CASES = [
     # (machine, fields, changes, good)
@@ -565,10 +761,47 @@ CASES = [
       for flags in (NormFlag.RELU, NormFlag.INFERENCE, 3, 4, 128)),
     *((GROUPED, BACKWARD, {"flags": flags}, flags < 2)
       for flags in (0, BackwardFlag.CLIPPED, 2, 3, 128)),
+    # What only machines with masters have.
+    *((machine, f, {}, machine is not PLAIN and machine is not GROUPED)
+      for machine in (GROUPED, PLAIN, KEEPER, BARE) for f in (
+          SCALE, COMBINE, LOSS, {**QUANTISE, "flags": MASTER})),
+    *((KEEPER, f, {}, True) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD, MOVE)),
+    *((BARE, f, {}, f is not SORT) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD, MOVE)),
+    *((KEEPER, SCALE, {"op": op}, False) for op in (0, 10, 0x87, 255)),
+    *((KEEPER, f, {"m": m}, good) for f in (SCALE, LOSS, QUANTISE, GEMM, NORM)
+      for m, good in ((0, False), (MAX_M, True), (MAX_M + 1, False), (MAX_K, False),
+                      (0xFFFF, False))),
+    *((KEEPER, {**f, "flags": flags}, {"m": m}, good)
+      for f, flags in ((SCALE, ScaleFlag.UPDATE), (QUANTISE, MASTER))
+      for m, good in ((0, False), (1, True), (MAX_M + 1, True), (MAX_K, True), (MAX_K + 1, False),
+                      (0xFFFF, False))),
+    *((KEEPER, f, {"n": n}, good) for f in (SCALE, COMBINE, LOSS, {**QUANTISE, "flags": MASTER})
+      for n, good in ((0, False), (1, True), (MAX_N, True), (MAX_N + 1, False), (0xFFFF, False))),
+    *((KEEPER, QUANTISE, {"flags": flags}, flags in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, MASTER))
+      for flags in range(256)),
+    *((BARE, QUANTISE, {"flags": flags}, flags in (0, 1, 2, 3, 4, 5, 6, 7, MASTER))
+      for flags in range(256)),
+    *((KEEPER, QUANTISE, {"flags": MASTER, "arg": arg}, True) for arg in (1, 255)),
+    *((KEEPER, SCALE, {"flags": flags}, not any(flags & a and flags & b for a, b in ONE_WAY))
+      for flags in range(256)),
+    *((KEEPER, {**SCALE, "flags": flags}, changes, good)
+      for flags in (0, ScaleFlag.UPDATE, ScaleFlag.SUM)
+      for changes, good in (
+          ({"arg": 0}, False), ({"arg": 1}, True), ({"arg": 33}, False), ({"arg": 255}, False),
+          ({"k": 4095, "tab0": 4095, "shift": 17}, True), ({"k": 4096}, False),
+          ({"k": 0xFFFF}, False), ({"tab0": 4096}, False), ({"tab0": 0x8000}, False),
+          ({"shift": 18}, False), ({"shift": 255}, False),
+          ({"tab1": 0xFFFF, "tab2": 0xFFFF, "key0": 0xFFFFFFFF}, True))),
+    *((KEEPER, COMBINE, {"flags": flags}, flags < 8) for flags in (1, 2, 3, 4, 5, 6, 7, 8, 128)),
+    *((KEEPER, COMBINE, {"shift": shift}, shift < 32) for shift in (31, 32, 255)),
+    (KEEPER, COMBINE, {"m": 0, "k": 0, "arg": 0, "tab0": 0, "key1": 9}, True),
+    *((KEEPER, LOSS, {"flags": 1 << bit}, False) for bit in range(8)),
+    (KEEPER, LOSS, {"k": 0, "arg": 0, "shift": 255, "tab0": 0xFFFF}, True),
+    *((BARE, MOVE, {"flags": flags}, flags == MoveFlag.TRANSPOSED) for flags in (1, 2, 3, 4)),
 ]
 
 
-@pytest.mark.parametrize("params", [GROUPED, PLAIN], ids=lambda params: params.name)
+@pytest.mark.parametrize("params", [GROUPED, PLAIN, KEEPER, BARE], ids=lambda params: params.name)
 def test_instructions_that_cannot_run_are_refused(params):
     dut = InstructionCheck(params)
 
@@ -581,7 +814,41 @@ def test_instructions_that_cannot_run_are_refused(params):
                 for _ in range(dut.LATENCY):
                     await ctx.tick()
                 assert ctx.get(dut.good) == good, fields
-                assert is_lawful(fields, params.max_groups) == good, fields
+                assert is_lawful(fields, params) == good, fields
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(process)
+    simulator.run()
+
+
+@pytest.mark.parametrize("params", [GROUPED, PLAIN, KEEPER, BARE], ids=lambda params: params.name)
+def test_what_is_refused_is_what_the_rules_say(params):
+    """Any fields, most of them near what is lawful."""
+    dut, chance = InstructionCheck(params), random.Random(params.name)
+    sizes = [0, 1, 5, MAX_M, MAX_M + 1, MAX_K, MAX_K + 1, 0xFFFF]
+
+    def some():
+        fields = {name: chance.choice(sizes[1:6]) if chance.random() < 0.9 else
+                  chance.choice(sizes) for name in ("m", "k", "n")}
+        flags = sum(1 << bit for bit in range(8) if chance.random() < 0.2)
+        return unpack_instruction(instruction(
+            chance.choice([*Opcode, *Opcode, 0, 10, chance.randrange(256)]), **fields, flags=flags,
+            shift=chance.choice([0, 17, 18, 31, 32, chance.randrange(256)]),
+            arg=chance.choice([1, 4, 5, 32, 33, chance.randrange(256)]),
+            tab0=chance.choice([0, 4095, 4096]), key0=chance.choice([0, 1, 0xFFFF0000])))
+
+    async def process(ctx):
+        verdicts = []
+        for _ in range(1500):
+            fields = some()
+            for name, value in fields.items():
+                ctx.set(dut.instruction[name], value)
+            for _ in range(dut.LATENCY):
+                await ctx.tick()
+            assert ctx.get(dut.good) == is_lawful(fields, params), fields
+            verdicts.append(ctx.get(dut.good))
+        assert 150 < sum(verdicts) < 1350
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-8)

@@ -1,0 +1,443 @@
+"""Networks that live on the device: whole steps as stored programs.
+
+On a machine that keeps masters (:attr:`hdl.params.Params.masters`) weights, velocities and running
+statistics stay there. A step is a list of instructions without a word from the host in between: the
+batch goes down, and its loss and the number of right predictions come up. What it computes is what
+:mod:`host.layers` computes with the host's help, bit for bit.
+
+Exponents are numbers in the device's memory. A tensor's unit is ``2**e`` with e the sum of some
+words, known to the device alone, and of a constant: a :class:`Unit`.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from hdl.instructions import STATE_ROWS, LossRow, ScaleRow, StateRow
+from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
+from hdl.protocol import Space
+from host import program
+from host.errors import MemoryFullError
+from host.tensor_ids import Noise, tensor_id
+from host.tensors import Arena, Tensor, lanes_of, load, store
+from sim.model import noise
+from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, RUNNING_SHIFT
+from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP, quantise
+from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION
+from sim.model.update import GRADIENT_FRACTION, MASTER_FRACTION
+
+__all__ = ["Resident"]
+
+#: Width of wide activations, and what a division by a mantissa shifts left.
+_ACTIVATION_BITS, _FINER = 24, -12
+
+
+@dataclass(frozen=True)
+class Unit:
+    """``2**(const + sum of the words in plus - that of those in minus)``."""
+    plus: tuple = ()
+    minus: tuple = ()
+    const: int = 0
+
+    def __add__(self, other):
+        if isinstance(other, int):
+            return Unit(self.plus, self.minus, self.const + other)
+        plus, minus = [*self.plus, *other.plus], [*self.minus, *other.minus]
+        for word in list(plus):
+            if word in minus:
+                plus.remove(word)
+                minus.remove(word)
+        return Unit(tuple(plus), tuple(minus), self.const + other.const)
+
+    def __neg__(self):
+        return Unit(self.minus, self.plus, -self.const)
+
+    def __sub__(self, other):
+        return self + -other
+
+
+def _row(tensor, row):
+    """A row of a tensor, as one that COMBINE takes."""
+    return Tensor(tensor.space, tensor.base + row, 1, tensor.cols, tensor.rows - 1)
+
+
+def _word(tensor):
+    """The first number of a tensor."""
+    return tensor.view(1, 1)
+
+
+class Places:
+    """Where everything is, for batches of at most so many samples."""
+
+    def __init__(self, params, sizes, batch):
+        wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
+        quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
+        masters = Arena(Space.MASTER, params.master_words, lanes_of(Space.MASTER, params))
+        pairs, outputs = list(pairwise(sizes)), sizes[1:]
+        hidden, widest = sizes[1:-1], max(outputs)
+
+        def each(arena, name, shapes):
+            return [arena.allocate(f"{name} of layer {i}", shape)
+                    for i, shape in enumerate(shapes)]
+
+        rows = [(1, n) for n in outputs]
+        self.weights = each(masters, "the weights", pairs)
+        #: gamma and beta of hidden layers, the bias of the last.
+        self.gammas = each(masters, "gamma", rows[:-1])
+        self.betas = each(masters, "beta", rows)
+
+        self.work = wide.allocate("a layer's output", *((batch, n) for n in outputs))
+        self.products = wide.allocate("a weight gradient", *pairs)
+        self.contexts = each(wide, "the norm context", [(batch, n) for n in hidden])
+        self.states = each(wide, "the norm state", [(STATE_ROWS, n) for n in hidden])
+        self.means = each(wide, "the running mean", rows[:-1])
+        self.deviations = each(wide, "the running deviation", rows[:-1])
+        self.scales = each(wide, "the scales", [(len(ScaleRow), n) for n in outputs])
+        #: Of the activations that go into each layer.
+        self.exponents = each(wide, "the exponent of the input", [(1, n) for n in sizes[:-1]])
+        self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
+        self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
+        self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
+        self.sum, self.zero = (wide.allocate("a number", (1, 1)) for _ in range(2))
+        self.ones = wide.allocate("scales of one", (len(ScaleRow), widest))
+        self.batches = wide.allocate("scales of the batch", (len(ScaleRow), widest))
+        self.labels = wide.allocate("the labels", (batch, 1))
+        self.loss = wide.allocate("the loss", (len(LossRow), 1))
+
+        self.inputs = each(quant, "the activations into", [(batch, n) for n in sizes[:-1]])
+        self.codes = each(quant, "the quantised weights", pairs)
+        self.gradient = quant.allocate("a quantised gradient", *((batch, n) for n in outputs))
+        passing = pairs[1:]
+        self.transposed = quant.allocate(
+            "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
+        operands = [(a, program.slot_columns(params, batch, params.sample_groups))
+                    for a, _ in pairs]
+        if params.channel_groups > 1:
+            operands += [(batch, program.slot_columns(params, b, params.channel_groups))
+                         for _, b in passing]
+        self.streamed = quant.allocate("a streamed operand", *operands)
+        need = program.table_words(params, batch) + program.table_words(params, widest)
+        if params.max_groups > 1 and need > params.table_words:
+            raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "
+                                  f"{need - params.table_words} more than there are")
+
+
+class Steps:
+    """The instructions of a step of ``m`` samples, or of a test of so many."""
+
+    def __init__(self, params, sizes, places, m):
+        self.params, self.sizes, self.at, self.m = params, sizes, places, m
+        self.list = []
+
+    def _do(self, *instructions):
+        self.list += instructions
+
+    def unit_of(self, number):
+        """Of the activations that go into a layer."""
+        return Unit((_word(self.at.exponents[number]),),
+                    const=-PARAMETER_FRACTION if number else 0)
+
+    def _scalar(self, unit):
+        """A number in memory, the sum of a unit's words; None without any."""
+        if not unit.plus and not unit.minus:
+            return None
+        if len(unit.plus) == 1 and not unit.minus:
+            return unit.plus[0]
+        total = self.at.zero
+        for word, subtract in (*((word, False) for word in unit.plus),
+                               *((word, True) for word in unit.minus)):
+            self._do(program.combine(total, word, self.at.sum, subtract=subtract))
+            total = self.at.sum
+        return total
+
+    def _copy(self, source, target):
+        self._do(program.combine(source, self.at.zero, target, broadcast=True))
+
+    def _parameter(self, masters, target, bits):
+        """A row of parameters with ``PARAMETER_FRACTION`` fraction bits."""
+        row = self.at.first.view(1, masters.cols)
+        self._do(program.scale(masters, self.at.ones.view(len(ScaleRow), masters.cols), row,
+                               bits=bits, exponent=PARAMETER_FRACTION - MASTER_FRACTION))
+        self._copy(row, target)
+
+    # Forward.
+
+    def quantise_weights(self):
+        """All layers' weights, gammas, betas and biases as the forward pass takes them."""
+        at = self.at
+        for number, masters in enumerate(at.weights):
+            self._do(program.quantise_masters(masters, at.codes[number], at.scales[number],
+                                              clip=WEIGHT_CLIP[self.params.bits]))
+        for number, state in enumerate(at.states):
+            self._parameter(at.gammas[number], _row(state, StateRow.GAMMA), 16)
+            self._parameter(at.betas[number], _row(state, StateRow.BETA), WIDE_BITS)
+        self._parameter(at.betas[-1], _row(at.scales[-1], ScaleRow.BIAS), WIDE_BITS)
+
+    def _gemm_forward(self, number):
+        """``(products, the exponent of their columns but for that of the weights)``."""
+        at, (k, n) = self.at, self.sizes[number:number + 2]
+        work = at.work.view(self.m, n)
+        products, shift = program.gemm(
+            self.params, at.inputs[number].view(self.m, k), at.codes[number], work,
+            unsigned=True, limit=_ACTIVATION_BITS)
+        self._do(*products)
+        return work, self.unit_of(number) + (shift - MASTER_FRACTION)
+
+    def forward_hidden(self, number, *, inference=False, first=False):
+        """Products, norm, rectifier, quantisation; the running statistics follow."""
+        at, n = self.at, self.sizes[number + 1]
+        state, scales = at.states[number], at.scales[number]
+        statistics = (StateRow.MEAN, at.means[number]), (StateRow.DEVIATION, at.deviations[number])
+        rows = [place.view(1, n) for place in (at.first, at.second)]
+        work, unit = self._gemm_forward(number)
+        if inference:
+            scalar = self._scalar(-unit)
+            for row, running in statistics:
+                self._do(program.scale(
+                    running, scales, rows[0], bits=WIDE_BITS, divide=True, negate=True,
+                    scalar=scalar,
+                    exponent=NORM_FRACTION - RUNNING_FRACTION + _FINER - unit.const))
+                self._copy(rows[0], _row(state, row))
+        self._do(
+            program.norm_forward(work, work, at.contexts[number].view(self.m, n), state,
+                                 relu=True, inference=inference),
+            program.quantise(work, at.inputs[number + 1].view(self.m, n),
+                             at.exponents[number + 1], unsigned=True,
+                             clip=ACTIVATION_CLIP[self.params.bits]))
+        if not inference:
+            scalar = self._scalar(unit)
+            for row, running in statistics:
+                self._copy(_row(state, row), rows[0])
+                self._do(
+                    program.scale(rows[0], scales, rows[1], bits=WIDE_BITS, scalar=scalar,
+                                  exponent=unit.const - 2 - NORM_FRACTION + RUNNING_FRACTION),
+                    program.combine(running, rows[1], running,
+                                    follow=0 if first else RUNNING_SHIFT))
+
+    def forward_head(self):
+        """Products, logits, and from them the loss and the gradient, which takes their place."""
+        at, number = self.at, len(self.sizes) - 2
+        work, unit = self._gemm_forward(number)
+        self._do(
+            program.scale(work, at.scales[number], work, bits=_ACTIVATION_BITS, bias=True,
+                          scalar=self._scalar(unit), exponent=unit.const - 2 + LOGIT_FRACTION),
+            program.cross_entropy(work, at.labels.view(self.m, 1), work, at.loss))
+
+    # Backward.
+
+    def _update(self, masters, gradient, unit, use, number, *, scales, **options):
+        self._do(program.update(
+            masters, gradient, scales.view(len(ScaleRow), masters.cols), self.rate,
+            self.key_of(tensor_id(number, use)), scalar=self._scalar(unit),
+            exponent=unit.const + GRADIENT_FRACTION, **options))
+
+    def backward_head(self):
+        """From the gradient of the logits: update, and the unit of the one that is passed on."""
+        at, number = self.at, len(self.sizes) - 2
+        n = self.sizes[-1]
+        work, row = at.work.view(self.m, n), at.first.view(1, n)
+        unit = Unit(const=-PROBABILITY_FRACTION - (self.m - 1).bit_length())
+        self._do(program.column_sums(work, row))
+        self._update(at.betas[number], row, unit, Noise.BETA_UPDATE, number, scales=at.ones)
+        self._do(program.align(work, at.scales[number], work, at.aligned,
+                               exponent=-MASTER_FRACTION - 2))
+        return self._backward(number, unit + Unit((_word(at.aligned),)) + self.unit_of(number))
+
+    def backward_hidden(self, number, unit):
+        """From the gradient of its activations, of the unit of the layer behind."""
+        at, n = self.at, self.sizes[number + 1]
+        work, state = at.work.view(self.m, n), at.states[number]
+        unit = unit - self.unit_of(number + 1)
+        self._do(program.norm_backward(work, work, at.contexts[number].view(self.m, n), state,
+                                       at.inputs[number + 1].view(self.m, n)))
+        length, deviation = (Unit((_word(_row(state, row)),)) for row in (
+            StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
+        row = at.first.view(1, n)
+        for masters, gradient, use in (
+                (at.gammas[number], StateRow.GRAD_GAMMA, Noise.GAMMA_UPDATE),
+                (at.betas[number], StateRow.GRAD_BETA, Noise.BETA_UPDATE)):
+            self._copy(_row(state, gradient), row)
+            # The device has means over the batch.
+            self._update(masters, row, unit + length - Unit(const=GRADIENT_BITS), use, number,
+                         scales=at.batches)
+        # As sim.model.norm.gradient_exponent, of products before they were shifted.
+        shift = program.gemm_shift(self.params, self.sizes[number], unsigned=True,
+                                   limit=_ACTIVATION_BITS)
+        return self._backward(number, unit + length - deviation + (
+            14 - GRADIENT_BITS + NORM_FRACTION - PARAMETER_FRACTION - shift))
+
+    def _backward(self, number, unit):
+        at, params, m = self.at, self.params, self.m
+        k, n = self.sizes[number:number + 2]
+        work, q = at.work.view(m, n), at.gradient.view(m, n)
+        rows = cols = None
+        if params.max_groups > 1:
+            samples = program.Groups(0, m, params.sample_groups)
+            channels = program.Groups(program.table_words(params, m), n, params.channel_groups)
+            rows, cols = (groups if groups.count > 1 else None for groups in (samples, channels))
+        else:
+            samples = channels = None
+        exponents = at.gradient_exponents[number]
+        self._do(program.quantise(
+            work, q, exponents, key=self.key_of(tensor_id(number, Noise.GRADIENT)),
+            rows=samples, cols=channels))
+        self._do(*(program.sort(groups) for groups in (rows, cols if number else None) if groups))
+        du_shift = 0
+        if number:
+            transposed = at.transposed.view(n, k)
+            self._do(program.move(at.codes[number], transposed, transposed=True))
+            operand = q
+            if cols:
+                operand = at.streamed.view(m, program.slot_columns(params, n, cols.count))
+                self._do(program.move(q, operand, order=cols))
+            products, du_shift = program.gemm(
+                params, operand, transposed, at.work.view(m, k), inner=cols, rows=rows,
+                limit=_ACTIVATION_BITS)
+            self._do(*products)
+        operand = at.streamed.view(k, program.slot_columns(params, m, rows.count) if rows else m)
+        self._do(program.move(at.inputs[number].view(m, k), operand, transposed=True, order=rows))
+        gradient = at.products.view(k, n)
+        products, shift = program.gemm(params, operand, q, gradient, unsigned=True, inner=rows,
+                                       cols=cols)
+        self._do(*products)
+        unit = unit + Unit((_word(exponents),),
+                           const=-sum(groups.count - 1 for groups in (rows, cols) if groups))
+        self._update(at.weights[number], gradient, unit + (shift + _FINER + MASTER_FRACTION),
+                     Noise.WEIGHT_UPDATE, number, scales=at.scales[number], divide=True,
+                     negate=True)
+        return unit + du_shift
+
+    # Programs.
+
+    def train(self, rate, key_of, *, first):
+        """One step."""
+        self.rate, self.key_of = rate, key_of
+        last = len(self.sizes) - 2
+        self.quantise_weights()
+        for number in range(last):
+            self.forward_hidden(number, first=first)
+        self.forward_head()
+        unit = self.backward_head()
+        for number in reversed(range(last)):
+            unit = self.backward_hidden(number, unit)
+        return self.list
+
+    def test(self):
+        """The forward pass with running statistics, of weights that are quantised already."""
+        for number in range(len(self.sizes) - 2):
+            self.forward_hidden(number, inference=True)
+        self.forward_head()
+        return self.list
+
+
+class Resident:
+    """A network on a device, with the methods that :mod:`host.train` uses.
+
+    Parameters
+    ----------
+    network : host.layers.Mlp
+        Its parameters and statistics are the device's from now on, until :meth:`fetch`.
+    device : host.device.Device
+    batch : int
+        Most samples of a step and of a test.
+    """
+
+    def __init__(self, network, device, batch):
+        self._network, self._device = network, device
+        self._places = Places(device.params, network.sizes, batch)
+        #: Running statistics begin with the first batch.
+        self._first = any(layer.running_mean is None for layer in network.hidden)
+        #: Samples of the scales of the batch.
+        self._samples = None
+        for place, value in self._state():
+            store(device, place, np.atleast_2d(value))
+        widest = max(network.sizes[1:])
+        ones = np.zeros((len(ScaleRow), widest), np.int64)
+        ones[ScaleRow.FACTOR] = 1
+        store(device, self._places.ones, ones)
+        store(device, self._places.zero, np.zeros((1, 1), np.int64))
+
+    def _state(self):
+        """``(place, array)`` of all that the device keeps."""
+        at = self._places
+        for number, layer in enumerate(self._network.layers):
+            named = layer.parameters()
+            places = {"weight": at.weights, "gamma": at.gammas, "beta": at.betas,
+                      "bias": at.betas}
+            for name, parameter in named.items():
+                place = places[name][number]
+                yield place, parameter.master
+                yield _in(Space.VELOCITY, place), parameter.velocity
+        for layer, mean, deviation in zip(self._network.hidden, at.means, at.deviations,
+                                          strict=True):
+            zero = np.zeros(mean.cols, np.int64)
+            yield mean, zero if layer.running_mean is None else layer.running_mean
+            yield deviation, (zero if layer.running_deviation is None
+                              else layer.running_deviation)
+
+    def fetch(self):
+        """Bring parameters and statistics to the host's network."""
+        at, device = self._places, self._device
+        for number, layer in enumerate(self._network.layers):
+            for name, parameter in layer.parameters().items():
+                place = {"weight": at.weights, "gamma": at.gammas}.get(name, at.betas)[number]
+                shape = np.shape(parameter.master)
+                parameter.master = load(device, place).reshape(shape)
+                parameter.velocity = load(device, _in(Space.VELOCITY, place)).reshape(shape)
+        if not self._first:
+            for layer, mean, deviation in zip(self._network.hidden, at.means, at.deviations,
+                                              strict=True):
+                layer.running_mean = load(device, mean)[0]
+                layer.running_deviation = load(device, deviation)[0]
+
+    def _batch(self, x, labels):
+        """Bring a batch down: codes as :func:`sim.model.quantise.quantise` makes them."""
+        device, at, bits = self._device, self._places, self._device.params.bits
+        codes = quantise(x, bits=bits, signed=False, clip=ACTIVATION_CLIP[bits])
+        store(device, at.inputs[0].view(*x.shape), codes.q - (1 << bits - 1))
+        store(device, _word(at.exponents[0]), codes.exponent[:1, None])
+        labels = np.asarray(labels)[:, None]
+        place = at.labels.view(*labels.shape)
+        store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
+
+    def _run(self, steps):
+        self._device.store_program(steps)
+        self._device.run_stored()
+
+    def train_step(self, x, labels, rate, step):
+        """``(loss, correct)`` of a batch, before the update that it makes."""
+        network, at = self._network, self._places
+        phase = self._device.phase
+        if self._samples != len(x):
+            scales = np.zeros((len(ScaleRow), at.batches.cols), np.int64)
+            scales[ScaleRow.FACTOR] = self._samples = len(x)
+            store(self._device, at.batches, scales)
+        with phase("the batch"):
+            self._batch(x, labels)
+        steps = Steps(self._device.params, network.sizes, at, len(x)).train(
+            rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
+        self._run(steps)
+        self._first = False
+        found = load(self._device, at.loss)[:, 0]
+        return ((int(found[LossRow.LOSS_HIGH]) << 32) + int(found[LossRow.LOSS_LOW] & 0xFFFFFFFF),
+                int(found[LossRow.CORRECT]))
+
+    def count_correct(self, x, labels, batch):
+        """How many labels are predicted, with the running statistics."""
+        device, at, sizes = self._device, self._places, self._network.sizes
+        prepare = Steps(device.params, sizes, at, batch)
+        prepare.quantise_weights()
+        self._run(prepare.list)
+        correct = 0
+        for i in range(0, len(x), batch):
+            self._batch(x[i:i + batch], labels[i:i + batch])
+            self._run(Steps(device.params, sizes, at, len(x[i:i + batch])).test())
+            correct += int(load(device, at.loss)[LossRow.CORRECT, 0])
+        self._first = False
+        return correct
+
+
+def _in(space, place):
+    """The tensor at the same words of another space."""
+    return Tensor(space, place.base, place.rows, place.cols)

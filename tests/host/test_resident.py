@@ -1,0 +1,140 @@
+"""host.resident: networks on the device compute what they compute with the host's help."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hdl.instructions import Opcode, instruction
+from hdl.params import Params
+from hdl.protocol import MAX_STORED, Space
+from host.checkpoint import state_sha256, weights_sha256
+from host.device import Device
+from host.errors import DeviceError, MemoryFullError
+from host.layers import Hosted, Mlp
+from host.resident import Resident, Unit
+from host.tensors import Tensor
+from host.train import Rate
+
+
+def trained(sizes, params, m, steps=3, url="model:"):
+    """Losses, right predictions and hash of a network after some steps and a test, twice."""
+    rng = np.random.default_rng([1, *sizes])
+    network = Mlp(sizes, seed=3)
+    with Device.open(url, params) as device:
+        trainer = (Resident if params.masters else Hosted)(network, device, m)
+
+        def samples(count):
+            return rng.integers(0, 17, (count, sizes[0])), rng.integers(0, sizes[-1], count)
+
+        found = []
+        for step in range(steps):
+            found.append(trainer.train_step(*samples(m), Rate(400, 12), step))
+            if step:
+                # The last batch of a test is smaller.
+                found.append(trainer.count_correct(*samples(m + 5), m))
+        trainer.fetch()
+        return found, state_sha256(network)
+
+
+@pytest.mark.parametrize(("sizes", "params", "m"), [
+    ((20, 24, 5), Params(memory=128), 30),
+    ((20, 24, 17, 5), Params(memory=128, rows=3, cols=5, depth=2, lanes=0), 48),
+    ((20, 5), Params(memory=128), 16),
+    ((33, 40, 20, 9), Params(bits=8, sample_groups=8, channel_groups=8, memory=128), 31),
+    ((30, 300, 7), Params(bits=3, sample_groups=1, channel_groups=1, memory=256), 64),
+    ((30, 20, 7), Params(bits=5, sample_groups=1, channel_groups=4, memory=128), 1),
+    ((30, 20, 300), Params(arith="int", sample_groups=1, channel_groups=1, memory=128), 40),
+], ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else None)
+def test_bits_are_those_of_the_hosted_network(sizes, params, m):
+    hosted = trained(sizes, params, m)
+    assert trained(sizes, replace(params, masters=64), m) == hosted
+
+
+def test_layers_of_more_rows_than_a_quantised_tensor_has():
+    params = Params(masters=64, memory=256)
+    # Nothing to compare with: the host quantises at most 511 rows at once.
+    found = {trained((600, 20, 7), replace(params, rows=rows), 32)[1] for rows in (4, 6)}
+    assert len(found) == 1
+
+
+def test_parameters_come_back_as_they_went():
+    network, params = Mlp((30, 20, 10, 5), seed=2), Params(masters=8, lanes=2)
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        for parameter in layer.parameters().values():
+            for name in ("master", "velocity"):
+                shape = np.shape(parameter.master)
+                setattr(parameter, name, rng.integers(-2**23, 2**23, shape))
+        for name in layer.statistics():
+            setattr(layer, f"running_{name}", rng.integers(-2**31, 2**31, layer.dense.fan_out))
+    before = weights_sha256(network), state_sha256(network)
+    with Device.open("model:", params) as device:
+        resident = Resident(network, device, 8)
+        for layer in network.layers:
+            for parameter in layer.parameters().values():
+                parameter.master, parameter.velocity = 0 * parameter.master, 0 * parameter.master
+        resident.fetch()
+    assert (weights_sha256(network), state_sha256(network)) == before
+
+
+def test_a_step_sends_little_more_than_its_batch():
+    params, m, sizes = Params(masters=8), 64, (64, 64, 10)
+    network, rng = Mlp(sizes, seed=0), np.random.default_rng(0)
+    with Device.open("model:", params) as device:
+        resident = Resident(network, device, m)
+        for step in range(3):
+            down, up = device.bytes_down, device.bytes_up
+            resident.train_step(rng.integers(0, 17, (m, 64)), rng.integers(0, 10, m),
+                                Rate(400 - step, 12), step)
+        batch = m * (64 + 1)
+        assert device.bytes_down - down + device.bytes_up - up < 1.2 * batch
+
+
+def test_what_does_not_fit_is_said():
+    network = Mlp((64, 64, 10), seed=0)
+    for params, m, sentence in (
+            (Params(masters=4), 16, r"^the weights of layer 1 of 64x10 needs 640 words of the "
+                                    r"device's master memory, 640 more than the 0 left of 4096"),
+            (Params(masters=8, memory=8), 64, r"wide memory"),
+            (Params(masters=8), 600, r"words of the device's wide memory")):
+        with Device.open("model:", params) as device, pytest.raises(MemoryFullError,
+                                                                    match=sentence):
+            Resident(network, device, m)
+
+
+def test_units_add_up():
+    a, b = Tensor(Space.WIDE, 1, 1, 1), Tensor(Space.WIDE, 2, 1, 1)
+    unit = Unit((a,), const=3) + Unit((b,), (a,)) - 5
+    assert unit == Unit((b,), const=-2)
+    assert unit - unit == Unit() and -unit == Unit((), (b,), 2)
+
+
+# Stored programs.
+
+
+def combine(**fields):
+    return instruction(Opcode.COMBINE, n=1, src1=1, tab0=1, tab1=1, tab2=1, **fields)
+
+
+def test_only_what_changed_of_a_program_is_sent():
+    steps = [combine(key0=k) for k in range(20)]
+    with Device.open("model:", Params(masters=8)) as device:
+        device.store_program(steps)
+        before = device.bytes_down
+        device.store_program(steps)
+        assert device.bytes_down == before
+        steps[7] = combine(key0=99)
+        device.store_program(steps)
+        assert 0 < device.bytes_down - before < 40
+        device.run_stored()
+        assert device.read(Space.WIDE, 0, 1)[0, 0] == sum(range(20)) - 7 + 99
+
+
+def test_bad_programs_are_refused_with_the_number_of_the_instruction():
+    with Device.open("model:", Params(masters=8)) as device:
+        with pytest.raises(MemoryFullError, match="at most 255 instructions, got 256"):
+            device.store_program([combine()] * (MAX_STORED + 1))
+        device.store_program([combine(), combine(), instruction(Opcode.COMBINE)])
+        with pytest.raises(DeviceError, match=r"refused the instruction: instruction 2 \(COMBINE"):
+            device.run_stored()
