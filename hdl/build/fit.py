@@ -68,8 +68,8 @@ def memories(params):
 
 
 def _blocks(name, width, words):
-    """Block RAMs of one of :func:`memories`. Lanes of the quantised memory have two ports that read,
-    which LUTs have not, so the smallest are block RAM as well."""
+    """Block RAMs of one of :func:`memories`. Lanes of the quantised memory have two ports that
+    read, which LUTs have not, so the smallest are block RAM as well."""
     return max(ebr_blocks(width, words), int(name == "quant"))
 
 
