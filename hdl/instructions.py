@@ -409,7 +409,8 @@ OPERATIONS = {
     Opcode.MOVE: Operation(
         equation="dst0(q)[m,n] = src0(q)[m,n]",
         text="Lanes that take nothing keep what they held. Source and destination must not "
-             "overlap.",
+             "overlap. On a machine that keeps masters ``SORTED`` goes by the order table of "
+             "tab1, made of no more indices than there are columns to move.",
         model="a copy", clocks="hdl.move.Move.cycles",
         sizes={"m": MAX_K, "n": MAX_K},
         fields={"tab1": "(t) with ``SORTED``, column c goes to the slot in word group[tab1 + c]"},
@@ -436,7 +437,8 @@ OPERATIONS = {
             "key0": "noise key, low half", "key1": "noise key, high half",
         },
         flags={
-            ScaleFlag.DIVIDE: "divided by f, 4 to 7, instead: ``floor(2**14 x / f)``",
+            ScaleFlag.DIVIDE: "divided by f, 4 to 7, instead: ``floor(2**14 x / f)``; by others "
+                              "the result is not defined",
             ScaleFlag.MASTER: "src0(p): masters",
             ScaleFlag.UPDATE: "``sim.model.update.sgd``",
             ScaleFlag.BIAS: "row BIAS is added, and the sum clamped to ``arg`` bits",
@@ -455,7 +457,8 @@ OPERATIONS = {
                  "``BIAS`` or ``SUM``, ``SUM`` with ``BIAS``", _one_way))),
     Opcode.COMBINE: Operation(
         equation="dst0(w)[1,n] = src0(w)[1,n] + src1(w)[1,n] + key0",
-        text="Modulo 2**32. All three may be rows of taller tensors.",
+        text="Modulo 2**32. All three may be rows of taller tensors. Words follow each other: the "
+             "result may take the place of a source, and must not overlap one otherwise.",
         model="sim.model.combine.combine", clocks="hdl.combine.Combine.cycles",
         sizes={"n": MAX_N},
         fields={
@@ -474,7 +477,8 @@ OPERATIONS = {
         equation="dst0(w)[m,n], dst1(w)[3,1] = cross_entropy(src0(w)[m,n], src1(w)[m,1])",
         text="From logits and labels the gradient, in units of ``2**(-22 - s)`` with s the bits of "
              "m - 1, and of the batch the sum of the losses in two rows, low half first, and how "
-             "many labels were predicted. Source and destination may be the same.",
+             "many labels were predicted. A label that is no column's counts as none. Source and "
+             "destination may be the same.",
         model="sim.model.softmax.cross_entropy",
         clocks="hdl.loss.cross_entropy.CrossEntropy.cycles",
         sizes={"m": MAX_M, "n": MAX_N}, fields={}, needs_masters=True),

@@ -82,7 +82,7 @@ class Places:
                     for i, shape in enumerate(shapes)]
 
         rows = [(1, n) for n in outputs]
-        self.weights = each(masters, "the weights", pairs)
+        self.weights = each(masters, "the weight matrix", pairs)
         #: gamma and beta of hidden layers, the bias of the last.
         self.gammas = each(masters, "gamma", rows[:-1])
         self.betas = each(masters, "beta", rows)
@@ -93,20 +93,20 @@ class Places:
         self.states = each(wide, "the norm state", [(STATE_ROWS, n) for n in hidden])
         self.means = each(wide, "the running mean", rows[:-1])
         self.deviations = each(wide, "the running deviation", rows[:-1])
-        self.scales = each(wide, "the scales", [(len(ScaleRow), n) for n in outputs])
+        self.scales = each(wide, "the scale tensor", [(len(ScaleRow), n) for n in outputs])
         #: Of the activations that go into each layer.
         self.exponents = each(wide, "the exponent of the input", [(1, n) for n in sizes[:-1]])
         self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
         self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
         self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
         self.sum, self.zero = (wide.allocate("a number", (1, 1)) for _ in range(2))
-        self.ones = wide.allocate("scales of one", (len(ScaleRow), widest))
-        self.batches = wide.allocate("scales of the batch", (len(ScaleRow), widest))
+        self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
+        self.batches = wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
         self.labels = wide.allocate("the labels", (batch, 1))
         self.loss = wide.allocate("the loss", (len(LossRow), 1))
 
-        self.inputs = each(quant, "the activations into", [(batch, n) for n in sizes[:-1]])
-        self.codes = each(quant, "the quantised weights", pairs)
+        self.inputs = each(quant, "the quantised input", [(batch, n) for n in sizes[:-1]])
+        self.codes = each(quant, "the quantised weight matrix", pairs)
         self.gradient = quant.allocate("a quantised gradient", *((batch, n) for n in outputs))
         passing = pairs[1:]
         self.transposed = quant.allocate(

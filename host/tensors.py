@@ -72,7 +72,9 @@ class Arena:
             raise MemoryFullError(
                 f"{name} of {rows}x{cols} needs {need} words of the device's "
                 f"{self._space.name.lower()} memory, {need - left} more than the {left} left "
-                f"of {self._words}: choose a smaller batch or a larger --memory")
+                f"of {self._words}: choose "
+                + ("a larger --masters" if self._space == Space.MASTER
+                   else "a smaller batch or a larger --memory"))
         tensor = Tensor(self._space, self._next, *shapes[0])
         self._next += need
         return tensor

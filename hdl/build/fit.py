@@ -69,6 +69,12 @@ def memories(params):
     ]
 
 
+def _blocks(name, width, words):
+    """Block RAMs of one of :func:`memories`. Lanes of the quantised memory have two ports that
+    read, which LUTs have not, so the smallest are block RAM as well."""
+    return max(ebr_blocks(width, words), int(name == "quant"))
+
+
 def product_comb(bits, depth=MAX_DEPTH):
     """LUT4 of an integer product in the array, from below: no array has been placed smaller.
 
@@ -100,7 +106,7 @@ def estimate(params):
     Fitted to synthesised designs: multipliers are four a lane (two each in the norms, forward
     and backward) and two more; logic is about 60 % of the default design's.
     """
-    ebr = sum(ebr_blocks(width, words) for _, width, words in memories(params))
+    ebr = sum(_blocks(*memory) for memory in memories(params))
     logic = 3200 + 2000 * params.vector
     return {"comb": logic + params.macs * product_comb(params.bits, params.depth),
             "ff": logic // 2 + params.macs * product_ff(params.bits, params.depth),

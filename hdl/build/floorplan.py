@@ -7,7 +7,7 @@ __all__ = ["COLOURS", "floorplan"]
 
 _TILE = 8
 _MARGIN = 24
-_LEGEND = 300
+_LEGEND = 340
 _STYLE = ("<style>svg{fill:#222}.paper{fill:#fff}.die{fill:#f4f4f2}.line{stroke:#000}"
           "@media(prefers-color-scheme:dark){svg{fill:#ddd}.paper{fill:#16181c}.die{fill:#22252b}"
           ".line{stroke:#fff}}</style>")
@@ -92,7 +92,7 @@ def _legend(placed, palette, path):
             text.append(f'<rect x="0" y="{y - 10}" width="12" height="12" fill="{colour}"/>')
         text.append(f'<text x="20" y="{y}"{weight}>{escape(unit)}</text>')
         for column, figure in enumerate(figures):
-            text.append(f'<text x="{165 + 45 * column}" y="{y}" text-anchor="end"{weight}>'
+            text.append(f'<text x="{165 + 55 * column}" y="{y}" text-anchor="end"{weight}>'
                         f'{figure}</text>')
     if path:
         text.append(f'<text x="20" y="{20 * len(lines) + 24}">line: the slowest path</text>')

@@ -33,7 +33,7 @@ def sizes(params, part, *, cols=None, memory=None):
     >>> from hdl.params import Params
     >>> found = sizes(Params(), parse_part("LFE5U-25F-6BG381C"))
     >>> [(one.rows, one.cols, one.memory) for one in (found[0], found[6], found[-1])]
-    [(1, 1, 16), (3, 4, 8), (22, 11, 8)]
+    [(1, 1, 16), (3, 4, 8), (6, 8, 4)]
     """
     shapes = [(rows, wide) for rows in range(1, 65)
               for wide in ([cols] if cols else range((rows + 1) // 2, min(2 * rows, 64) + 1))

@@ -125,7 +125,8 @@ class Schedule(wiring.Component):
                 m.d.sync += [self.searching.eq(chosen(ScaleFlag.ALIGN)), begun.eq(0)]
                 go("LEAD")
             with m.State("LEAD"):
-                m.d.comb += self.scalar.eq((age == 0) & ~begun & chosen(ScaleFlag.ADD))
+                m.d.comb += self.scalar.eq((age == 0) & ~begun & chosen(ScaleFlag.ADD)
+                                           & ~chosen(ScaleFlag.SUM))
                 m.d.sync += [begun.eq(1), rows.eq(1)]
                 for row in ScaleRow:
                     m.d.comb += self.scale[row].eq(

@@ -8,10 +8,14 @@ from hdl.instructions import (
     STATE_ROWS,
     TABLE_HEADER,
     BackwardFlag,
+    CombineFlag,
     GemmFlag,
+    LossRow,
     MoveFlag,
     Opcode,
     QuantiseFlag,
+    ScaleFlag,
+    ScaleRow,
     StateRow,
     instruction,
 )
@@ -21,11 +25,14 @@ from hdl.protocol import (
     ESC,
     ESC_END,
     MAX_BODY,
+    MAX_STORED,
+    PROGRAM_WORDS,
     REPEAT_WINDOW,
     Kind,
     Space,
     Status,
     encode,
+    spaces,
     unescape,
     word_bytes,
 )
@@ -35,7 +42,7 @@ from sim.bench.recording import Recording
 from sim.model.machine import group_words
 from sim.model.order import inner_tiles
 
-__all__ = ["SCENARIOS"]
+__all__ = ["SCENARIOS", "SCENARIOS_WITH_MASTERS"]
 
 
 class _Requests:
@@ -130,8 +137,11 @@ def errors_requests(params, seed, most=0):
     for length in (*range(6), 7, 8):
         assert requests.say(Kind.READ, bytes(length)) == Status.BAD_LENGTH
     depth = {Space.WIDE: params.wide_words, Space.QUANT: params.rows * params.quant_words,
-             Space.GROUP: params.table_words}
-    for space, words in depth.items():
+             Space.GROUP: params.table_words, Space.MASTER: params.master_words,
+             Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
+             Space.PROGRAM: PROGRAM_WORDS}
+    for space in spaces(params):
+        words = depth[space]
         size = word_bytes(space, params)
         value = rng.integers(0, 256, 3 * size).astype(np.uint8).tobytes()
         for address in (0, words - 3):
@@ -147,10 +157,10 @@ def errors_requests(params, seed, most=0):
         for count in (0, longest + 1, 0xFFFF):
             assert requests.words(Kind.READ, space, 0, count) == Status.BAD_LENGTH
         requests.words(Kind.READ, space, 0, 3)
-    for space in (3, 4, 255):
+    for space in {3, 4, 5, 6, 7, 255} - set(spaces(params)):
         assert requests.words(Kind.WRITE, space, 0, bytes(12)) == Status.ADDRESS
         assert requests.words(Kind.READ, space, 0, 1) == Status.ADDRESS
-    for length in (0, 1, 31, 33, 2047):
+    for length in {0, 1, 3, 4, 5, 31, 33, 2047} - ({4} if params.masters else set()):
         assert requests.say(Kind.RUN, bytes(length)) == Status.BAD_LENGTH
     requests.say(Kind.STATUS)
     return recording.session("errors_requests")
@@ -167,12 +177,18 @@ def _unlawful(params):
         Opcode.NORM_BACKWARD: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
         Opcode.MOVE: {"m": 1, "n": 1, "dst0": 8},
     }
+    if params.masters:
+        lawful |= {
+            Opcode.SCALE: {"m": 1, "n": 1, "src1": 8, "arg": 32},
+            Opcode.COMBINE: {"n": 1, "tab0": 1, "tab1": 1, "tab2": 1},
+            Opcode.CROSS_ENTROPY: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
+        }
 
     def but(op, **fields):
         return instruction(op, **{**lawful[op], **fields})
 
-    for op in (0, 7, 8, 9, 0x81, 0x86, 255):
-        yield instruction(op, m=1, k=1, n=1, key0=1)
+    for op in (0, *{7, 8, 9, 10, 15} - lawful.keys(), 0x81, 0x86, 255):
+        yield instruction(op, m=1, k=1, n=1, key0=1, arg=1)
     sizes = {"m": MAX_M, "k": MAX_K, "n": MAX_N}
     for op, fields in lawful.items():
         most = {**sizes, "m": MAX_K} if op == Opcode.MOVE else sizes
@@ -207,6 +223,36 @@ def _unlawful(params):
     yield but(Opcode.QUANTISE, flags=16)
     yield but(Opcode.NORM_FORWARD, flags=4)
     yield but(Opcode.NORM_BACKWARD, flags=2)
+    if params.masters:
+        yield from _unlawful_with_masters(but)
+    else:
+        yield but(Opcode.QUANTISE, flags=QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN)
+
+
+def _unlawful_with_masters(but):
+    """Those of operations that only machines with masters have."""
+    both = QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN
+    yield but(Opcode.QUANTISE, flags=QuantiseFlag.MASTER)
+    yield but(Opcode.QUANTISE, flags=both, m=MAX_K + 1)
+    yield but(Opcode.QUANTISE, flags=both, n=MAX_N + 1)
+    for flag in (QuantiseFlag.UNSIGNED, QuantiseFlag.STOCHASTIC, QuantiseFlag.GROUPED, 32, 128):
+        yield but(Opcode.QUANTISE, flags=both | flag)
+    F = ScaleFlag
+    yield but(Opcode.SCALE, flags=F.UPDATE, m=MAX_K + 1)
+    for fields in ({"arg": 0}, {"arg": 33}, {"arg": 255}, {"k": 4096}, {"k": 0xFFFF},
+                   {"tab0": 4096}, {"shift": 18}, {"shift": 255}):
+        yield but(Opcode.SCALE, **fields)
+        yield but(Opcode.SCALE, flags=F.UPDATE, **fields)
+    for flags in (F.UPDATE | F.MASTER, F.UPDATE | F.BIAS, F.UPDATE | F.ALIGN, F.UPDATE | F.SUM,
+                  F.ALIGN | F.BIAS, F.ALIGN | F.SUM, F.SUM | F.BIAS,
+                  F.SUM | F.BIAS | F.MASTER | F.NEGATE, 255):
+        yield but(Opcode.SCALE, flags=flags)
+    for bit in range(3, 8):
+        yield but(Opcode.COMBINE, flags=1 << bit)
+    for shift in (MAX_SHIFT + 1, 255):
+        yield but(Opcode.COMBINE, shift=shift)
+    for bit in range(8):
+        yield but(Opcode.CROSS_ENTROPY, flags=1 << bit)
 
 
 #: Group words in which the first index takes the first slot of the second word; the others junk.
@@ -262,8 +308,16 @@ def _beyond(params):
         yield but(Opcode.MOVE, turned, dst0=end(quant, m, slots + 1, slots))
         for name in ("src0", "dst0"):
             yield but(Opcode.MOVE, move, **{name: 0xFFFF})
+    if params.masters:
+        yield from _beyond_with_masters(params)
     if params.max_groups == 1:
         return
+    if params.masters and quant < 1 << 16:
+        # Those of group 0 fill a tile, the last is in the next.
+        sort = instruction(Opcode.SORT, k=slots + 1, arg=1, tab0=0)
+        for fields in (move, {"m": slots + 1, "n": m, "flags": MoveFlag.TRANSPOSED}):
+            flags = MoveFlag.SORTED | fields.get("flags", 0)
+            yield [sort, *but(Opcode.MOVE, fields, flags=flags, dst0=quant - 2 * m + 1)]
     both = {"m": m, "n": 2 * vector, "src0": 0, "src1": 0, "dst1": 24}
     yield but(Opcode.SORT, {"k": 4, "arg": 2}, tab0=table - 3)
     # Its groups are there, the header of its table is not.
@@ -272,13 +326,16 @@ def _beyond(params):
     yield but(Opcode.GEMM, gemm, flags=GemmFlag.COL_GROUPS, tab2=table - 2 * vector + 1)
     for tab in ({"tab1": table - m + 1, "tab2": 0}, {"tab1": 0, "tab2": table - 2 * vector + 1}):
         yield but(Opcode.QUANTISE, both, flags=QuantiseFlag.GROUPED, **tab)
-    yield but(Opcode.MOVE, move, flags=MoveFlag.SORTED, tab1=table - slots, dst0=24)
-    yield but(Opcode.MOVE, {"m": m, "n": 2, "flags": MoveFlag.SORTED | MoveFlag.TRANSPOSED},
-              tab1=table - m + 1, dst0=24)
+    turned = {"m": m, "n": 2, "flags": MoveFlag.SORTED | MoveFlag.TRANSPOSED}
+    # By the order table they know before they read it how many slots there are.
+    yield but(Opcode.MOVE, move, flags=MoveFlag.SORTED, dst0=24,
+              tab1=table if params.masters else table - slots)
+    yield but(Opcode.MOVE, turned, dst0=24, tab1=0xFFFF if params.masters else table - m + 1)
     if quant < 1 << 16:
-        # One column, in the second tile.
-        order = {"m": m, "n": 1, "flags": MoveFlag.SORTED, "tab1": _SECOND_WORD}
-        yield but(Opcode.MOVE, order, dst0=quant - 2 * m + 1)
+        if not params.masters:
+            # One column, in the second tile.
+            order = {"m": m, "n": 1, "flags": MoveFlag.SORTED, "tab1": _SECOND_WORD}
+            yield but(Opcode.MOVE, order, dst0=quant - 2 * m + 1)
         # As many columns as the slots take, padding included.
         groups = 2
         tiles = inner_tiles(slots, params.depth, params.rows, groups)
@@ -287,17 +344,109 @@ def _beyond(params):
                *but(Opcode.GEMM, inner, src0=quant - tiles * m + 1)]
 
 
+def _beyond_with_masters(params):
+    """Those of operations that only machines with masters have."""
+    wide, master, quant = params.wide_words, params.master_words, params.quant_words
+    m, n = 3, 2 * params.vector
+    rows = len(ScaleRow)
+    scaled = {"m": m, "n": n, "src1": 16, "arg": 32}
+
+    def scale(flags=0, **fields):
+        return [instruction(Opcode.SCALE, **{**scaled, "flags": flags, **fields})]
+
+    if wide < 1 << 16:
+        yield scale(src0=wide - 2 * m + 1)
+        yield scale(dst0=wide - 2 * m + 1)
+        yield scale(src1=wide - 2 * rows + 1)
+        yield scale(ScaleFlag.ADD, tab1=wide)
+        yield scale(ScaleFlag.ADD, tab1=0xFFFF)
+        yield scale(ScaleFlag.ALIGN, dst1=wide - 1)
+        yield scale(ScaleFlag.ALIGN, src0=0xFFFF)
+        yield scale(ScaleFlag.SUM, src0=wide - 2 * m + 1)
+        yield scale(ScaleFlag.SUM, dst0=wide - 1)
+        yield scale(ScaleFlag.UPDATE, src0=wide - 2 * m + 1)
+        yield scale(ScaleFlag.UPDATE, src1=wide - 1)
+        # A word after the other, so far apart as their tensor has rows.
+        combined = {"n": n, "tab0": 1, "tab1": 1, "tab2": 1}
+        for name, stride in (("src0", "tab0"), ("src1", "tab1"), ("dst0", "tab2")):
+            for fields in ({name: wide - 1}, {name: wide}, {name: 0xFFFF}, {stride: wide},
+                           {name: 1, stride: 0xFFFE}):
+                yield [instruction(Opcode.COMBINE, **{**combined, **fields})]
+        yield [instruction(Opcode.COMBINE, **combined, flags=CombineFlag.BROADCAST, src1=wide)]
+        loss = {"m": m, "n": n, "src1": 16, "dst0": 32, "dst1": 24}
+        for name, need in (("src0", 2 * m), ("src1", m), ("dst0", 2 * m), ("dst1", len(LossRow))):
+            yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need + 1})]
+    quantised = {"m": m, "n": n, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
+    if wide < 1 << 16:
+        yield [instruction(Opcode.QUANTISE, **quantised, dst1=wide - rows - ScaleRow.EXPONENT)]
+    if quant < 1 << 16:
+        tiles = -(-n // params.slots)
+        yield [instruction(Opcode.QUANTISE, **quantised, dst0=quant - tiles * m + 1)]
+    if master < 1 << 16:
+        yield [instruction(Opcode.QUANTISE, **quantised, src0=master - 2 * m + 1)]
+        yield scale(ScaleFlag.MASTER, src0=master - 2 * m + 1)
+        yield scale(ScaleFlag.MASTER | ScaleFlag.SUM, src0=master)
+        yield scale(ScaleFlag.MASTER | ScaleFlag.ALIGN, src0=0xFFFF)
+        yield scale(ScaleFlag.UPDATE, dst0=master - 2 * m + 1)
+        yield scale(ScaleFlag.UPDATE, dst0=0xFFFF)
+
+
+def _at_the_end(params):
+    """Programs whose last instruction reaches as far as there is memory, and no further."""
+    wide, master, quant = params.wide_words, params.master_words, params.quant_words
+    m, n, slots = 3, 2 * params.vector, params.slots
+    rows = len(ScaleRow)
+    scaled = {"m": m, "n": n, "src1": 16, "arg": 32}
+    F = ScaleFlag
+    for fields in ({"src0": wide - 2 * m}, {"dst0": wide - 2 * m}, {"src1": wide - 2 * rows},
+                   {"flags": F.ADD, "tab1": wide - 1}, {"flags": F.ALIGN, "dst1": wide - 2},
+                   {"flags": F.SUM, "dst0": wide - 2},
+                   # What is not read may be anywhere.
+                   {"flags": F.SUM | F.ADD, "src1": 0xFFFF, "tab1": 0xFFFF, "dst1": 0xFFFF},
+                   {"tab1": 0xFFFF, "dst1": 0xFFFF},
+                   {"flags": F.MASTER, "src0": master - 2 * m},
+                   {"flags": F.UPDATE, "dst0": master - 2 * m}):
+        yield [instruction(Opcode.SCALE, **{**scaled, **fields})]
+    combined = {"n": n, "tab0": 1, "tab1": 1, "tab2": 1}
+    for name in ("src0", "src1", "dst0"):
+        yield [instruction(Opcode.COMBINE, **{**combined, name: wide - 2})]
+    # Strides go round.
+    yield [instruction(Opcode.COMBINE, **{**combined, "src0": 1, "tab0": 0xFFFF})]
+    yield [instruction(Opcode.COMBINE, **{**combined, "src1": wide - 1, "tab1": 0xFFFF,
+                                          "flags": CombineFlag.BROADCAST})]
+    loss = {"m": m, "n": n, "src1": 16, "dst0": 32, "dst1": 24}
+    for name, need in (("src0", 2 * m), ("src1", m), ("dst0", 2 * m), ("dst1", len(LossRow))):
+        yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need})]
+    quantised = {"m": m, "n": n, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
+    # Row BIAS is not written.
+    for fields in ({"src0": master - 2 * m}, {"dst0": quant - -(-n // slots) * m},
+                   {"dst1": wide - rows - ScaleRow.EXPONENT - 1}):
+        yield [instruction(Opcode.QUANTISE, **{**quantised, **fields})]
+    if params.max_groups > 1:
+        sort = instruction(Opcode.SORT, k=slots + 1, arg=1, tab0=0)
+        for fields in ({"m": m, "n": slots + 1, "flags": MoveFlag.SORTED},
+                       {"m": slots + 1, "n": m, "flags": MoveFlag.SORTED | MoveFlag.TRANSPOSED}):
+            yield [sort, instruction(Opcode.MOVE, **fields, dst0=quant - 2 * m)]
+
+
+def _clear(recording):
+    """Zeros to what the instructions read that are lawful but for one thing."""
+    params, rows = recording.params, 64 + recording.params.slots
+    for space, words, lanes in (
+            (Space.WIDE, 64 + 3 * (2 * params.slots // params.vector), params.vector),
+            (Space.QUANT, params.rows * rows, params.depth), (Space.GROUP, _SECOND_WORD, 1)):
+        recording.device.write(space, 0, np.zeros((words, lanes), np.int64))
+    if params.masters:
+        for space in (Space.MASTER, Space.VELOCITY):
+            recording.device.write(space, 0, np.zeros((rows, params.vector), np.int64))
+
+
 def errors_programs(params, seed, most=0):
     """Instructions that are refused or reach beyond a memory, and what happens to the others."""
     recording = Recording(params, f"errors_programs {seed}")
     requests = _Requests(recording)
     recording.begin("unlawful instructions")
-    # What the instructions that are lawful read.
-    for space, words, lanes in (
-            (Space.WIDE, 64 + 3 * (2 * params.slots // params.vector), params.vector),
-            (Space.QUANT, params.rows * (64 + params.slots), params.depth),
-            (Space.GROUP, _SECOND_WORD, 1)):
-        recording.device.write(space, 0, np.zeros((words, lanes), np.int64))
+    _clear(recording)
     recording.device.write(Space.GROUP, _SECOND_WORD, group_words(
         np.array([1]), np.array([params.slots]), params)[:, None])
     for step in _unlawful(params):
@@ -327,6 +476,16 @@ def errors_programs(params, seed, most=0):
         assert requests.run(instruction(Opcode.GEMM, **{
             "m": 1, "k": 1, "n": 1, "key0": 1, "dst0": source.base, **fields})) == Status.OK
         recording.device.read(Space.WIDE, source.base, 1)
+    if params.masters:
+        for steps in _at_the_end(params):
+            _clear(recording)
+            # And the last words.
+            for space, words, lanes in (
+                    (Space.WIDE, params.wide_words, params.vector),
+                    (Space.MASTER, params.master_words, params.vector),
+                    (Space.VELOCITY, params.master_words, params.vector)):
+                recording.device.write(space, words - 8, np.zeros((8, lanes), np.int64))
+            assert requests.run(*steps) == Status.OK
     recording.store(source, x)
     steps = [program.quantise(source, q, exponents)] * (MAX_BODY // INSTRUCTION_BYTES)
     assert requests.run(*steps) == Status.OK
@@ -398,6 +557,81 @@ def errors_repetition(params, seed, most=0):
     return recording.session("errors_repetition")
 
 
-#: Scenarios by name.
+def errors_stored(params, seed, most=0):
+    """Stored programs that are not there, that fail, and that are repeated."""
+    recording = Recording(params, f"errors_stored {seed}")
+    rng = recording.rng
+    requests = _Requests(recording)
+    recording.begin("parts of a stored program")
+    word = INSTRUCTION_BYTES // 8
+    instructions = PROGRAM_WORDS // word
+    counter = recording.stored(Space.WIDE, np.zeros((1, 1), np.int64))
+    zero = recording.stored(Space.WIDE, np.zeros((1, 1), np.int64))
+    places = [program.combine(counter, zero, counter, added=int(added))
+              for added in rng.integers(1, 1 << 20, instructions)]
+
+    def write(first, steps):
+        data = b"".join(steps)
+        for start in range(0, len(data), 1024):
+            assert requests.words(Kind.WRITE, Space.PROGRAM, first * word + start // 8,
+                                  data[start:start + 1024]) == Status.OK
+
+    def run(first, count, *, seq=None):
+        status = requests.say(Kind.RUN, first.to_bytes(2, "little") + count.to_bytes(2, "little"),
+                              seq=seq)
+        recording.read(counter)
+        return status
+
+    write(0, places)
+    some = int(rng.integers(1, 250))
+    for first, count in ((0, 1), (instructions - 1, 1), (0, MAX_STORED), (1, MAX_STORED),
+                         (some, 5), (5, some)):
+        assert run(first, count) == Status.OK
+    recording.about("stored programs that are not there")
+    for first, count in ((0, 0), (0, MAX_STORED + 1), (0, 0xFFFF), (some, 0x100 | some),
+                         (instructions, 0), (0xFFFF, 0x100)):
+        assert run(first, count) == Status.BAD_LENGTH
+    for first, count in ((instructions - 1, 2), (instructions, 1), (2, MAX_STORED), (0xFFFF, 1),
+                         (0xFFFF, MAX_STORED), (0x8000, 1), (0x100 | some, 1)):
+        assert run(first, count) == Status.ADDRESS
+    # Nothing of that is an error of a program.
+    requests.say(Kind.STATUS)
+    assert run(some, 1) == Status.OK
+    recording.about("stored programs that fail")
+    first = int(rng.integers(0, 20))
+    for number in (some, min(first + MAX_STORED, instructions) - 1, first):
+        number = max(number, first)
+        for bad in (instruction(0), instruction(Opcode.COMBINE), instruction(
+                Opcode.CROSS_ENTROPY, m=1, n=1, src0=0xFFFF, src1=0xFFFF, dst0=0xFFFF,
+                dst1=0xFFFF) if params.wide_words < 1 << 16 else bytes(INSTRUCTION_BYTES)):
+            write(number, [bad])
+            status = run(first, min(instructions - first, MAX_STORED))
+            assert status in (Status.BAD_INSTRUCTION, Status.ADDRESS)
+            requests.say(Kind.STATUS)
+            # Neither way runs until RESET, whatever is asked for.
+            assert run(some, 1) == run(0, 0) == run(0xFFFF, 1) == Status.STICKY
+            assert requests.run(places[0]) == Status.STICKY
+            recording.read(counter)
+            requests.say(Kind.RESET)
+        write(number, [places[number]])
+    recording.about("stored programs that are repeated")
+    assert run(some, 3, seq=40) == run(some, 3, seq=40) == run(0, 1, seq=40) == Status.OK
+    requests.run(places[1], seq=40)
+    recording.read(counter)
+    assert run(0, 0, seq=41) == run(0, 1, seq=41) == Status.BAD_LENGTH
+    assert run(0, 2, seq=42) == Status.OK
+    # A word that changes between runs, in a RUN's own time.
+    write(0, [program.combine(counter, zero, counter, added=1, subtract=True)])
+    assert run(0, 2) == Status.OK
+    requests.words(Kind.READ, Space.PROGRAM, 0, 12)
+    # Instructions that come with a RUN leave the memory alone.
+    assert requests.run(*places[:MAX_BODY // INSTRUCTION_BYTES]) == Status.OK
+    assert run(0, MAX_STORED) == Status.OK
+    requests.words(Kind.READ, Space.PROGRAM, PROGRAM_WORDS - 200, 200)
+    return recording.session("errors_stored")
+
+
+#: Scenarios by name, and those of machines with masters.
 SCENARIOS = {function.__name__: function for function in (
     errors_frames, errors_requests, errors_programs, errors_repetition)}
+SCENARIOS_WITH_MASTERS = {"errors_stored": errors_stored}

@@ -186,13 +186,14 @@ def _read_of(request):
 
 def _words(body, other, space, address, shape):
     vector, rows, depth = shape
-    size = 1 if space == Space.QUANT else 4
-    lanes = {Space.WIDE: vector, Space.QUANT: rows * depth, Space.GROUP: 1}[space]
+    size = 1 if space in (Space.QUANT, Space.BYTES, Space.PROGRAM) else 4
+    lanes = {Space.QUANT: rows * depth, Space.GROUP: 1, Space.PROGRAM: 8}.get(space, vector)
+    signed = space not in (Space.BYTES, Space.PROGRAM)
     # In elements: a READ of the quantised memory may begin within a word.
     first = address * (depth if space == Space.QUANT else lanes)
     lines = []
     for number, start in enumerate(range(1, len(body), size)):
-        one, two = (int.from_bytes(data[start:start + size], "little", signed=True)
+        one, two = (int.from_bytes(data[start:start + size], "little", signed=signed)
                     for data in (body, other))
         if one != two:
             word, lane = divmod(first + number, lanes)
@@ -215,6 +216,8 @@ def describe(request):
     >>> from hdl.instructions import instruction
     >>> describe(encode(1, Kind.RUN, instruction(Opcode.SORT, k=3, arg=2)))
     'RUN SORT(k=3, arg=2)'
+    >>> describe(encode(1, Kind.RUN, bytes([7, 0, 2, 0])))
+    'RUN stored from 7, 2 instructions'
     >>> describe(encode(1, Kind.READ, bytes([0, 0, 16, 0, 2, 0])))
     'READ WIDE 0x10, 2 words'
     """
@@ -233,6 +236,9 @@ def describe(request):
                 _name(Opcode, step.pop("op")) + "("
                 + ", ".join(f"{name}={value}" for name, value in step.items() if value) + ")"
                 for step in steps[:_LISTED]) + more
+        elif kind == Kind.RUN and len(body) == 4:
+            first, count = (int.from_bytes(body[i:i + 2], "little") for i in (0, 2))
+            text += f" stored from {first}, {count} instructions"
         elif kind == Kind.READ and len(body) == 6:
             address, count = (int.from_bytes(body[i:i + 2], "little") for i in (2, 4))
             text += f" {_name(Space, body[0])} {address:#x}, {count} words"

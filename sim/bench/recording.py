@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hdl.protocol import Kind, Space, Status, word_bytes
+from hdl.protocol import Kind, Space, Status, encode, word_bytes
 from host import program
 from host.device import Device
 from host.errors import MemoryFullError
@@ -58,6 +58,8 @@ class _Link:
         self._machine = Machine(params)
         self._machine.wide = _Tracked(params.wide_words, params.vector)
         self._machine.quant = _Tracked(params.quant_words, params.slots)
+        self._machine.master = _Tracked(params.master_words, params.vector)
+        self._machine.velocity = _Tracked(params.master_words, params.vector)
         self._answers = b""
 
     def send(self, data):
@@ -78,13 +80,15 @@ class _Link:
         if len(asked) != 1 or len(answered) != 1 or None in asked or answered[0][2][0] != Status.OK:
             return ()
         _, kind, request = asked[0]
-        memory = {Space.WIDE: self._machine.wide, Space.QUANT: self._machine.quant}.get(
+        machine = self._machine
+        memory = {Space.WIDE: machine.wide, Space.QUANT: machine.quant, Space.BYTES: machine.wide,
+                  Space.MASTER: machine.master, Space.VELOCITY: machine.velocity}.get(
             request[0] if kind in (Kind.READ, Kind.WRITE) else None)
         if memory is None:
             return ()
         # In elements, in which words and parts of words follow each other.
-        word = word_bytes(request[0], self._machine.params)
-        size = 1 if memory is self._machine.quant else 4
+        word = word_bytes(request[0], machine.params)
+        size = 1 if request[0] in (Space.QUANT, Space.BYTES) else 4
         words = (request[4:] if kind == Kind.WRITE else answered[0][2][1:])
         first = int.from_bytes(request[2:4], "little") * word // size
         known = memory.known.reshape(-1)[first:first + len(words) // size]
@@ -123,12 +127,17 @@ class Recording:
 
     def begin(self, about):
         """Forget all places: what follows is about something else."""
-        self._link.about = about
-        words = {Space.WIDE: self.params.wide_words, Space.QUANT: self.params.quant_words,
-                 Space.GROUP: self.params.table_words}
+        self.about(about)
+        params = self.params
+        words = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
+                 Space.GROUP: params.table_words, Space.MASTER: params.master_words}
         self._free = {space: [0, count] for space, count in words.items()}
         # From either end, so that every address bit matters.
         self._down = bool(self.rng.integers(2))
+
+    def about(self, text):
+        """What follows is about this; places are kept."""
+        self._link.about = text
 
     def place(self, space, rows, cols):
         """A tensor's place, apart from all others since :meth:`begin`."""
@@ -183,7 +192,7 @@ class Recording:
 
     def store_rows(self, tall, part, value):
         """Write rows of a tensor, and junk to its others."""
-        limit = 1 << 31 if tall.space == Space.WIDE else 1 << self.params.bits - 1
+        limit = 1 << (self.params.bits - 1 if tall.space == Space.QUANT else 31)
         whole = self.rng.integers(-limit, limit, (tall.rows, value.shape[1]))
         whole[part.base - tall.base:][:part.rows] = value
         self.store(tall, whole)
@@ -197,6 +206,10 @@ class Recording:
     def read(self, *tensors):
         """Read tensors back."""
         return [load(self.device, tensor) for tensor in tensors]
+
+    def run_stored(self, first, count):
+        """Run a part of a stored program, under a ``seq`` that the device gives no request."""
+        self.send(encode(0, Kind.RUN, first.to_bytes(2, "little") + count.to_bytes(2, "little")))
 
     def send(self, data):
         """Bytes as they are."""

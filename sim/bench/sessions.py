@@ -23,30 +23,13 @@ from hdl.instructions import (
 from hdl.params import MAX_K, MAX_M, NORM_IN_BITS
 from hdl.protocol import Space
 from host import program
-from host.errors import MemoryFullError
 from host.layers import Mlp
 from host.train import Rate
-from sim.bench import errors
+from sim.bench import draw, errors, resident
 from sim.bench.recording import Recording
 from sim.model import digits
 
-__all__ = ["SCENARIOS", "record"]
-
-
-def _dimension(rng, most, unit=1):
-    """A size from 1 to ``most``: often 1, often next to a multiple of ``unit``."""
-    near = unit * int(rng.integers(1, max(2, most // unit + 1)))
-    size = rng.choice([1, near - 1, near, near + 1, *rng.integers(1, most + 1, 4)])
-    return int(np.clip(size, 1, most))
-
-
-def _fitting(attempt, most):
-    """Call ``attempt(most)``, with smaller bounds until its tensors fit the memories."""
-    while True:
-        try:
-            return attempt(most)
-        except MemoryFullError:
-            most = max(1, most // 2)
+__all__ = ["record", "scenarios"]
 
 
 # GEMM.
@@ -61,22 +44,6 @@ _INPUT = _Product("moved", "transposed", False, True, True, False)
 _WEIGHT = _Product("transposed", "stored", True, True, False, True)
 
 
-def _codes(rng, params, shape, *, streamed, extreme=False):
-    """Quantised elements; the streamed operand may hold -2**(bits-1)."""
-    low = -(1 << params.bits - 1) if streamed else -params.qmax
-    if extreme:
-        return rng.choice([low, low, params.qmax], shape)
-    return rng.integers(low, params.qmax + 1, shape)
-
-
-def _random_groups(rng, length, count):
-    """Groups of an axis: any, one alone, two extremes, or sorted already."""
-    return [
-        rng.integers(0, count, length), np.full(length, rng.integers(count)),
-        rng.choice([0, count - 1], length), np.sort(rng.integers(0, count, length)),
-    ][rng.integers(4)]
-
-
 def _axis(recording, length, wanted, count=None):
     """The place of the groups of one axis of a product, or None."""
     most = recording.params.max_groups
@@ -89,8 +56,8 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
               groups=None):
     """One product of random operands, and its result."""
     params, rng = recording.params, recording.rng
-    a = _codes(rng, params, (m, k), streamed=True, extreme=extreme) if a is None else a
-    b = _codes(rng, params, (k, n), streamed=False, extreme=extreme) if b is None else b
+    a = draw.codes(rng, params, (m, k), streamed=True, extreme=extreme) if a is None else a
+    b = draw.codes(rng, params, (k, n), streamed=False, extreme=extreme) if b is None else b
     # Places first: nothing is said about a product that does not fit.
     axes = [_axis(recording, length, wanted, count)
             for length, wanted in ((k, kind.inner), (m, kind.rows), (n, kind.cols))]
@@ -104,9 +71,11 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
     result, out = recording.some_rows(Space.WIDE, m, n)
     sources = [recording.place(Space.QUANT, *array.shape) for array in _moved(kind, a, b)]
     for axis in filter(None, axes):
-        values = (_random_groups(rng, axis.length, axis.count) if groups is None
+        values = (draw.random_groups(rng, axis.length, axis.count) if groups is None
                   else groups(axis.length))
-        if axis is inner and kind.a == "stored" and rng.random() < 0.5:
+        # Where columns go by the order table, those of no slot stay behind.
+        some = kind.a == "stored" or (params.masters and groups is None)
+        if axis is inner and some and rng.random() < 0.5:
             # Some take no slot.
             values = np.where(rng.random(k) < 0.2, rng.integers(axis.count, 16, k), values)
         recording.store_groups(axis, values)
@@ -121,7 +90,7 @@ def _multiply(recording, kind, m, k, n, *, shift=None, a=None, b=None, extreme=F
         steps = []
         of, places = recording.read_groups(inner)
         # Columns of no index hold anything.
-        in_order = _codes(rng, params, (m, slots), streamed=True)
+        in_order = draw.codes(rng, params, (m, slots), streamed=True)
         in_order[:, places[of < inner.count]] = a[:, of < inner.count]
         recording.store_rows(held, streamed, in_order)
     else:
@@ -155,7 +124,7 @@ def _products(name, kinds, params, seed, most, count=3):
     rng = recording.rng
 
     def attempt(kind, most):
-        m, k, n = (_dimension(rng, limit, unit) for limit, unit in (
+        m, k, n = (draw.dimension(rng, limit, unit) for limit, unit in (
             (min(most, MAX_M), params.cols), (most, params.slots), (most, params.cols)))
         recording.begin(f"{m}x{k} by {k}x{n}")
         _multiply(recording, kind, m, k, n)
@@ -163,7 +132,7 @@ def _products(name, kinds, params, seed, most, count=3):
     for kind in kinds:
         plain = kind._replace(inner=False, rows=False, cols=False)
         for i in range(count):
-            _fitting(partial(attempt, plain if i == 0 else kind), most)
+            draw.fitting(partial(attempt, plain if i == 0 else kind), most)
     recording.device.status()
     return recording.session(name)
 
@@ -220,7 +189,7 @@ def gemm_extremes(params, seed, most=12):
     def attempt(limit):
         recording.begin("a long inner dimension")
         _multiply(recording, _INPUT, 1, min(limit, MAX_K), 2, extreme=True)
-    _fitting(attempt, min(MAX_K, 16 * most))
+    draw.fitting(attempt, min(MAX_K, 16 * most))
     recording.device.status()
     return recording.session("gemm_extremes")
 
@@ -236,13 +205,14 @@ def gemm_digits(params, seed, most=12):
 
     def attempt(base, split, operand, unsigned, most):
         count = min(3, 1 + (params.max_groups - 1) // base)
-        m, k, n = (_dimension(rng, limit) for limit in (min(most, MAX_M), most, most))
+        m, k, n = (draw.dimension(rng, limit) for limit in (min(most, MAX_M), most, most))
         shape = (m, k) if operand == "a" else (k, n)
         limit = 1 << base * count
         low = 0 if unsigned else (1 << base * (count - 1)) - limit
         wide = rng.choice([low, limit - 1, *rng.integers(low, limit, 3)], shape)
         parts = split(wide, bits, count)
-        other = _codes(rng, params, (k, n) if operand == "a" else (m, k), streamed=operand == "b")
+        other = draw.codes(rng, params, (k, n) if operand == "a" else (m, k),
+                           streamed=operand == "b")
         # Channel k of digit i is index i K + k, in the group of its shift.
         groups = base * (count - 1 - np.repeat(np.arange(count), k))
         axis = 1 if operand == "a" else 0
@@ -259,7 +229,7 @@ def gemm_digits(params, seed, most=12):
 
     for base, *kind in kinds:
         if base < params.max_groups:
-            _fitting(partial(attempt, base, *kind), most)
+            draw.fitting(partial(attempt, base, *kind), most)
     recording.device.status()
     return recording.session("gemm_digits")
 
@@ -270,8 +240,8 @@ def gemm_digits(params, seed, most=12):
 def _move(recording, m, n, *, transposed, ordered, extreme=False):
     """One tensor moved to where junk lies, and all that lies there then.
 
-    ``ordered`` is False, ``"sorted"`` for the slots of random groups, or ``"anywhere"`` for any
-    slots, each of one column.
+    ``ordered`` is False, ``"sorted"`` for the slots of random groups, ``"partly"`` for those of
+    groups of which some take none, or ``"anywhere"`` for any slots, each of one column.
     """
     params, rng = recording.params, recording.rng
     rows, cols = (n, m) if transposed else (m, n)
@@ -282,11 +252,14 @@ def _move(recording, m, n, *, transposed, ordered, extreme=False):
     if ordered == "anywhere":
         columns += int(rng.integers(0, 3)) * params.slots
     source, out = recording.place(Space.QUANT, m, n), recording.place(Space.QUANT, rows, columns)
-    recording.store(source, _codes(rng, params, (m, n), streamed=True, extreme=extreme))
-    recording.store(out, _codes(rng, params, (rows, columns), streamed=True))
+    recording.store(source, draw.codes(rng, params, (m, n), streamed=True, extreme=extreme))
+    recording.store(out, draw.codes(rng, params, (rows, columns), streamed=True))
     step = program.move(source, out, transposed=transposed, order=order)
-    if ordered == "sorted":
-        recording.store_groups(order, _random_groups(rng, cols, order.count))
+    if ordered in ("sorted", "partly"):
+        groups = draw.random_groups(rng, cols, order.count)
+        if ordered == "partly":
+            groups = np.where(rng.random(cols) < 0.3, rng.integers(order.count, 16, cols), groups)
+        recording.store_groups(order, groups)
         recording.device.run([program.sort(order), step])
         recording.read_groups(order)
     else:
@@ -300,8 +273,9 @@ def _move(recording, m, n, *, transposed, ordered, extreme=False):
 
 def _moves(params):
     """``(transposed, ordered)`` of everything that MOVE accepts."""
-    return list(product((False, True), (False, "sorted", "anywhere") if params.max_groups > 1
-                        else (False,)))
+    # The mover of machines with masters goes by the order table, which only SORT writes.
+    orders = ("sorted", "partly" if params.masters else "anywhere")
+    return list(product((False, True), (False, *orders) if params.max_groups > 1 else (False,)))
 
 
 def move(params, seed, most=12):
@@ -310,12 +284,12 @@ def move(params, seed, most=12):
     rng = recording.rng
 
     def attempt(transposed, ordered, most):
-        m, n = (_dimension(rng, min(most, MAX_K), params.slots) for _ in range(2))
+        m, n = (draw.dimension(rng, min(most, MAX_K), params.slots) for _ in range(2))
         recording.begin(f"move {m}x{n} transposed {transposed} in order {ordered}")
         _move(recording, m, n, transposed=transposed, ordered=ordered)
 
     for transposed, ordered in _moves(params) * 2:
-        _fitting(partial(attempt, transposed, ordered), most)
+        draw.fitting(partial(attempt, transposed, ordered), most)
     return recording.session("move")
 
 
@@ -333,23 +307,11 @@ def move_extremes(params, seed, most=12):
     for transposed, ordered in _moves(params):
         for shape in ((1, 1), (1, slots), (slots, 1), (slots, slots), (2, slots + 1),
                       (slots + 1, 2), (1, long), (long, 1)):
-            _fitting(partial(attempt, transposed, ordered, shape), MAX_K)
+            draw.fitting(partial(attempt, transposed, ordered, shape), MAX_K)
     return recording.session("move_extremes")
 
 
 # QUANTISE.
-
-
-def _values(rng, m, n):
-    """Wide elements of many magnitudes: by element, by row and by column."""
-    largest = int(rng.integers(1, 32))
-    exponent = (rng.uniform(0, 1, (m, n)) + rng.uniform(0, 4, (m, 1)) + rng.uniform(0, 4, (1, n)))
-    x = rng.choice([-1, 1], (m, n)) * np.exp2(largest - exponent)
-    x = np.floor(np.clip(x, -2**31, 2**31 - 1)).astype(np.int64)
-    x[:, rng.random(n) < 0.1] = 0
-    x[rng.random(m) < 0.1] = 0
-    x[rng.random((m, n)) < 0.05] = 0
-    return x
 
 
 def _quantise(recording, x, *, flags=0, clip=0):
@@ -391,13 +353,13 @@ def quantise(params, seed, most=10):
     rng = recording.rng
 
     def attempt(flags, clip, most):
-        m, n = _dimension(rng, min(most, MAX_M)), _dimension(rng, most, params.cols)
+        m, n = draw.dimension(rng, min(most, MAX_M)), draw.dimension(rng, most, params.cols)
         recording.begin(f"quantise {m}x{n} {QuantiseFlag(flags)!r} clip {clip}")
-        _quantise(recording, _values(rng, m, n), flags=flags, clip=clip)
+        _quantise(recording, draw.values(rng, m, n), flags=flags, clip=clip)
 
     for flags, clipped in _quantise_modes(params):
         clip = int(rng.choice([1, 4, 13, 14, 16, 255])) if clipped else 0
-        _fitting(partial(attempt, flags, clip), most)
+        draw.fitting(partial(attempt, flags, clip), most)
     recording.device.status()
     return recording.session("quantise")
 
@@ -434,32 +396,6 @@ def quantise_extremes(params, seed, most=10):
 
 
 # Norms.
-
-#: The first norm input that is clamped.
-_EDGE = 1 << NORM_IN_BITS - 1
-
-
-def _state(rng, n):
-    """A state tensor with random gamma and beta, junk in what the device writes."""
-    state = rng.integers(-2**31, 2**31, (STATE_ROWS, n))
-    if rng.random() < 0.7:
-        # Of a usual size: within 16 bits, and beta such that nothing is clamped.
-        state[StateRow.GAMMA] = rng.integers(-2**13, 2**13, n)
-        state[StateRow.BETA] = rng.integers(-2**14, 2**14, n)
-    extreme = rng.random(n) < 0.2
-    state[StateRow.GAMMA, extreme] = rng.choice([-2**15, 2**15 - 1, 0], extreme.sum())
-    return state
-
-
-def _inputs(rng, m, n):
-    """Norm inputs: each channel with its mean and deviation; some constant, some with outliers."""
-    width = np.exp2(rng.uniform(0, NORM_IN_BITS - 3, n))
-    x = rng.normal(0, 1, (m, n)) * width + rng.normal(0, 1, n) * width * rng.integers(0, 4, n)
-    outliers = rng.random((m, n)) < 0.02
-    x[outliers] *= 100
-    x[:, rng.random(n) < 0.1] = float(rng.integers(-_EDGE, _EDGE))
-    return np.clip(np.floor(x), -2**31, 2**31 - 1).astype(np.int64)
-
 
 def _norm(recording, x, dy, state, *, relu, in_place, inference):
     """A forward pass, its backward pass, and the same input with the statistics found."""
@@ -499,19 +435,19 @@ def norm(params, seed, most=10):
     rng = recording.rng
 
     def attempt(relu, in_place, most):
-        m, n = _dimension(rng, min(most, MAX_M)), _dimension(rng, most, params.cols)
+        m, n = draw.dimension(rng, min(most, MAX_M)), draw.dimension(rng, most, params.cols)
         recording.begin(f"norm {m}x{n} relu {relu} in place {in_place}")
-        x = _inputs(rng, m, n)
+        x = draw.inputs(rng, m, n)
         statistics = None
         if rng.random() < 0.5:
             statistics = np.floor(np.stack([x.mean(axis=0) * 64 + rng.normal(0, 100, n),
                                             rng.integers(0, 1 << rng.integers(1, 31), n)]))
             statistics = np.clip(statistics, -2**31, 2**31 - 1).astype(np.int64)
-        _norm(recording, x, _values(rng, m, n), _state(rng, n), relu=relu, in_place=in_place,
-              inference=statistics)
+        _norm(recording, x, draw.values(rng, m, n), draw.state(rng, n), relu=relu,
+              in_place=in_place, inference=statistics)
 
     for relu, in_place in ((True, True), (False, False), (True, False)):
-        _fitting(partial(attempt, relu, in_place), most)
+        draw.fitting(partial(attempt, relu, in_place), most)
     return recording.session("norm")
 
 
@@ -523,12 +459,12 @@ def norm_extremes(params, seed, most=10):
     outlier = np.zeros((70, 1), np.int64)
     outlier[rng.integers(70)] = rng.choice([-1, 1]) << NORM_IN_BITS - 2
     tensors = {
-        "one sample": _inputs(rng, 1, n),
-        "constant channels": np.broadcast_to(rng.integers(-_EDGE, _EDGE, n), (3, n)),
+        "one sample": draw.inputs(rng, 1, n),
+        "constant channels": np.broadcast_to(rng.integers(-draw.EDGE, draw.EDGE, n), (3, n)),
         "a deviation of one": rng.integers(0, 2, (4, n)) + (1 << 20),
-        "inputs beyond the range": rng.choice([-2**31, 2**31 - 1, _EDGE, _EDGE - 1, -_EDGE - 1],
-                                              (3, n)),
-        "the ends of the range": rng.choice([-_EDGE, _EDGE - 1], (3, n)),
+        "inputs beyond the range": rng.choice(
+            [-2**31, 2**31 - 1, draw.EDGE, draw.EDGE - 1, -draw.EDGE - 1], (3, n)),
+        "the ends of the range": rng.choice([-draw.EDGE, draw.EDGE - 1], (3, n)),
         "an outlier": outlier,
     }
     gradients = [lambda m, n: np.zeros((m, n), np.int64),
@@ -537,7 +473,7 @@ def norm_extremes(params, seed, most=10):
     for number, (name, x) in enumerate(tensors.items()):
         recording.begin(f"norm of {name}")
         m, n = x.shape
-        state = _state(rng, n)
+        state = draw.state(rng, n)
         if number % 2:
             state[StateRow.GAMMA] = rng.choice([-2**15, 2**15 - 1], n)
             state[StateRow.BETA] = rng.choice([-2**31, 2**31 - 1, 0], n)
@@ -559,8 +495,8 @@ def training_step(params, seed, most=8):
     rng = recording.rng
 
     def attempt(most):
-        sizes = tuple(max(2, _dimension(rng, most, params.cols)) for _ in range(4))
-        batch = max(2, _dimension(rng, most, params.cols))
+        sizes = tuple(max(2, draw.dimension(rng, most, params.cols)) for _ in range(4))
+        batch = max(2, draw.dimension(rng, most, params.cols))
         recording.begin(f"a network of {sizes}, batches of {batch}")
         network = Mlp(sizes, seed)
         space = network.workspace(recording.device, batch)
@@ -569,16 +505,27 @@ def training_step(params, seed, most=8):
                                rng.integers(0, sizes[-1], batch), Rate(400, 12), step)
         network.predict(space, rng.integers(0, 256, (batch, sizes[0])))
 
-    _fitting(attempt, most)
+    draw.fitting(attempt, most)
     recording.device.status()
     return recording.session("training_step")
 
 
-#: Scenarios by name.
-SCENARIOS = {function.__name__: function for function in (
+#: Scenarios of all machines by name.
+_SCENARIOS = {function.__name__: function for function in (
     gemm_forward, gemm_input, gemm_weight, gemm_any, gemm_extremes, gemm_digits, move,
     move_extremes, quantise, quantise_extremes, norm, norm_extremes, training_step
 )} | errors.SCENARIOS
+_WITH_MASTERS = resident.SCENARIOS | errors.SCENARIOS_WITH_MASTERS
+
+
+def scenarios(params):
+    """Names of the scenarios of a machine.
+
+    >>> from hdl.params import Params
+    >>> [name for name in scenarios(Params(masters=4)) if name not in scenarios(Params())][:2]
+    ['scale', 'scale_extremes']
+    """
+    return [*_SCENARIOS, *(_WITH_MASTERS if params.masters else ())]
 
 
 def record(name, params, seed, **options):
@@ -588,4 +535,4 @@ def record(name, params, seed, **options):
     >>> len(record("gemm_any", Params(), 0).exchanges) > 10
     True
     """
-    return SCENARIOS[name](params, seed, **options)
+    return (_SCENARIOS | _WITH_MASTERS)[name](params, seed, **options)

@@ -54,8 +54,9 @@ from sim.model.norm import Context, l1_backward, l1_forward
 from sim.model.order import order
 from sim.model.quantise import quantise, quantise_weights
 from sim.model.relu import unclipped
+from sim.model.rounding import floor_divide
 from sim.model.scale import align, column_exponents, column_sums, read_scale, scale, update
-from sim.model.softmax import cross_entropy
+from sim.model.softmax import cross_entropy, softmax
 
 __all__ = ["Machine", "RunError"]
 
@@ -467,6 +468,9 @@ class Machine:
         divide = bool(flags & ScaleFlag.DIVIDE)
         factor, exponent, bias = read_scale(self.wide.get(f["src1"], len(ScaleRow), n),
                                             divide=divide)
+        if divide:
+            # What other divisors give is not defined.
+            factor = np.clip(factor, 4, 7)
         scalar = self.wide.get(f["tab1"], 1, 1)[0, 0] if flags & ScaleFlag.ADD else 0
         exponent = column_exponents(exponent, negate=bool(flags & ScaleFlag.NEGATE),
                                     offset=_low16(f["tab2"]), scalar=scalar)
@@ -507,7 +511,13 @@ class Machine:
         labels = self.wide.get(f["src1"], m, 1)[:, 0] & 0x1FFF
         self.wide.tensor(f["dst0"], m, n)
         self.wide.tensor(f["dst1"], len(LossRow), 1)
-        losses, gradient, _, predicted = cross_entropy(logits, labels)
+        # A label that is no column's is that of none: of its row's loss and gradient its part is
+        # missing. The loss is that of the largest logit, which is at no distance.
+        known = labels < n
+        losses, gradient, _, predicted = cross_entropy(
+            logits, np.where(known, labels, logits.argmax(axis=1)))
+        shares = floor_divide(softmax(logits) << (m - 1).bit_length(), m)
+        gradient = np.where(known[:, None], gradient, shares)
         total = int(losses.sum())
         self.wide.put(f["dst0"], gradient)
         rows = np.zeros((len(LossRow), 1), np.int64)

@@ -512,7 +512,7 @@ def test_an_error_stops_the_run_and_stays_until_reset():
     simulate(Bench(), process)
 
 
-# Stored programs.
+# Stored programs; longer ones are in the sessions of sim.bench.
 
 #: How many there are.
 PLACES = PROGRAM_WORDS * 8 // INSTRUCTION_BYTES
@@ -520,9 +520,7 @@ PLACES = PROGRAM_WORDS * 8 // INSTRUCTION_BYTES
 
 async def store_program(request, first, steps):
     """Write instructions from a place on."""
-    data = b"".join(steps)
-    for start in range(0, len(data), 1024):
-        await request.write(Space.PROGRAM, (32 * first + start) // 8, data[start:start + 1024])
+    await request.write(Space.PROGRAM, 4 * first, b"".join(steps))
 
 
 def which(first, count):
@@ -531,34 +529,32 @@ def which(first, count):
 
 
 def test_stored_instructions_run_in_order_and_take_their_time():
-    size = 4 * KEEPER.vector
-
     async def process(ctx, request):
-        await store_program(request, 0, [norm(m=1 + i % 3, n=i + 1, dst0=i, clamped=1)
-                                         for i in range(PLACES)])
         total = 0
-        for first, count in ((0, 1), (PLACES - 1, 1), (3, 7), (0, MAX_STORED), (1, MAX_STORED)):
-            for start in range(0, PLACES, 128):
-                await request.write(Space.WIDE, start, bytes(128 * size))
-            status, body = await request(Kind.RUN, which(first, count))
+        for first in (0, 5, PLACES - 6):
+            await store_program(request, first, [
+                norm(m=1 + i, n=i + 1, dst0=i, clamped=1 << i) for i in range(6)])
+        for base, skipped, count in ((0, 0, 1), (0, 2, 3), (5, 0, 6), (PLACES - 6, 5, 1),
+                                     (PLACES - 6, 3, 3), (PLACES - 6, 0, 6)):
+            await request.write(Space.WIDE, 0, bytes(6 * 4 * KEEPER.vector))
+            places = range(skipped, skipped + count)
+            status, body = await request(Kind.RUN, which(base + skipped, count))
             completed, unit, cycles = run_answer(body)
             assert (status, completed, unit) == (Status.OK, count, Unit.NORM_FORWARD)
-            # As fast as they are fetched, but for the first and the last.
-            assert cycles == 7 * (count - 1) + 16 + (first + count - 1) % 3
-            words = b"".join([await request.read(Space.WIDE, start, 128)
-                              for start in range(0, PLACES, 128)])
-            numbers = [int.from_bytes(words[at:at + 4], "little")
-                       for at in range(0, len(words), size)]
-            assert numbers == [i + 1 if first <= i < first + count else 0 for i in range(PLACES)]
-            total += count
+            # An instruction waits for its fetch, or for the one before it.
+            assert cycles == 16 + places[-1] + sum(max(7, 5 + i) for i in places[:-1])
+            words = await request.read(Space.WIDE, 0, 6)
+            assert list(words[::4 * KEEPER.vector]) == [
+                i + 1 if i in places else 0 for i in range(6)]
+            total += sum(1 << i for i in places)
             assert await status_of(request) == (0, total, Status.OK, 0, Unit.NONE)
 
-    simulate(Bench(KEEPER), process, limit=400_000)
+    simulate(Bench(KEEPER), process)
 
 
 def test_stored_instructions_that_are_not_there_are_refused():
     async def process(ctx, request):
-        await store_program(request, 0, [norm(clamped=1)] * PLACES)
+        await store_program(request, 0, [norm(clamped=1)] * 3)
         for first, count, status in (
                 (0, 0, Status.BAD_LENGTH), (0, MAX_STORED + 1, Status.BAD_LENGTH),
                 (0xFFFF, 0, Status.BAD_LENGTH), (5, 0xFFFF, Status.BAD_LENGTH),
@@ -581,32 +577,30 @@ def test_stored_instructions_that_are_not_there_are_refused():
 def test_an_error_of_a_stored_program_stays_until_reset():
     errors = [(norm(m=0), Status.BAD_INSTRUCTION, Unit.NONE),
               (norm(dst0=KEEPER.wide_words), Status.ADDRESS, Unit.NORM_FORWARD),
-              (norm(key1=HANG, op=Opcode.SCALE, clamped=1), Status.BAD_INSTRUCTION, Unit.NONE),
               (norm(key1=HANG), Status.WATCHDOG, Unit.NORM_FORWARD)]
 
     async def process(ctx, request):
-        await store_program(request, 0, [norm(n=i + 1, dst0=i) for i in range(PLACES)])
-        for number, at in ((200, 254), (3, 4), (10, 10)):
-            for bad, status, unit in errors:
-                await request.write(Space.WIDE, at - 1, bytes(24))
-                await store_program(request, at, [bad])
-                first = at - number if number < 200 else 0
-                answer = await request(Kind.RUN, which(first, min(MAX_STORED, PLACES - first)))
-                index = at - first
-                assert (answer[0], *run_answer(answer[1])[:2]) == (status, index, unit)
-                assert await status_of(request) == (0, 0, status, index, unit)
-                # What ran before it stays, nothing ran after it.
-                if index:
-                    assert (await request.read(Space.WIDE, at - 1, 1))[0] == at & 0xFF
-                assert (await request.read(Space.WIDE, at + 1, 1))[0] == 0
-                # RESET alone helps.
-                for body in (which(0, 1), which(0, 0), which(0xFFFF, 1), norm()):
-                    assert await request(Kind.RUN, body) == (Status.STICKY, b"")
-                assert await request(Kind.RESET) == (Status.OK, b"")
-                await store_program(request, at, [norm(n=1, dst0=at)])
-                assert (await request(Kind.RUN, which(at, 1)))[0] == Status.OK
+        first = PLACES - 3
+        for index, (bad, status, unit) in zip((0, 1, 2), errors, strict=True):
+            steps = [norm(n=i + 1, dst0=i) for i in range(3)]
+            await request.write(Space.WIDE, 0, bytes(3 * 4 * KEEPER.vector))
+            await store_program(request, first, [*steps[:index], bad, *steps[index + 1:]])
+            answer = await request(Kind.RUN, which(first, 3))
+            assert (answer[0], *run_answer(answer[1])[:2]) == (status, index, unit)
+            assert await status_of(request) == (0, 0, status, index, unit)
+            # RESET alone helps.
+            for body in (which(first, 1), which(0, 0), which(0xFFFF, 1), norm()):
+                assert await request(Kind.RUN, body) == (Status.STICKY, b"")
+            # What ran before it stays, nothing ran after it.
+            words = await request.read(Space.WIDE, 0, 3)
+            assert list(words[::4 * KEEPER.vector]) == [
+                i + 1 if i < index else 0 for i in range(3)]
+            assert await request(Kind.RESET) == (Status.OK, b"")
+            assert await status_of(request) == CLEAR
+            await store_program(request, first + index, [steps[index]])
+            assert (await request(Kind.RUN, which(first, 3)))[0] == Status.OK
 
-    simulate(Bench(KEEPER), process, limit=400_000)
+    simulate(Bench(KEEPER), process)
 
 
 def test_a_repeated_run_of_stored_instructions_is_not_executed_again():
@@ -620,7 +614,7 @@ def test_a_repeated_run_of_stored_instructions_is_not_executed_again():
         refused = await request(Kind.RUN, which(0xFFFF, 1), seq=78)
         assert refused == (Status.ADDRESS, b"")
         assert await request(Kind.RUN, which(0, 1), seq=78) == refused
-        # A word that has changed since.
+        # An instruction that has changed since.
         await store_program(request, 1, [norm(clamped=40)])
         assert (await request(Kind.RUN, which(0, 2), seq=79))[0] == Status.OK
         assert await status_of(request) == (0, 49, Status.OK, 0, Unit.NONE)
@@ -856,7 +850,7 @@ def test_what_is_refused_is_what_the_rules_say(params):
 
     async def process(ctx):
         verdicts = []
-        for _ in range(1500):
+        for _ in range(1000):
             fields = some()
             for name, value in fields.items():
                 ctx.set(dut.instruction[name], value)
@@ -864,7 +858,8 @@ def test_what_is_refused_is_what_the_rules_say(params):
                 await ctx.tick()
             assert ctx.get(dut.good) == is_lawful(fields, params), fields
             verdicts.append(ctx.get(dut.good))
-        assert 150 < sum(verdicts) < 1350
+        # Both come often enough.
+        assert 50 < sum(verdicts) < 950
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-8)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,14 @@ def test_a_machine_without_groups_has_no_sorter():
     assert "accelerator.sort" in rtlil(TINY)
     assert "accelerator.sort" not in rtlil(PLAIN)
     assert r"\top.accelerator.order" not in rtlil(PLAIN)
+
+
+def test_a_machine_that_keeps_no_masters_has_nothing_that_is_for_them():
+    keeper = rtlil(replace(PLAIN, masters=1))
+    for name in ("scale", "combine", "cross_entropy", "master", "velocity", "program",
+                 "sequencer.stored"):
+        assert f"module \\top.accelerator.{name}\n" in keeper, name
+        assert f"module \\top.accelerator.{name}\n" not in rtlil(PLAIN), name
 
 
 def test_verilog_has_flat_ports_and_no_line_per_memory_word():

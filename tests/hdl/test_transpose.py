@@ -187,6 +187,28 @@ def test_a_table_at_the_end_of_its_memory():
     bench.simulate(process)
 
 
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_destination_at_the_end_of_its_memory(flags):
+    """Steps go beyond the slots of few groups, and beyond the destination; writes do not."""
+    params = Params(rows=2, depth=2, memory=4)
+    bench = UnitBench(Mover(params, 4, columns=8), params)
+    rng = np.random.default_rng(6)
+
+    async def process(ctx):
+        for m, n in ((1, 1), (1, 4), (4, 1), (3, 5), (5, 3), (13, 2), (2, 13)):
+            x = codes(rng, params, m, n)
+            columns = x.T if flags & TRANSPOSED else x
+            height, count = columns.shape
+            table = np.arange(count)
+            dst0 = params.quant_words - -(-count // params.slots) * height
+            bench.load(ctx, "quant", 0, x)
+            bench.load_order(ctx, TAB1, table, [])
+            await bench.run(ctx, Opcode.MOVE, flags=flags, m=m, n=n, src0=0, dst0=dst0, tab1=TAB1)
+            assert (bench.dump(ctx, "quant", dst0, height, count) == columns).all(), (m, n)
+
+    bench.simulate(process)
+
+
 @pytest.mark.parametrize("width", [1, 2])
 def test_without_groups(width):
     params = Params(rows=3, depth=2, sample_groups=1, channel_groups=1, memory=4)

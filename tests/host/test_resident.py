@@ -51,6 +51,13 @@ def test_bits_are_those_of_the_hosted_network(sizes, params, m):
     assert trained(sizes, replace(params, masters=64), m) == hosted
 
 
+@pytest.mark.parametrize(("sizes", "m"), [((9, 12, 10, 3), 7), ((13, 4), 1)], ids=str)
+def test_the_simulated_board_computes_what_the_model_does(sizes, m):
+    # As in tests/sim/test_sessions.py: one board is built for both.
+    params = Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4)
+    assert trained(sizes, params, m, url="sim:") == trained(sizes, params, m)
+
+
 def test_layers_of_more_rows_than_a_quantised_tensor_has():
     params = Params(masters=64, memory=256)
     # Nothing to compare with: the host quantises at most 511 rows at once.
@@ -94,8 +101,9 @@ def test_a_step_sends_little_more_than_its_batch():
 def test_what_does_not_fit_is_said():
     network = Mlp((64, 64, 10), seed=0)
     for params, m, sentence in (
-            (Params(masters=4), 16, r"^the weights of layer 1 of 64x10 needs 640 words of the "
-                                    r"device's master memory, 640 more than the 0 left of 4096"),
+            (Params(masters=4), 16, r"^the weight matrix of layer 1 of 64x10 needs 640 words of "
+                                    r"the device's master memory, 640 more than the 0 left of "
+                                    r"4096"),
             (Params(masters=8, memory=8), 64, r"wide memory"),
             (Params(masters=8), 600, r"words of the device's wide memory")):
         with Device.open("model:", params) as device, pytest.raises(MemoryFullError,

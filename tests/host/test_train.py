@@ -10,7 +10,8 @@ from host import train as host_train
 from host.checkpoint import state_sha256
 from host.data import load_dataset
 from host.device import Device
-from host.layers import Mlp
+from host.layers import Hosted, Mlp
+from host.resident import Resident
 from host.train import Recipe, main
 
 RECIPE = Recipe("digits", "mlp", 4, "4x4", 0, 2, 64, 256)
@@ -67,11 +68,28 @@ def test_int_and_one_group_train_the_same_bits():
     assert shift["state_sha256"] == plain["state_sha256"]
 
 
-@pytest.mark.parametrize("kill_at", [1, 5, 7])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch, kill_at):
+def test_the_device_can_keep_the_weights():
+    hosted, resident = run(), run(Params(masters=8))
+    assert resident["weights_sha256"] == GOLDEN
+    assert resident["state_sha256"] == hosted["state_sha256"]
+    assert [e["loss"] for e in resident["epochs"]] == [e["loss"] for e in hosted["epochs"]]
+    assert resident["test_accuracy"] == hosted["test_accuracy"]
+
+
+#: Who keeps the weights before and after a run is killed.
+KEEPERS = {"host": (0, 0), "device": (8, 8), "device, then host": (8, 0),
+           "host, then device": (0, 8)}
+
+
+@pytest.mark.parametrize(("kill_at", "keepers"), [
+    (1, "host"), (5, "host"), (7, "host"), (1, "device"), (6, "device"),
+    (5, "device, then host"), (8, "host, then device")])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch, kill_at, keepers):
     whole = run()
     steps = 0
-    original = Mlp.train_step
+    before, after = (Params(masters=masters) for masters in KEEPERS[keepers])
+    trainer = Resident if before.masters else Hosted
+    original = trainer.train_step
 
     def dying(self, *arguments):
         nonlocal steps
@@ -80,13 +98,13 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch, kill_at):
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    monkeypatch.setattr(Mlp, "train_step", dying)
+    monkeypatch.setattr(trainer, "train_step", dying)
     with pytest.raises(KeyboardInterrupt):
-        run(out=tmp_path)
+        run(before, out=tmp_path)
     monkeypatch.undo()
     resume = (tmp_path / "checkpoint.npz").exists()
     assert resume == (kill_at > 4)
-    report = run(out=tmp_path, resume=resume)
+    report = run(after, out=tmp_path, resume=resume)
     assert report["state_sha256"] == whole["state_sha256"]
     assert [e["loss"] for e in report["epochs"]] == [e["loss"] for e in whole["epochs"]]
 
@@ -117,6 +135,8 @@ def fails(capsys, *arguments):
     (["--device", "model:", "--limit", "63"], 2, "batch must be at most the 63 training samples"),
     (["--device", "model:", "--batch", "512"], 1, "more than"),
     (["--device", "model:", "--memory", "4"], 1, "needs"),
+    (["--masters", "257"], 2, "masters must be a whole number from 0 to 256, got 257"),
+    (["--device", "model:", "--masters", "4"], 1, "0 left of 4096: choose a larger --masters"),
     (["--resume"], 2, "--resume needs --out"),
     (["--epochs", "0"], 2, "epochs must be a whole number from 1"),
     (["--arith", "fp16"], 2, "arith must be one of shift, int"),

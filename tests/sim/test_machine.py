@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from hdl.instructions import GemmFlag, MoveFlag, Opcode, instruction, unpack_instruction
+from hdl.instructions import (
+    GemmFlag,
+    MoveFlag,
+    Opcode,
+    QuantiseFlag,
+    ScaleFlag,
+    ScaleRow,
+    instruction,
+    unpack_instruction,
+)
 from hdl.params import MAX_K, Params
-from hdl.protocol import Space, Status
+from hdl.protocol import Kind, Space, Status, decode, encode, unescape
 from hdl.unit import GROUP_WORD
 from sim.model.gemm import gemm
 from sim.model.machine import Machine, RunError, group_words, slot_of
@@ -193,3 +202,85 @@ def test_addresses_beyond_the_end_of_a_memory():
     # An order table has a header.
     assert status(machine, Opcode.SORT, k=1, arg=1, tab0=table - 10) == Status.OK
     assert status(machine, Opcode.SORT, k=1, arg=1, tab0=table - 9) == Status.ADDRESS
+
+
+# Machines that keep masters.
+
+KEEPER = Params(rows=2, depth=2, cols=4, lanes=2, memory=4, masters=4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_where_masters_are_kept_columns_go_where_the_order_table_says(transposed):
+    machine, rng = filled(KEEPER, 7)
+    flags = MoveFlag.SORTED | MoveFlag.TRANSPOSED * transposed
+    m, n = (9, 3) if transposed else (3, 9)
+    words = machine.group.array[40:49, 0]
+    # Of two groups; the others take no slot.
+    words[:] = [0, 5, 1, 1, 0, 9, 1, 0, 1]
+    execute(machine, Opcode.SORT, k=9, tab0=40, arg=2)
+    # From now on only the table matters.
+    words[:] = rng.integers(-2**31, 2**31, 9)
+    x = machine.quant.get(500, m, n)
+    x = x.T if transposed else x
+    expected = machine.quant.array.copy()
+    # Three of group 0, padding, four of group 1.
+    for slot, index in ((0, 0), (1, 4), (2, 7), (4, 2), (5, 3), (6, 6), (7, 8)):
+        expected[3 + slot // 4 * 3:][:3, slot % 4] = x[:, index]
+    execute(machine, Opcode.MOVE, m=m, n=n, src0=500, dst0=3, tab1=40, flags=flags)
+    assert (machine.quant.array == expected).all()
+    for tab1, ended in ((KEEPER.table_words - 1, Status.OK), (KEEPER.table_words, Status.ADDRESS)):
+        assert status(machine, Opcode.MOVE, m=m, n=n, src0=500, tab1=tab1, flags=flags) == ended
+
+
+def test_quantised_masters_leave_the_bias_of_a_scale_tensor():
+    machine = Machine(KEEPER)
+    rng = np.random.default_rng(0)
+    machine.master.put(5, rng.integers(-2**20, 2**20, (4, 5)))
+    end = KEEPER.wide_words
+    machine.wide.put(40, np.full((len(ScaleRow), 5), -9))
+    fields = {"m": 4, "n": 5, "src0": 5, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
+    execute(machine, Opcode.QUANTISE, **fields, dst1=40)
+    scales = machine.wide.get(40, len(ScaleRow), 5)
+    assert (scales[ScaleRow.BIAS] == -9).all()
+    assert (scales[ScaleRow.FACTOR] >= 4).all() and (scales[ScaleRow.FACTOR] < 8).all()
+    assert (scales[ScaleRow.EXPONENT] != -9).all()
+    # Three tiles of three words, of which the last stays.
+    assert status(machine, Opcode.QUANTISE, **fields, dst1=end - 8) == Status.OK
+    assert status(machine, Opcode.QUANTISE, **fields, dst1=end - 7) == Status.ADDRESS
+
+
+def test_addresses_beyond_the_end_of_the_masters():
+    machine, end = Machine(KEEPER), KEEPER.master_words
+    shape = {"m": 3, "n": 3, "arg": 32}
+    for flags in (ScaleFlag.MASTER, ScaleFlag.MASTER | ScaleFlag.SUM):
+        assert status(machine, Opcode.SCALE, **shape, flags=flags, src0=end - 6) == Status.OK
+        assert status(machine, Opcode.SCALE, **shape, flags=flags, src0=end - 5) == Status.ADDRESS
+    update = {**shape, "flags": ScaleFlag.UPDATE}
+    assert status(machine, Opcode.SCALE, **update, dst0=end - 6) == Status.OK
+    assert status(machine, Opcode.SCALE, **update, dst0=end - 5) == Status.ADDRESS
+    # What a sum does not look at.
+    assert status(machine, Opcode.SCALE, **shape, flags=ScaleFlag.SUM | ScaleFlag.ADD,
+                  src1=0xFFFF, tab1=0xFFFF) == Status.OK
+
+
+def test_stored_programs_of_the_model():
+    machine = Machine(KEEPER)
+
+    def say(seq, kind, body):
+        answer = decode(unescape(machine.feed(encode(seq, kind, body))[1:-1]))[2]
+        return Status(answer[0]), answer[1:]
+
+    add = instruction(Opcode.COMBINE, n=1, src1=1, tab0=1, tab1=1, tab2=1, key0=1)
+    for first in range(0, 256, 32):
+        assert say(1, Kind.WRITE, bytes([Space.PROGRAM, 0]) + (4 * first).to_bytes(2, "little")
+                   + 32 * add) == (Status.OK, b"")
+    for seq, (first, count, ended) in enumerate((
+            (0, 0, Status.BAD_LENGTH), (0, 256, Status.BAD_LENGTH), (255, 2, Status.ADDRESS),
+            (0xFFFF, 255, Status.ADDRESS), (0, 255, Status.OK), (1, 255, Status.OK),
+            (255, 1, Status.OK))):
+        before = machine.wide.array[0, 0]
+        body = first.to_bytes(2, "little") + count.to_bytes(2, "little")
+        found, rest = say(seq, Kind.RUN, body)
+        assert found == ended
+        assert machine.wide.array[0, 0] - before == (count if ended == Status.OK else 0)
+        assert rest[:1] == (bytes([count]) if ended == Status.OK else b"")

@@ -6,7 +6,7 @@ import pytest
 
 from hdl.params import Params
 from sim.bench.exchange import Mismatch, complete, frames
-from sim.bench.sessions import SCENARIOS, record
+from sim.bench.sessions import record, scenarios
 from sim.board import Board
 
 #: Clocks that an answer may take.
@@ -23,6 +23,8 @@ def machine(bits, groups, rows, cols, depth, memory=4, **options):
 MACHINES = [
     machine(5, (8, 2), 3, 6, 3), machine(8, (8, 8), 2, 5, 1),
     machine(3, (1, 1), 1, 1, 1, arith="int"), machine(4, (4, 4), 3, 6, 4, lanes=2, array_clock=2),
+    # As in tests/host/test_resident.py.
+    machine(4, (4, 4), 2, 4, 2, memory=8, lanes=2, masters=4),
 ]
 MORE_MACHINES = [
     machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1, 16), machine(3, (4, 4), 9, 3, 4, 16),
@@ -30,9 +32,19 @@ MORE_MACHINES = [
     machine(5, (1, 1), 2, 31, 1, 32, arith="int"), machine(6, (2, 4), 13, 2, 3, 16),
     machine(7, (1, 4), 3, 10, 2, 8), machine(7, (8, 1), 17, 1, 4, 32), machine(8, (4, 2), 4, 4, 4),
     machine(8, (8, 8), 4, 3, 4), machine(4, (4, 4), 3, 64, 1, 256),
+    machine(8, (8, 8), 3, 3, 1, 8, masters=2), machine(3, (1, 4), 4, 8, 4, 16, masters=16),
+    machine(5, (1, 1), 3, 2, 2, 8, lanes=1, masters=64, arith="int"),
+    machine(2, (4, 1), 6, 4, 2, 8, masters=1),
 ]
 
 regress = pytest.mark.regress
+
+
+def sessions(machines):
+    """Every scenario of every machine."""
+    return pytest.mark.parametrize(("params", "scenario"), [
+        pytest.param(params, scenario, id=f"{params.name}-{scenario}")
+        for params in machines for scenario in scenarios(params)])
 
 
 @cache
@@ -60,15 +72,13 @@ def replay(board, session):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("params", MACHINES, ids=lambda params: params.name)
+@sessions(MACHINES)
 def test_the_board_answers_as_the_model(params, scenario, seed):
     replay(board(params), record(scenario, params, seed, most=40))
 
 
 @regress
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("params", MACHINES + MORE_MACHINES, ids=lambda params: params.name)
+@sessions(MACHINES + MORE_MACHINES)
 def test_more_machines_and_shapes(params, scenario, seed):
     replay(board(params), record(scenario, params, seed, most=[20, 60, 200, 511][seed % 4]))

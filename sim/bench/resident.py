@@ -1,0 +1,588 @@
+"""Scenarios of machines that keep masters: their operations, memories and stored programs."""
+
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from hdl.instructions import (
+    INSTRUCTION_BYTES,
+    STATE_ROWS,
+    CombineFlag,
+    LossRow,
+    Opcode,
+    ScaleFlag,
+    ScaleRow,
+    StateRow,
+    instruction,
+    unpack_instruction,
+)
+from hdl.params import MASTER_BITS, MAX_K, MAX_M
+from hdl.protocol import MAX_BODY, MAX_STORED, PROGRAM_WORDS, Space, word_bytes
+from host import program
+from host.layers import Mlp
+from host.resident import Places, Resident
+from host.tensors import Tensor
+from host.train import Rate
+from sim.bench import draw
+from sim.bench.recording import Recording
+
+__all__ = ["SCENARIOS"]
+
+
+# SCALE.
+
+def _junk_above(rng, value, bits):
+    """Numbers of which a unit takes so many bits, with junk above."""
+    above = rng.integers(-1 << 31 - bits, 1 << 31 - bits, np.shape(value))
+    return (value & (1 << bits) - 1) + (above << bits)
+
+
+def _masters(rng, m, n):
+    """Masters or velocities of many magnitudes, the extremes among them."""
+    x = draw.values(rng, m, n) >> 32 - MASTER_BITS
+    ends = rng.random((m, n)) < 0.05
+    x[ends] = rng.choice([-1 << MASTER_BITS - 1, (1 << MASTER_BITS - 1) - 1], ends.sum())
+    return x
+
+
+def _velocity(place):
+    return Tensor(Space.VELOCITY, place.base, place.rows, place.cols)
+
+
+def _factors(rng, n):
+    """Factors of which the low bits are a mantissa, so that they divide as well."""
+    return rng.integers(0, 128, n) * 8 + rng.integers(4, 8, n)
+
+
+def _scale(recording, x, flags, *, spread=None, bits=None):
+    """One tensor scaled: ``spread`` are the exponents' ends, those of factors left aside."""
+    rng, (m, n) = recording.rng, x.shape
+    flags = ScaleFlag(flags)
+    update = bool(flags & ScaleFlag.UPDATE)
+    source = recording.place(Space.MASTER if flags & ScaleFlag.MASTER else Space.WIDE, m, n)
+    scales = recording.place(Space.WIDE, len(ScaleRow), n)
+    scalar, exponents = recording.place(Space.WIDE, 1, 1), recording.place(Space.WIDE, 1, n)
+    if update:
+        out = recording.place(Space.MASTER, m, n)
+    elif flags & ScaleFlag.SUM:
+        out = recording.place(Space.WIDE, 1, n)
+    elif flags & ScaleFlag.MASTER or rng.random() < 0.5:
+        out = recording.place(Space.WIDE, m, n)
+    else:
+        out = source
+
+    # What is added up to a column's exponent, each of 16 bits.
+    ends = (-45, 10) if spread is None else spread
+    added, offset = (int(e) for e in rng.choice([0, int(rng.integers(-2**15, 2**15))], 2))
+    columns = rng.integers(ends[0], ends[1] + 1, n) - offset
+    columns -= added * bool(flags & ScaleFlag.ADD)
+    if flags & ScaleFlag.NEGATE:
+        columns = -columns
+    table = np.zeros((len(ScaleRow), n), np.int64)
+    table[ScaleRow.FACTOR] = _junk_above(rng, _factors(rng, n), 10)
+    table[ScaleRow.EXPONENT] = _junk_above(rng, np.clip(columns, -2**15, 2**15 - 1), 16)
+    table[ScaleRow.BIAS] = draw.values(rng, 1, n)[0]
+
+    recording.store(source, x)
+    recording.store(scales, table)
+    recording.store(scalar, _junk_above(rng, np.full((1, 1), added), 16))
+    if update:
+        recording.store(out, _masters(rng, m, n))
+        recording.store(_velocity(out), _masters(rng, m, n))
+    bits = bits or int(rng.choice([1, 8, 16, 24, 32, rng.integers(1, 33)]))
+    key0, key1 = (int(word) for word in rng.integers(0, 1 << 32, 2))
+    recording.device.run([instruction(
+        Opcode.SCALE, flags=flags, m=m, n=n, src0=source.base, src1=scales.base, dst0=out.base,
+        dst1=exponents.base, tab0=int(rng.choice([0, 4095, rng.integers(4096)])),
+        tab1=scalar.base, tab2=offset & 0xFFFF, arg=bits,
+        k=int(rng.choice([0, 4095, rng.integers(4096)])), shift=int(rng.integers(18)),
+        key0=key0, key1=key1)])
+    recording.read(out, *([_velocity(out)] if update else []),
+                   *([exponents] if flags & ScaleFlag.ALIGN else []))
+    recording.read(scales)
+    recording.device.status()
+
+
+#: What SCALE does, and what it may do as well.
+_SCALES = [ScaleFlag(0), ScaleFlag.BIAS, ScaleFlag.ALIGN, ScaleFlag.SUM, ScaleFlag.UPDATE,
+           ScaleFlag.MASTER, ScaleFlag.MASTER | ScaleFlag.BIAS, ScaleFlag.MASTER | ScaleFlag.ALIGN,
+           ScaleFlag.MASTER | ScaleFlag.SUM]
+_BESIDES = (ScaleFlag.DIVIDE, ScaleFlag.NEGATE, ScaleFlag.ADD)
+
+
+def _source(rng, flags, m, n):
+    return (_masters if flags & ScaleFlag.MASTER else draw.values)(rng, m, n)
+
+
+def scale(params, seed, most=10):
+    """Every mode with random tensors."""
+    recording = Recording(params, f"scale {seed}")
+    rng = recording.rng
+
+    def attempt(flags, most):
+        limit = MAX_K if flags & ScaleFlag.UPDATE else MAX_M
+        m, n = draw.dimension(rng, min(most, limit)), draw.dimension(rng, most, params.vector)
+        recording.begin(f"scale {m}x{n} {flags!r}")
+        _scale(recording, _source(rng, flags, m, n), flags)
+
+    for mode in _SCALES * 2:
+        beside = [flag for flag in _BESIDES if rng.random() < 0.5]
+        draw.fitting(partial(attempt, mode | sum(beside)), most)
+    return recording.session("scale")
+
+
+def scale_extremes(params, seed, most=10):
+    """Every combination of flags on the ends of a wide element's range, and on zeros; exponents
+    of every size; more rows than other tensors have."""
+    recording = Recording(params, f"scale_extremes {seed}")
+    rng = recording.rng
+    shapes = [(1, 1), (2, params.vector + 1)]
+    for number, (mode, beside) in enumerate(product(_SCALES, product(*((0, flag) for flag in
+                                                                       _BESIDES)))):
+        flags = mode | sum(beside)
+        m, n = shapes[number % 2]
+        low = -1 << (MASTER_BITS if flags & ScaleFlag.MASTER else 32) - 1
+        x = [np.zeros((m, n), np.int64), rng.choice([low, -low - 1], (m, n)),
+             np.full((m, n), low)][(number // 2 + seed) % 3]
+        recording.begin(f"scale {m}x{n} {flags!r}")
+        far = [(-2**15, 2**15 - 1), (-2**15, -2**15), (-1, 1)][number % 3]
+        _scale(recording, x, flags, spread=far, bits=int(rng.choice([1, 32])))
+
+    def long(limit):
+        m = min(limit, MAX_K)
+        recording.begin(f"scale {m} rows")
+        _scale(recording, draw.values(rng, m, 1), ScaleFlag.UPDATE)
+    draw.fitting(long, 600)
+    return recording.session("scale_extremes")
+
+
+# COMBINE.
+
+def combine(params, seed, most=10):
+    """Every combination of flags on rows of taller tensors."""
+    recording = Recording(params, f"combine {seed}")
+    rng = recording.rng
+
+    def attempt(flags, most):
+        n = draw.dimension(rng, most, params.vector)
+        one = bool(flags & CombineFlag.BROADCAST)
+        recording.begin(f"combine {n} {flags!r}")
+        places = [recording.some_rows(Space.WIDE, 1, n) for _ in range(3)]
+        (tall_a, a), (tall_b, b), (tall, out) = places
+        for whole, row in places:
+            x = draw.values(rng, 1, n)
+            x[rng.random((1, n)) < 0.3] = rng.choice([-1 << 31, (1 << 31) - 1])
+            recording.store_rows(whole, row, x)
+        if rng.random() < 0.3:
+            # In the place of one of the two, unless that is read more than once.
+            tall, out = (tall_a, a) if one or rng.random() < 0.5 else (tall_b, b)
+        recording.device.run([instruction(
+            Opcode.COMBINE, flags=flags, n=n, src0=a.base, src1=b.base, dst0=out.base,
+            tab0=tall_a.rows, tab1=tall_b.rows, tab2=tall.rows,
+            key0=int(rng.choice([0, (1 << 32) - 1, rng.integers(1 << 32)])),
+            shift=int(rng.choice([0, 1, 31, rng.integers(32)])))])
+        recording.read(tall)
+
+    every = range(sum(CombineFlag) + 1)
+    for flags in [*every, *every]:
+        draw.fitting(partial(attempt, CombineFlag(flags)), most)
+    return recording.session("combine")
+
+
+# CROSS_ENTROPY.
+
+def cross_entropy(params, seed, most=10):
+    """Logits of every size, of which a unit takes 24 bits; ties; one sample and one class."""
+    recording = Recording(params, f"cross_entropy {seed}")
+    rng = recording.rng
+
+    def attempt(kind, most):
+        m, n = draw.dimension(rng, min(most, MAX_M)), draw.dimension(rng, most, params.vector)
+        recording.begin(f"cross-entropy of {m}x{n} {kind}")
+        logits = {
+            "usual": rng.integers(-5 << 12, 5 << 12, (m, n)),
+            "any": draw.values(rng, m, n) >> 8,
+            "equal": np.broadcast_to(rng.integers(-1 << 23, 1 << 23, (m, 1)), (m, n)),
+            "extreme": rng.choice([-1 << 23, (1 << 23) - 1], (m, n)),
+        }[kind]
+        source = recording.stored(Space.WIDE, _junk_above(rng, logits, 24))
+        # Some may be no column's.
+        labels = rng.integers(0, n + rng.integers(3), (m, 1))
+        labels = recording.stored(Space.WIDE, _junk_above(rng, labels, 13))
+        gradient = source if rng.random() < 0.5 else recording.place(Space.WIDE, m, n)
+        loss = recording.place(Space.WIDE, len(LossRow), 1)
+        recording.device.run([program.cross_entropy(source, labels, gradient, loss)])
+        recording.read(gradient, loss)
+
+    for kind in ("usual", "usual", "any", "any", "equal", "extreme"):
+        draw.fitting(partial(attempt, kind), most)
+    recording.device.status()
+    return recording.session("cross_entropy")
+
+
+# QUANTISE of masters.
+
+def quantise_masters(params, seed, most=10):
+    """Every clip, with random masters and the ends of their range; more rows than a wide tensor
+    has."""
+    recording = Recording(params, f"quantise_masters {seed}")
+    rng = recording.rng
+    low = -1 << MASTER_BITS - 1
+
+    def quantised(x, clip):
+        m, n = x.shape
+        recording.begin(f"quantise masters of {m}x{n} clip {clip}")
+        masters, q = recording.place(Space.MASTER, m, n), recording.place(Space.QUANT, m, n)
+        scales = recording.place(Space.WIDE, len(ScaleRow), n)
+        recording.store(masters, x)
+        recording.store(scales, rng.integers(-1 << 31, 1 << 31, (len(ScaleRow), n)))
+        recording.device.run([program.quantise_masters(masters, q, scales, clip=clip)])
+        recording.read(q, scales)
+
+    def attempt(clip, most):
+        m, n = draw.dimension(rng, most), draw.dimension(rng, most, params.vector)
+        quantised(_masters(rng, m, n), clip)
+
+    for clip in (0, 1, 6, 10, 36, 255):
+        draw.fitting(partial(attempt, clip), most)
+    n = params.vector + 1
+    alone = np.zeros((3, n), np.int64)
+    alone[rng.integers(3), rng.integers(n)] = rng.choice([-1, 1, low, -low - 1])
+    for x in (np.zeros((2, n), np.int64), np.full((2, n), low), np.full((1, 1), -low - 1), alone,
+              rng.choice([-1, 0, 1], (4, n)), 1 << rng.integers(0, MASTER_BITS - 1, (4, n))):
+        for clip in (0, 10):
+            quantised(x, clip)
+    draw.fitting(lambda limit: quantised(_masters(rng, limit, 1), 10), 600)
+    recording.device.status()
+    return recording.session("quantise_masters")
+
+
+# Memories.
+
+def spaces(params, seed, most=10):
+    """What is written to a memory that only such machines have, at its ends and anywhere."""
+    recording = Recording(params, f"spaces {seed}")
+    rng, device = recording.rng, recording.device
+    words = {Space.MASTER: params.master_words, Space.VELOCITY: params.master_words,
+             Space.BYTES: params.wide_words, Space.PROGRAM: PROGRAM_WORDS}
+    for space, depth in words.items():
+        recording.begin(f"words of {space.name}")
+        lanes = 8 if space == Space.PROGRAM else params.vector
+        # The longest WRITE and more, somewhere.
+        longest = MAX_BODY // word_bytes(space, params) + 3
+        firsts = [0, depth - longest, int(rng.integers(0, depth - longest + 1))]
+        for count, places in ((1, [0, depth - 1, int(rng.integers(depth))]),
+                              (int(rng.integers(2, 20)), [0]), (longest, [firsts[seed % 3]])):
+            for first in places:
+                device.write(space, first, rng.integers(-1 << 31, 1 << 31, (count, lanes)))
+                middle = first + int(rng.integers(0, count))
+                device.write(space, middle, rng.integers(-1 << 31, 1 << 31, (1, lanes)))
+                device.read(space, first, count)
+    recording.begin("words as numbers and as bytes")
+    count = 9
+    base = int(rng.integers(0, params.wide_words - count))
+    device.write(Space.BYTES, base, rng.integers(0, 256, (count, params.vector)))
+    device.read(Space.WIDE, base, count)
+    device.write(Space.WIDE, base + 1, rng.integers(-1 << 31, 1 << 31, (count - 2, params.vector)))
+    device.read(Space.BYTES, base, count)
+    # Masters and velocities of the same address are apart.
+    base = int(rng.integers(0, params.master_words - count))
+    for space in (Space.MASTER, Space.VELOCITY):
+        device.write(space, base, rng.integers(-1 << 23, 1 << 23, (count, params.vector)))
+    for space in (Space.MASTER, Space.VELOCITY):
+        device.read(space, base, count)
+    device.status()
+    return recording.session("spaces")
+
+
+# Stored programs.
+
+class _Mix:
+    """Tensors of two sizes, and instructions of every kind that take any of them."""
+
+    def __init__(self, recording, most):
+        self.recording = recording
+        self.params, rng = recording.params, recording.rng
+        self.rng = rng
+        a, b = (draw.dimension(rng, min(most, MAX_M), unit)
+                for unit in (self.params.slots, self.params.vector))
+        shapes = sorted({(a, a), (a, b), (b, a), (b, b)})
+        self.wide, self.masters, self.signed, self.unsigned = {}, {}, {}, {}
+        self.norms, self.labels, self.rows, self.scales = {}, {}, {}, {}
+        self.samples, self.channels = {}, {}
+        for m, n in shapes:
+            self.wide[m, n] = [recording.stored(Space.WIDE, draw.values(rng, m, n))
+                               for _ in range(2)]
+            self.masters[m, n] = recording.stored(Space.MASTER, _masters(rng, m, n))
+            recording.store(_velocity(self.masters[m, n]), _masters(rng, m, n))
+            for held in (self.signed, self.unsigned):
+                held[m, n] = recording.stored(Space.QUANT, draw.codes(
+                    rng, self.params, (m, n), streamed=held is self.unsigned))
+            state = recording.stored(Space.WIDE, draw.state(rng, n))
+            context = recording.place(Space.WIDE, m, n)
+            self.norms[m, n] = context, state
+            recording.device.run([program.norm_forward(
+                self.wide[m, n][0], self.wide[m, n][1], context, state, relu=True)])
+        for n in sorted({a, b}):
+            self.labels[n] = recording.stored(Space.WIDE, _junk_above(
+                rng, rng.integers(0, min(a, b), (n, 1)), 13))
+            self.rows[n] = [recording.stored(Space.WIDE, rng.integers(-30, 30, (1, n)))
+                            for _ in range(3)]
+            table = np.stack([_factors(rng, n), rng.integers(-20, 5, n),
+                              rng.integers(-1 << 20, 1 << 20, n)])
+            self.scales[n] = [recording.stored(Space.WIDE, table) for _ in range(2)]
+            if self.params.max_groups > 1:
+                groups = recording.groups(n, self.params.sample_groups)
+                self.samples[n] = groups, recording.place(
+                    Space.QUANT, max(a, b), program.slot_columns(self.params, n, groups.count))
+                self.channels[n] = recording.groups(n, self.params.channel_groups)
+        self.loss = recording.stored(Space.WIDE, np.zeros((len(LossRow), 1), np.int64))
+
+    def read(self):
+        """Read everything back."""
+        read = self.recording.read
+        for shape, pair in self.wide.items():
+            read(*pair, self.masters[shape], _velocity(self.masters[shape]), self.signed[shape],
+                 self.unsigned[shape], *self.norms[shape])
+        for n, rows in self.rows.items():
+            read(*rows, *self.scales[n])
+        read(self.loss)
+        self.recording.device.status()
+
+    def steps(self, count):
+        """So many instructions, or a few more."""
+        kinds = [self._scale, self._scale, self._align, self._sums, self._update, self._combine,
+                 self._combine, self._cross_entropy, self._quantise, self._quantise_masters,
+                 self._gemm, self._move, self._norm, self._norm_backward]
+        if self.params.max_groups > 1:
+            kinds.append(self._grouped)
+        # All of them, in any order.
+        steps = [step for kind in self.rng.permutation(kinds) for step in kind()]
+        while len(steps) < count:
+            steps += kinds[self.rng.integers(len(kinds))]()
+        return steps[:MAX_STORED]
+
+    def patched(self, step):
+        """An instruction of which a field is another, and that is lawful still."""
+        fields, rng = unpack_instruction(step), self.rng
+        op = fields.pop("op")
+        changes = {
+            Opcode.SCALE: [("tab2", -40 & 0xFFFF), ("arg", int(rng.integers(1, 33))),
+                           ("tab0", int(rng.integers(4096)))],
+            Opcode.COMBINE: [("key0", int(rng.integers(1 << 32))),
+                             ("shift", int(rng.integers(32)))],
+            Opcode.QUANTISE: [("key0", int(rng.integers(1 << 32)))],
+            Opcode.GEMM: [("shift", int(rng.integers(32)))],
+            Opcode.NORM_FORWARD: [("flags", int(rng.integers(4)))],
+        }.get(op, [])
+        if changes:
+            name, value = changes[rng.integers(len(changes))]
+            fields[name] = value
+        return instruction(op, **fields)
+
+    # Operands.
+
+    def _one(self, choices):
+        return choices[self.rng.integers(len(choices))]
+
+    def _shape(self):
+        return self._one(list(self.wide))
+
+    def _key(self):
+        return [int(word) for word in self.rng.integers(0, 1 << 16, 4)]
+
+    def _row(self, n, *, written=False):
+        """A row of so many columns of any tensor; one that may be written."""
+        tables = [*self.rows[n], *self.scales[n], *(state for (_, cols), (_, state) in
+                                                    self.norms.items() if cols == n)]
+        if not written:
+            tables += [x for (_, cols), pair in self.wide.items() if cols == n for x in pair]
+        tensor = self._one(tables)
+        # Factors are mantissas, and statistics positive.
+        row = {len(ScaleRow): self._one([ScaleRow.EXPONENT, ScaleRow.BIAS]),
+               STATE_ROWS: self._one([StateRow.GAMMA, StateRow.BETA])}.get(tensor.rows, 0)
+        if not written:
+            row = int(self.rng.integers(tensor.rows))
+        return tensor.rows_from(int(row), 1)
+
+    def _scalar(self):
+        """An exponent that is known to the device alone, or none."""
+        n = self._one(list(self.rows))
+        return self._one([None, self._row(n)])
+
+    # Operations.
+
+    def _scale(self):
+        m, n = self._shape()
+        source = self._one([*self.wide[m, n], self.masters[m, n]])
+        return [program.scale(
+            source, self._one(self.scales[n]), self._one(self.wide[m, n]),
+            bits=int(self.rng.integers(8, 33)), exponent=int(self.rng.integers(-30, 5)),
+            scalar=self._scalar(), **{name: bool(self.rng.integers(2))
+                                      for name in ("divide", "negate", "bias")})]
+
+    def _align(self):
+        m, n = self._shape()
+        return [program.align(self._one(self.wide[m, n]), self._one(self.scales[n]),
+                              self._one(self.wide[m, n]), self._one(self.rows[n]),
+                              exponent=int(self.rng.integers(-30, 5)))]
+
+    def _sums(self):
+        m, n = self._shape()
+        return [program.column_sums(self._one(self.wide[m, n]), self._one(self.rows[n]))]
+
+    def _update(self):
+        m, n = self._shape()
+        return [program.update(
+            self.masters[m, n], self._one(self.wide[m, n]), self._one(self.scales[n]),
+            Rate(int(self.rng.integers(4096)), int(self.rng.integers(18))), self._key(),
+            exponent=int(self.rng.integers(-30, 5)), scalar=self._scalar(),
+            divide=bool(self.rng.integers(2)), negate=bool(self.rng.integers(2)))]
+
+    def _combine(self):
+        rng, n = self.rng, self._one(list(self.rows))
+        broadcast = bool(rng.integers(2))
+        a, b, out = self._row(n), self._row(n), self._row(n, written=True)
+        if broadcast:
+            b = self._row(self._one(list(self.rows)))
+            while b.base == out.base:
+                b = self._row(self._one(list(self.rows)))
+        return [program.combine(
+            a, b, out, added=int(rng.integers(-20, 20)), subtract=bool(rng.integers(2)),
+            broadcast=broadcast, follow=self._one([None, int(rng.integers(32))]))]
+
+    def _cross_entropy(self):
+        m, n = self._shape()
+        return [program.cross_entropy(self._one(self.wide[m, n]), self.labels[m],
+                                      self._one(self.wide[m, n]), self.loss)]
+
+    def _quantise(self):
+        m, n = self._shape()
+        unsigned, rng = bool(self.rng.integers(2)), self.rng
+        return [program.quantise(
+            self._one(self.wide[m, n]), (self.unsigned if unsigned else self.signed)[m, n],
+            self._one(self.rows[n]), unsigned=unsigned, per_column=bool(rng.integers(2)),
+            clip=int(self._one([0, 13, 255])), key=self._one([None, self._key()]))]
+
+    def _quantise_masters(self):
+        m, n = self._shape()
+        return [program.quantise_masters(self.masters[m, n], self.signed[m, n],
+                                         self._one(self.scales[n]),
+                                         clip=int(self._one([0, 10, 36])))]
+
+    def _gemm(self):
+        m, k = self._shape()
+        n = self._one([cols for rows, cols in self.wide if rows == k])
+        steps, _ = program.gemm(
+            self.params, self._one([self.signed[m, k], self.unsigned[m, k]]), self.signed[k, n],
+            self._one(self.wide[m, n]), unsigned=bool(self.rng.integers(2)))
+        return steps
+
+    def _move(self):
+        m, n = self._shape()
+        transposed = bool(self.rng.integers(2))
+        # Codes of signed tensors are those of unsigned ones, not the other way round.
+        target = self.unsigned
+        if transposed and m != n:
+            target = self._one([self.signed, self.unsigned])
+        return [program.move(self.signed[m, n], target[(n, m) if transposed else (m, n)],
+                             transposed=transposed)]
+
+    def _norm(self):
+        m, n = self._shape()
+        context, state = self.norms[m, n]
+        return [program.norm_forward(
+            self._one(self.wide[m, n]), self._one(self.wide[m, n]), context, state,
+            relu=bool(self.rng.integers(2)), inference=bool(self.rng.integers(2)))]
+
+    def _norm_backward(self):
+        m, n = self._shape()
+        return [program.norm_backward(
+            self._one(self.wide[m, n]), self._one(self.wide[m, n]), *self.norms[m, n],
+            self._one([None, self.unsigned[m, n]]))]
+
+    def _grouped(self):
+        """A gradient with groups, and its product with samples inside."""
+        m, n = self._shape()
+        k = self._one([count for rows, count in self.wide if rows == m])
+        (rows, place), cols, q = self.samples[m], self.channels[n], self.signed[m, n]
+        operand = place.view(k, place.cols)
+        steps = [program.quantise(self._one(self.wide[m, n]), q, self._one(self.rows[n]),
+                                  key=self._key(), rows=rows, cols=cols), program.sort(rows)]
+        x = self._one([self.signed, self.unsigned])[m, k]
+        products, _ = program.gemm(self.params, operand, q, self._one(self.wide[k, n]),
+                                   unsigned=True, inner=rows, cols=cols)
+        return [*steps, program.move(x, operand, transposed=True, order=rows), *products]
+
+
+def stored_programs(params, seed, most=10):
+    """Random mixes of all operations, each on what others made; parts of them; words of them
+    that change between runs."""
+    recording = Recording(params, f"stored_programs {seed}")
+    rng, device = recording.rng, recording.device
+
+    def attempt(most):
+        recording.begin("a stored program")
+        mix = _Mix(recording, most)
+        steps = mix.steps(40)
+        device.store_program(steps)
+        device.run_stored()
+        mix.read()
+        for number in range(3):
+            recording.about(f"a stored program, {number + 1} times changed")
+            for place in rng.integers(0, len(steps), 3):
+                steps[place] = mix.patched(steps[place])
+            device.store_program(steps)
+            words = device.read(Space.PROGRAM, 0, len(steps) * INSTRUCTION_BYTES // 8)
+            assert words.astype(np.uint8).tobytes() == b"".join(steps)
+            if number == 1:
+                # A part of it, as often as not the end.
+                first = int(rng.integers(len(steps)))
+                count = int(rng.choice([rest := len(steps) - first, rng.integers(rest) + 1]))
+                recording.run_stored(first, count)
+            else:
+                device.run_stored()
+            mix.read()
+        # Instructions that come with a RUN, on what stored ones left.
+        device.run(mix.steps(0))
+        mix.read()
+
+    draw.fitting(attempt, min(most, 48))
+    return recording.session("stored_programs")
+
+
+def resident_training(params, seed, most=8):
+    """Three training steps of a network that lives on the device, with tests between them."""
+    recording = Recording(params, f"resident_training {seed}")
+    rng = recording.rng
+
+    def attempt(most):
+        sizes = tuple(max(2, draw.dimension(rng, most, params.cols)) for _ in range(4))
+        batch = max(2, draw.dimension(rng, most, params.cols))
+        recording.begin(f"a resident network of {sizes}, batches of {batch}")
+        network = Mlp(sizes, seed)
+        trainer = Resident(network, recording.device, batch)
+        # Of what is read whole, rows that nothing writes.
+        at = Places(params, sizes, batch)
+        for place in (*at.states, *at.scales):
+            recording.store(place, rng.integers(-1 << 31, 1 << 31, (place.rows, place.cols)))
+
+        def samples(count):
+            return rng.integers(0, 256, (count, sizes[0])), rng.integers(0, sizes[-1], count)
+
+        for step in range(3):
+            trainer.train_step(*samples(batch - step % 2), Rate(400, 12), step)
+            if step != 1:
+                trainer.count_correct(*samples(batch + 1), batch)
+        trainer.fetch()
+
+    draw.fitting(attempt, min(most, 64))
+    recording.device.status()
+    return recording.session("resident_training")
+
+
+#: Scenarios by name.
+SCENARIOS = {function.__name__: function for function in (
+    scale, scale_extremes, combine, cross_entropy, quantise_masters, spaces, stored_programs,
+    resident_training)}
