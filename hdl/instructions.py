@@ -553,12 +553,16 @@ def opcode_of(op, params):
 
 
 def in_order(packed):
-    """A packed instruction that starts after all before it: it names all queues.
+    """A packed instruction that starts after all before it: it names all queues. What is no opcode
+    stays as it is.
 
     >>> in_order(instruction(Opcode.SORT))[0] == instruction(Opcode.SORT, after=Queue)[0] == 0x73
     True
+    >>> in_order(instruction(15))[0]
+    15
     """
-    return bytes([packed[0] | AFTER_MASK]) + bytes(packed[1:])
+    known = packed[0] & ~AFTER_MASK in set(Opcode)
+    return bytes([packed[0] | AFTER_MASK if known else packed[0]]) + bytes(packed[1:])
 
 
 def instruction(op, *, after=(), **fields):
