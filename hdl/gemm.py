@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, DomainRenamer, Module, Signal, unsigned
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Out, connect, flipped
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators
 from hdl.core import Core
@@ -49,6 +49,13 @@ class Gemm(wiring.Component):
     * a tile streams for R / a cycles: P = max(R / a, L + F + 1) + 8, D = R / a + latency / a + 16;
     * G = max(2, 2**(depth - 1), 5) / a, each rounded up.
 
+    On a machine that keeps masters other units go first where they meet: results wait for the wide
+    memory in a queue, and weights for the quantised one; what streams waits for nothing. Where
+    none of them waits, an instruction takes as long as without masters if the array's clock is
+    faster; if not, results are read out there, too, before the last tile of the next column tile
+    begins, and of the cycles above ``max(T P, D + 1 + (V - 1) Q, V Q)`` are
+    ``max(T P, D + 1 + (V - 1) Q + R)``.
+
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k`` the result is undefined; the unit finishes all the same.
 
@@ -72,19 +79,27 @@ class Gemm(wiring.Component):
     order_r : Out(ReadPort(ORDER_ENTRY))
         Both idle on a machine without groups.
     wide_w : Out(WritePort(wide_word))
+    wide_taken : In(1)
+        Another unit writes to the wide memory in this cycle; results wait.
+    quant_ahead : In(1)
+        Another unit uses the port of ``quant_r``, :func:`~hdl.memory.announced_ahead` cycles from
+        now; weights wait. Both only on a machine that keeps masters.
     """
     def __init__(self, params, *, mapped=False):
         self.params = params
         self.core = Core(params, mapped=mapped)
         self.settle_cycles = self.core.settle_cycles
-        super().__init__({
+        members = {
             "control": Out(UnitPort()),
             "quant_s": Out(StreamPort(quant_word(params))),
             "quant_r": Out(ReadPort(quant_word(params))),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
             "order_r": Out(ReadPort(ORDER_ENTRY)),
             "wide_w": Out(WritePort(wide_word(params))),
-        })
+        }
+        if params.masters:
+            members |= {"wide_taken": In(1), "quant_ahead": In(1)}
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -147,4 +162,9 @@ class Gemm(wiring.Component):
         ]
         connect(m, readout.group_r, flipped(self.group_r))
         connect(m, readout.wide_w, flipped(self.wide_w))
+
+        # Units that do not wait.
+        if params.masters:
+            m.d.comb += [readout.wide_taken.eq(self.wide_taken),
+                         weights.quant_ahead.eq(self.quant_ahead)]
         return m

@@ -8,6 +8,16 @@ An instruction is 32 bytes, the fields of :data:`INSTRUCTION` in order from bit 
 with ``BAD_INSTRUCTION`` if its opcode is unknown or its unit is not on the machine; if it has a
 flag that its operation has not, or one of groups on a machine without groups; if a size that it
 uses is 0 or beyond its limit; and if one of its rules does not hold.
+
+On a machine that keeps masters units overlap. Each belongs to one :class:`Queue`, ``QUEUES``, which
+runs one instruction at a time; ``op`` holds the opcode in bits 0 to 3 and ``after`` in bits 4 to 6,
+a mask of queues, bit 4 the first of them; bit 7 is 0. An instruction starts when all instructions
+of its own queue that come before it in the program are done, and all instructions before it that
+are in the queues it names. One that names none starts as soon as its queue is free, whatever is
+under way elsewhere: what it reads must have been written, what it writes must not be wanted any
+more, and it must not need a port of a memory while another queue does. :func:`in_order` names all
+queues, and such a program runs an instruction at a time. On other machines all of ``op`` is the
+opcode, and every program does.
 """
 
 from collections.abc import Callable
@@ -17,10 +27,13 @@ from enum import IntEnum, IntFlag
 from hdl.params import MAX_K, MAX_M, MAX_N
 
 __all__ = [
+    "AFTER_MASK",
+    "AFTER_SHIFT",
     "INSTRUCTION",
     "INSTRUCTION_BYTES",
     "MAX_SHIFT",
     "OPERATIONS",
+    "QUEUES",
     "STATE_ROWS",
     "TABLE_HEADER",
     "BackwardFlag",
@@ -32,12 +45,16 @@ __all__ = [
     "Opcode",
     "Operation",
     "QuantiseFlag",
+    "Queue",
     "Rule",
     "ScaleFlag",
     "ScaleRow",
     "StateRow",
+    "in_order",
     "instruction",
     "is_lawful",
+    "opcode_of",
+    "queue_of",
     "unpack_instruction",
 ]
 
@@ -74,6 +91,25 @@ class Opcode(IntEnum):
     SCALE = 7
     COMBINE = 8
     CROSS_ENTROPY = 9
+
+
+class Queue(IntEnum):
+    """What runs one instruction at a time; the number is that of the bit in ``after``."""
+    ARRAY = 0
+    VECTOR = 1
+    MOVER = 2
+
+
+#: The operations of every queue, on machines that keep masters.
+QUEUES = {
+    Queue.ARRAY: (Opcode.GEMM,),
+    Queue.VECTOR: (Opcode.QUANTISE, Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD, Opcode.SCALE,
+                   Opcode.COMBINE, Opcode.CROSS_ENTROPY),
+    Queue.MOVER: (Opcode.MOVE, Opcode.SORT),
+}
+#: Where ``after`` is in ``op``, on machines that keep masters: from this bit on, and a mask.
+AFTER_SHIFT = 4
+AFTER_MASK = ((1 << len(Queue)) - 1) << AFTER_SHIFT
 
 
 class GemmFlag(IntFlag):
@@ -490,15 +526,47 @@ def is_lawful(values, params):
     >>> is_lawful(sort, Params()), is_lawful(sort, Params(sample_groups=1, channel_groups=1))
     (True, False)
     """
-    operation = OPERATIONS.get(values["op"])
+    operation = OPERATIONS.get(opcode_of(values["op"], params))
     if operation is None or not operation.exists(params):
         return False
     return all(operation.conditions(_Fields(values), params, within=lambda name, limit:
                                     1 <= values[name] <= limit))
 
 
-def instruction(op, **fields):
-    """Pack one instruction.
+def queue_of(op):
+    """The queue of an operation, or of its unit.
+
+    >>> queue_of(Opcode.SORT).name
+    'MOVER'
+    """
+    return next(queue for queue, operations in QUEUES.items() if op in operations)
+
+
+def opcode_of(op, params):
+    """The opcode in the field ``op``, a number or gateware; known or not.
+
+    >>> from hdl.params import Params
+    >>> opcode_of(0x63, Params(masters=8)), opcode_of(0x63, Params())
+    (3, 99)
+    """
+    return op & (0xFF & ~AFTER_MASK) if params.masters else op
+
+
+def in_order(packed):
+    """A packed instruction that starts after all before it: it names all queues. What is no opcode
+    stays as it is.
+
+    >>> in_order(instruction(Opcode.SORT))[0] == instruction(Opcode.SORT, after=Queue)[0] == 0x73
+    True
+    >>> in_order(instruction(15))[0]
+    15
+    """
+    known = packed[0] & ~AFTER_MASK in set(Opcode)
+    return bytes([packed[0] | AFTER_MASK if known else packed[0]]) + bytes(packed[1:])
+
+
+def instruction(op, *, after=(), **fields):
+    """Pack one instruction; ``after`` are the queues that it names.
 
     >>> instruction(Opcode.SORT, k=64, tab0=0x102, arg=4).hex()
     '0300000040000000000000000000000002010000000000040000000000000000'
@@ -506,8 +574,8 @@ def instruction(op, **fields):
     unknown = fields.keys() - _PLACES.keys()
     if unknown:
         raise TypeError(f"no such instruction field: {', '.join(sorted(unknown))}")
-    word = 0
-    for name, value in {"op": op, **fields}.items():
+    word, named = 0, sum(1 << AFTER_SHIFT + queue for queue in set(after))
+    for name, value in {"op": op | named, **fields}.items():
         offset, width = _PLACES[name]
         value = int(value)
         if not 0 <= value < 1 << width:

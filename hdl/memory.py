@@ -1,19 +1,31 @@
 """Device memory: block RAM behind ports that several units share."""
 
-from amaranth.hdl import Cat, Module, Shape, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Shape, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.buffer import Buffer
 
 __all__ = ["ADDRESS_BITS", "READ_LATENCY", "LaneWritePort", "Ram", "ReadPort", "StreamPort",
-           "WritePort", "merged"]
+           "WritePort", "announced_ahead", "merged", "several"]
 
 #: Width of every word address.
 ADDRESS_BITS = 16
 #: Clock cycles from ``en`` and ``addr`` to ``data``: a register for the request, the block RAM and
 #: its output register.
 READ_LATENCY = 3
+
+
+def announced_ahead(params):
+    """Cycles by which an access to the shared port of the quantised memory is announced, on a
+    machine that keeps masters: so many as a request for a weight takes to get there, which waits
+    for the others (:mod:`hdl.weights`), and one.
+
+    >>> from hdl.params import Params
+    >>> announced_ahead(Params()), announced_ahead(Params(sample_groups=1, channel_groups=1))
+    (6, 2)
+    """
+    return 2 + (1 + READ_LATENCY if params.max_groups > 1 else 0)
 
 
 class ReadPort(wiring.Signature):
@@ -80,12 +92,22 @@ def merged(ports, field):
     return value
 
 
+def several(bits):
+    """More than one of them is 1: a tree of pairs that are kept for as long as it takes."""
+    if len(bits) < 2:
+        return Const(0)
+    half = len(bits) // 2
+    low, high = bits[:half], bits[half:]
+    return several(low) | several(high) | low.any() & high.any()
+
+
 class Ram(wiring.Component):
     """One memory with one read and one write per cycle, shared by units that take turns.
 
-    At most one reader and one writer may be enabled in a cycle: the sequencer runs one unit at a
-    time, so no arbiter is needed, and requests are merged by AND and OR. A read in the same
-    cycle as a write to the same address returns an undefined word; no unit does that.
+    At most one reader and one writer may be enabled in a cycle: units that run at the same time
+    keep out of each other's way, so no arbiter is needed, and requests are merged by AND and OR. A
+    read in the same cycle as a write to the same address returns an undefined word; no unit does
+    that. A reader with a port of its own may read at any time, for as many block RAMs again.
 
     An access beyond the end raises ``fault`` in the next cycle; such a write has no effect.
 
@@ -97,22 +119,37 @@ class Ram(wiring.Component):
         Words, a power of two.
     readers, writers : int
         Number of ports.
+    own : int
+        Readers with a port of their own.
+    conflicts : bool
+        Whether ``conflict`` is there.
 
     Members
     -------
     r : In(ReadPort) x readers
+    own_r : In(ReadPort) x own
+        Only where there are any.
     w : In(WritePort) x writers
     fault : Out(1)
+    conflict : Out(1)
+        In the cycle before more than one reader was enabled at ``r``, or writer at ``w``.
     """
-    def __init__(self, shape, depth, *, readers, writers):
+    def __init__(self, shape, depth, *, readers, writers, own=0, conflicts=False):
         assert depth & (depth - 1) == 0 and depth <= 1 << ADDRESS_BITS
         self.shape = shape
         self.depth = depth
-        super().__init__({
+        self.own = own
+        self.conflicts = conflicts
+        members = {
             "r": In(ReadPort(shape)).array(readers),
             "w": In(WritePort(shape)).array(writers),
             "fault": Out(1),
-        })
+        }
+        if own:
+            members["own_r"] = In(ReadPort(shape)).array(own)
+        if conflicts:
+            members["conflict"] = Out(1)
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -137,7 +174,20 @@ class Ram(wiring.Component):
             memory.wen.eq(wen & ~beyond_w),
             memory.wdata.eq(merged(self.w, "data")),
         ]
-        m.d.sync += self.fault.eq(ren & beyond_r | wen & beyond_w)
+        wrong = ren & beyond_r | wen & beyond_w
         for port in self.r:
             m.d.comb += Value.cast(port.data).eq(memory.data)
+        for number in range(self.own):
+            port = self.own_r[number]
+            # What is written to one is written to all.
+            m.submodules[f"copy{number}"] = copy = Buffer(width, self.depth)
+            m.d.comb += [
+                copy.raddr.eq(port.addr), Value.cast(port.data).eq(copy.data),
+                copy.waddr.eq(memory.waddr), copy.wen.eq(memory.wen), copy.wdata.eq(memory.wdata),
+            ]
+            wrong |= port.en & port.addr[inside:].any()
+        m.d.sync += self.fault.eq(wrong)
+        if self.conflicts:
+            m.d.sync += self.conflict.eq(several(Cat(port.en for port in self.r))
+                                         | several(Cat(port.en for port in self.w)))
         return m

@@ -7,7 +7,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl.crossing import array_domain, crossed_level
-from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort, StreamPort, merged
+from hdl.memory import ADDRESS_BITS, LaneWritePort, ReadPort, StreamPort, merged, several
 from hdl.unit import quant_word
 
 __all__ = ["OperandMemory"]
@@ -18,8 +18,9 @@ class OperandMemory(wiring.Component):
 
     Every lane is block RAM of its own with two ports. The address of a stream travels from array
     row to array row, which takes fewer flip-flops than to delay what is read. Units take turns at
-    the other port: in a cycle at most one reader or one writer may be enabled. A stream of a lane
-    in the same cycle as a write to it returns an undefined element; no unit does that.
+    the other port: in a cycle at most one reader or one writer may be enabled; units that cannot
+    wait announce each access (:func:`hdl.memory.announced_ahead`) to those that can. A stream of a
+    lane in the same cycle as a write to it returns an undefined element; no unit does that.
 
     An access beyond the end raises ``fault`` in the next cycle; such a write has no effect.
 
@@ -28,6 +29,8 @@ class OperandMemory(wiring.Component):
     params : hdl.params.Params
     readers, writers, streams : int
         Number of ports.
+    conflicts : bool
+        Whether ``conflict`` is there.
 
     Members
     -------
@@ -35,14 +38,20 @@ class OperandMemory(wiring.Component):
     r : In(ReadPort(quant_word)) x readers
     w : In(LaneWritePort(quant_word)) x writers
     fault : Out(1)
+    conflict : Out(1)
+        In the cycle before more than one reader or writer was enabled.
     """
-    def __init__(self, params, *, readers, writers, streams=1):
+    def __init__(self, params, *, readers, writers, streams=1, conflicts=False):
         self.params = params
+        self.conflicts = conflicts
         word = quant_word(params)
-        super().__init__({
+        members = {
             "s": In(StreamPort(word)).array(streams), "r": In(ReadPort(word)).array(readers),
             "w": In(LaneWritePort(word)).array(writers), "fault": Out(1),
-        })
+        }
+        if conflicts:
+            members["conflict"] = Out(1)
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -64,6 +73,8 @@ class OperandMemory(wiring.Component):
         stream_fault = stream_en & beyond_stream
         m.d.sync += self.fault.eq(word_en & beyond_word
                                   | crossed_level(m, "stream_fault", params, stream_fault))
+        if self.conflicts:
+            m.d.sync += self.conflict.eq(several(Cat(port.en for port in [*self.r, *self.w])))
 
         # Requests, without a reset but for what would destroy something.
         written = Signal(quant_word(params), reset_less=True)

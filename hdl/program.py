@@ -1,4 +1,7 @@
-"""RUN: fetch instructions, check them, and run each on its unit under a watchdog."""
+"""RUN: fetch instructions, check them, and run each on its unit under a watchdog.
+
+On a machine that keeps masters :mod:`hdl.dispatch` does that, and units overlap.
+"""
 
 from functools import cache, reduce
 from operator import and_
@@ -7,8 +10,8 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.instructions import INSTRUCTION_BYTES, OPERATIONS, Opcode
-from hdl.protocol import MAX_BODY, MAX_STORED, Status, Unit
+from hdl.instructions import INSTRUCTION_BYTES, OPERATIONS, Opcode, opcode_of
+from hdl.protocol import MAX_BODY, Status, Unit
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort
 
 __all__ = ["WATCHDOG_CYCLES", "InstructionCheck", "Program", "units_of"]
@@ -62,8 +65,9 @@ class InstructionCheck(wiring.Component):
 
         units = units_of(self.params)
         lawful = Signal(len(units))
+        opcode = opcode_of(fields.op, self.params)
         m.d.sync += [
-            lawful.eq(Cat((fields.op == unit) & reduce(and_, OPERATIONS[Opcode(unit)].conditions(
+            lawful.eq(Cat((opcode == unit) & reduce(and_, OPERATIONS[Opcode(unit)].conditions(
                 fields, self.params, within=within)) for unit in units)),
             self.good.eq(lawful.any()),
         ]
@@ -116,7 +120,7 @@ class Program(wiring.Component):
         self.watchdog = watchdog
         super().__init__({
             "start": In(1),
-            "count": In(range((MAX_STORED if params.masters else MAX_INSTRUCTIONS) + 1)),
+            "count": In(range(MAX_INSTRUCTIONS + 1)),
             "i": In(stream.Signature(8)),
             "fault": In(1), "ready": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),

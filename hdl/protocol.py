@@ -47,6 +47,11 @@ the one that ran last, ``NONE`` after ``BAD_INSTRUCTION``. The error is kept, as
 and further RUNs are refused with ``STICKY`` until RESET. What earlier instructions wrote stays, and
 so does what the one that failed had written.
 
+On a machine that keeps masters instructions overlap (:mod:`hdl.instructions`). One that fails stops
+all that are under way, and what these had written stays, too; of several that fail in the same
+clock one is named. Before ``BAD_INSTRUCTION`` all that come before it in the program end. The unit
+of a program without errors is that of its last instruction.
+
 Instructions: :mod:`hdl.instructions`.
 """
 
@@ -107,7 +112,8 @@ class Status(IntEnum):
     BAD_KIND = 2
     #: The body's length does not fit the request.
     BAD_LENGTH = 3
-    #: An address beyond the end of a memory.
+    #: An address beyond the end of a memory; on a machine that keeps masters also two units at one
+    #: port of a memory in the same clock.
     ADDRESS = 4
     #: An unknown opcode, or fields out of range.
     BAD_INSTRUCTION = 5

@@ -1,5 +1,7 @@
 """From the accumulators to wide memory: one column tile of a GEMM's result."""
 
+from contextlib import nullcontext
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -9,6 +11,7 @@ from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.params import ACC_BITS, INDEX_BITS, MAX_M, WIDE_BITS
 from hdl.requantise import Requantise, left_shift
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT, wide_word
+from hdl.write_queue import WriteQueue
 
 __all__ = ["Readout", "ReadoutControl", "ResultLane"]
 
@@ -69,6 +72,8 @@ class ReadoutControl(wiring.Component):
     drain : int
         Cycles after their last row in which the columns and their shifts must hold.
 
+    On a machine that keeps masters rows wait for ``room``, and the end for ``idle``.
+
     Members
     -------
     start, instruction, finished, released, row, group_r, done : as of :class:`Readout`
@@ -86,12 +91,16 @@ class ReadoutControl(wiring.Component):
         The row's group adds to it.
     ended : Out(1)
         The last row of the columns has been written.
+    room, idle : In(1)
+        Another row may be read; all that were have been written. Only on a machine that keeps
+        masters.
     """
     def __init__(self, params, *, drain):
         self.params = params
         self.drain = drain
         self.grouped = params.max_groups > 1
-        super().__init__({
+        self.queued = params.masters > 0
+        members = {
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
             "finished": In(1), "released": Out(1), "row": Out(range(MAX_M + 1)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))), "done": Out(1),
@@ -100,7 +109,10 @@ class ReadoutControl(wiring.Component):
             "shifts": Out(data.ArrayLayout(
                 range(MAX_SHIFT + left_shift(params) + 1), params.vector)),
             "row_groups": Out(1), "ended": Out(1),
-        })
+        }
+        if self.queued:
+            members |= {"room": In(1), "idle": In(1)}
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -148,25 +160,34 @@ class ReadoutControl(wiring.Component):
                     with m.If(count == vector + READ_LATENCY - 1):
                         m.next = "BEGIN"
             with m.State("BEGIN"):
-                if self.params.array_clock == 1:
+                if self.params.array_clock == 1 and not self.queued:
                     m.d.comb += self.released.eq(last_part)
                 m.d.sync += count.eq(0)
                 m.next = "ZERO"
             with m.State("ZERO"):
                 m.d.comb += [self.reading_zero.eq(1), self.row.eq(fields.m)]
                 m.next = "ROWS"
-            with m.State("ROWS"):
+            with m.State("ROWS"), m.If(self.room) if self.queued else nullcontext():
                 m.d.comb += [self.reading.eq(1), self.row.eq(row)]
                 with m.If(self.row_groups):
                     m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
                 m.d.sync += [row.eq(row + 1), row_group.eq(row_group + 1)]
                 with m.If(row == (fields.m - 1)[:len(row)]):
+                    if self.params.array_clock == 1 and self.queued:
+                        # No sooner: there is no knowing how long a row waits.
+                        m.d.comb += self.released.eq(last_part)
                     m.next = "DRAIN"
             with m.State("DRAIN"):
-                m.d.sync += count.eq(count + 1)
+                drained = count == self.drain
+                if self.queued:
+                    with m.If(~drained):
+                        m.d.sync += count.eq(count + 1)
+                    drained &= self.idle
+                else:
+                    m.d.sync += count.eq(count + 1)
                 if self.params.array_clock > 1:
                     m.d.comb += self.released.eq(last_part & (count == READ_LATENCY))
-                with m.If(count == self.drain):
+                with m.If(drained):
                     m.d.sync += [self.left_cols.eq(self.left_cols - vector),
                                  self.part.eq(Mux(last_part, 0, self.part + 1))]
                     m.d.comb += [self.ended.eq(1), self.done.eq(last_cols)]
@@ -186,8 +207,12 @@ class Readout(wiring.Component):
     of those with number t goes to wide word ``dst0 + t * (m + more) + i``, ``more`` being the high
     half of ``key1``.
 
-    One row of them per clock; nothing stalls. They take ``m + 4 + LATENCY`` cycles, and
-    ``vector + READ_LATENCY`` more with ``COL_GROUPS``, whose groups are read first.
+    One row of them per clock. They take ``m + 4 + LATENCY`` cycles, and ``vector + READ_LATENCY``
+    more with ``COL_GROUPS``, whose groups are read first.
+
+    Nothing stalls, but on a machine that keeps masters: there results go through a
+    :class:`~hdl.write_queue.WriteQueue`, and rows are read as there is room in it. As long as
+    ``wide_taken`` is 0 that takes no cycle more.
 
     Parameters
     ----------
@@ -203,12 +228,14 @@ class Readout(wiring.Component):
     released : Out(1)
         Results may be written over from the next cycle on, in order and no faster than a row per
         cycle: those of the last columns are being read, or have been where the array's clock is
-        the faster one.
+        the faster one or the machine keeps masters.
     row : Out(range(MAX_M + 1)), results : In(ArrayLayout(signed(ACC_BITS), cols))
         The accumulators' port.
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
         Idle on a machine without groups.
     wide_w : Out(WritePort(wide_word))
+    wide_taken : In(1)
+        Another unit writes to the wide memory in this cycle. Only on a machine that keeps masters.
     clamped : Out(8)
         Elements clamped, columns beyond n left out.
     done : Out(1)
@@ -220,7 +247,7 @@ class Readout(wiring.Component):
 
     def __init__(self, params):
         self.params = params
-        super().__init__({
+        members = {
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
             "finished": In(1), "released": Out(1),
             "row": Out(range(MAX_M + 1)),
@@ -228,7 +255,10 @@ class Readout(wiring.Component):
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
             "wide_w": Out(WritePort(wide_word(params))),
             "clamped": Out(8), "done": Out(1),
-        })
+        }
+        if params.masters:
+            members["wide_taken"] = In(1)
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -245,6 +275,10 @@ class Readout(wiring.Component):
         m.d.sync += [arrived.eq(Cat(control.reading, arrived)),
                      arrived_zero.eq(Cat(control.reading_zero, arrived_zero))]
         clamped = Signal(vector)
+        results = self.wide_w.data
+        if self.params.masters:
+            m.submodules.queue = queue = WriteQueue(wide_word(self.params))
+            results = queue.i
         row_shift = Signal(4)
         m.d.sync += row_shift.eq(Mux(control.row_groups, self.group_r.data[:4], 0))
         for col in range(vector):
@@ -257,16 +291,26 @@ class Readout(wiring.Component):
                 lane.i.eq(chosen),
                 lane.shift.eq(control.shifts[col]),
                 lane.row_shift.eq(row_shift),
-                Value.cast(self.wide_w.data[col]).eq(lane.o),
+                Value.cast(results[col]).eq(lane.o),
                 clamped[col].eq(lane.clamped & (control.left_cols > col)),
             ]
         # Stage 3: write. Stage 4: count what was clamped.
         destination = Signal(ADDRESS_BITS)
-        m.d.comb += [self.wide_w.en.eq(arrived[-2]), self.wide_w.addr.eq(destination)]
+        written = arrived[-2]
+        if self.params.masters:
+            # The last is written, and counted, in the cycle before the columns may change.
+            assert self.LATENCY < queue.DEPTH
+            m.d.comb += [
+                control.room.eq(queue.room), control.idle.eq(queue.idle),
+                queue.reserve.eq(control.reading), queue.push.eq(arrived[-2]),
+                queue.taken.eq(self.wide_taken), Value.cast(self.wide_w.data).eq(queue.o),
+            ]
+            written = queue.pop
+        m.d.comb += [self.wide_w.en.eq(written), self.wide_w.addr.eq(destination)]
         m.d.sync += self.clamped.eq(Mux(arrived[-2], _count(clamped), 0))
         with m.If(self.start):
             m.d.sync += destination.eq(self.instruction.dst0)
-        with m.Elif(arrived[-2] | control.ended):
+        with m.Elif(written | control.ended):
             m.d.sync += destination.eq(destination + Mux(
                 control.ended, self.instruction.key1[16:], 1))
         return m

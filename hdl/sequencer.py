@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.access import Access, memory_ports
 from hdl.array.skew import Delay
-from hdl.instructions import INSTRUCTION_BYTES
+from hdl.dispatch import Dispatcher, Quarters
+from hdl.instructions import INSTRUCTION_BYTES, Queue
 from hdl.link.frame import ANSWER_BYTE, FramePort
 from hdl.params import PROTOCOL_VERSION
 from hdl.program import WATCHDOG_CYCLES, Program, units_of
@@ -36,12 +37,13 @@ class Sequencer(wiring.Component):
     frame : In(FramePort())
     o : Out(stream.Signature(ANSWER_BYTE))
     fault : In(1)
-        A memory was accessed beyond its end in the clock before.
+        A memory was accessed beyond its end in the clock before; on a machine that keeps masters
+        In(len(Queue)), a bit for each queue of units.
     wide_r, quant_r, group_r : Out(ReadPort)
     wide_w, group_w : Out(WritePort)
     quant_w : Out(LaneWritePort)
     ready : In(1)
-        See :class:`hdl.program.Program`.
+        See :class:`hdl.program.Program` and :class:`hdl.dispatch.Dispatcher`.
     control : In(UnitPort()) x units
         The units, in the order of :func:`hdl.program.units_of`.
     units_reset : Out(1) x units
@@ -53,7 +55,7 @@ class Sequencer(wiring.Component):
         super().__init__({
             "frame": In(FramePort()),
             "o": Out(stream.Signature(ANSWER_BYTE)),
-            "fault": In(1), "ready": In(1),
+            "fault": In(len(Queue) if params.masters else 1), "ready": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),
             "units_reset": Out(1).array(len(units_of(params))),
             **memory_ports(params),
@@ -63,7 +65,8 @@ class Sequencer(wiring.Component):
         m = Module()
         frame = self.frame
         m.submodules.access = access = Access(self.params)
-        m.submodules.program = program = Program(self.params, watchdog=self.watchdog)
+        made = Dispatcher if self.params.masters else Program
+        m.submodules.program = program = made(self.params, watchdog=self.watchdog)
         m.submodules.answer = answer = Answer(self.params)
         m.submodules.clamps = clamps = ClampCounter(len(self.control))
 
@@ -92,9 +95,12 @@ class Sequencer(wiring.Component):
         m.d.sync += [empty.eq(frame.length == 0), one_byte.eq(frame.length == 1),
                      whole.eq(frame.length % INSTRUCTION_BYTES == 0)]
 
-        # Programs from the memory.
-        stored = None
+        # Programs from the frame, and from the memory.
+        stored, instructions = None, program.i
         if self.params.masters:
+            m.submodules.quarters = quarters = Quarters()
+            instructions = quarters.i
+            m.d.comb += quarters.clear.eq(program.start)
             m.submodules.stored = stored = Stored()
             # The host's access and programs take turns.
             mine, theirs = stored.program_r, access.program_r
@@ -215,16 +221,17 @@ class Sequencer(wiring.Component):
                                      stored.first.eq(which.first), program.count.eq(which.count)]
                         m.next = "STORED"
                 with m.State("STORED"):
-                    m.d.comb += [stored.enable.eq(1), program.i.payload.eq(stored.o.payload),
-                                 program.i.valid.eq(stored.o.valid),
-                                 stored.o.ready.eq(program.i.ready)]
+                    m.d.comb += stored.enable.eq(1)
+                    _taken(m, program, stored.o)
                     _ran(m, program, (error, error_at, error_unit), reply)
             with m.State("RUNNING"):
                 m.d.comb += [
-                    program.i.payload.eq(frame.body.payload),
-                    program.i.valid.eq(frame.body.valid),
-                    frame.body.ready.eq(program.i.ready),
+                    instructions.payload.eq(frame.body.payload),
+                    instructions.valid.eq(frame.body.valid),
+                    frame.body.ready.eq(instructions.ready),
                 ]
+                if stored:
+                    _taken(m, program, quarters.o)
                 _ran(m, program, (error, error_at, error_unit), reply)
             with m.State("STATUS"):
                 reply(Status.OK)
@@ -253,6 +260,12 @@ class Sequencer(wiring.Component):
                 # The receiver takes ``valid`` back.
                 m.next = "IDLE"
         return m
+
+
+def _taken(m, program, source):
+    """The program takes its instructions from there."""
+    m.d.comb += [program.i.payload.eq(source.payload), program.i.valid.eq(source.valid),
+                 source.ready.eq(program.i.ready)]
 
 
 def _ran(m, program, error, reply):

@@ -1,7 +1,8 @@
-"""Stored programs: instructions from the program memory, byte by byte."""
+"""Stored programs: instructions from the program memory, word by word."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hdl.instructions import INSTRUCTION_BYTES
@@ -18,49 +19,49 @@ _WORDS = INSTRUCTION_BYTES // _BYTES
 class Stored(wiring.Component):
     """Reads instructions in order, from one of them on, while it is ``enable``d.
 
-    The next word is fetched while the bytes of one leave, so a byte leaves in every clock in which
-    it is taken, from 6 clocks after ``start`` on.
+    An instruction is read ahead, so its words leave one per clock, from 5 clocks after ``start``
+    on: whole instructions one every ``_WORDS + READ_LATENCY`` clocks.
 
     Members
     -------
     enable : In(1)
-        From ``start`` until no byte is wanted any more; what has been fetched by then is forgotten
+        From ``start`` until no word is wanted any more; what has been fetched by then is forgotten
         at the next ``start``.
     start : In(1)
     first : In(range(PROGRAM_WORDS / 4))
         Number of the first instruction, taken with ``start``.
-    o : Out(stream.Signature(8))
+    o : Out(stream.Signature(64))
     program_r : Out(ReadPort(64))
     """
     def __init__(self):
         super().__init__({
             "enable": In(1), "start": In(1), "first": In(range(PROGRAM_WORDS // _WORDS)),
-            "o": Out(stream.Signature(8)), "program_r": Out(ReadPort(8 * _BYTES)),
+            "o": Out(stream.Signature(8 * _BYTES)), "program_r": Out(ReadPort(8 * _BYTES)),
         })
 
     def elaborate(self, platform):
         m = Module()
         address = Signal(range(PROGRAM_WORDS))
-        # A word that has come, and one of which bytes leave.
-        fetched, word = Signal(8 * _BYTES, reset_less=True), Signal(8 * _BYTES, reset_less=True)
-        there, left = Signal(), Signal(range(_BYTES + 1))
-        asked, coming = Signal(), Signal(READ_LATENCY)
+        coming, room = Signal(READ_LATENCY), Signal(range(_WORDS + 1), init=_WORDS)
+        queue = SyncFIFO(width=8 * _BYTES, depth=_WORDS)
+        m.submodules.queue = ResetInserter(self.start)(queue)
 
+        # Ask for a word when there is room for it.
+        taken = self.o.valid & self.o.ready
         m.d.comb += [
-            self.program_r.en.eq(self.enable & ~asked & ~self.start),
+            self.program_r.en.eq(self.enable & (room != 0) & ~self.start),
             self.program_r.addr.eq(address),
-            self.o.valid.eq(left != 0), self.o.payload.eq(word[:8]),
         ]
         m.d.sync += coming.eq(coming << 1 | self.program_r.en)
+        m.d.sync += room.eq(room - self.program_r.en + taken)
         with m.If(self.program_r.en):
-            m.d.sync += asked.eq(1), address.eq(address + 1)
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += word.eq(word >> 8), left.eq(left - 1)
-        with m.If(there & ((left == 0) | (left == 1) & self.o.ready)):
-            m.d.sync += word.eq(fetched), left.eq(_BYTES), there.eq(0), asked.eq(0)
-        with m.If(coming[-1]):
-            m.d.sync += fetched.eq(self.program_r.data), there.eq(1)
+            m.d.sync += address.eq(address + 1)
+        # Keep it until it is taken.
+        m.d.comb += [
+            queue.w_en.eq(coming[-1]), queue.w_data.eq(self.program_r.data),
+            self.o.valid.eq(queue.r_rdy), self.o.payload.eq(queue.r_data),
+            queue.r_en.eq(self.o.ready),
+        ]
         with m.If(self.start):
-            m.d.sync += address.eq(self.first * _WORDS)
-            m.d.sync += coming.eq(0), asked.eq(0), there.eq(0), left.eq(0)
+            m.d.sync += address.eq(self.first * _WORDS), coming.eq(0), room.eq(_WORDS)
         return m

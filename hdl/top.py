@@ -12,6 +12,7 @@ from pathlib import Path
 
 from amaranth.back import rtlil as back
 from amaranth.hdl import (
+    Cat,
     ClockDomain,
     Module,
     ResetInserter,
@@ -23,7 +24,9 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.combine import Combine
 from hdl.crossing import LongReset
+from hdl.dispatch import AccessFaults, Watched
 from hdl.gemm import Gemm
+from hdl.instructions import queue_of
 from hdl.link.frame import FrameReceiver, FrameSender
 from hdl.link.slip import Escaper, Unescaper
 from hdl.loss import CrossEntropy
@@ -126,20 +129,47 @@ class Accelerator(wiring.Component):
                 "velocity": (lanes_word(params, VELOCITY_BITS), params.master_words),
                 "program": (unsigned(8 * word_bytes(Space.PROGRAM, params)), PROGRAM_WORDS),
             }
-        fault = 0
+        fault, conflicts = 0, {}
         users = [sequencer, *units.values()]
         for name, memory in memories.items():
             readers, writers, streams = ([
                 getattr(user, f"{name}_{kind}") for user in users
                 if hasattr(user, f"{name}_{kind}")] for kind in "rws")
+            own = []
+            if params.masters and name in ("group", "order"):
+                # Products run beside whatever else uses the tables.
+                own = [getattr(units[Unit.GEMM], f"{name}_r")]
+                readers = [port for port in readers if port is not own[0]]
             counts = {"readers": len(readers), "writers": len(writers)}
+            if params.masters:
+                counts |= {"conflicts": True} | ({"own": len(own)} if own else {})
             ram = (Ram(*memory, **counts) if memory else
                    OperandMemory(params, streams=len(streams), **counts))
             m.submodules[name] = ram
-            for kind, ports in (("r", readers), ("w", writers), ("s", streams)):
+            for kind, ports in (("r", readers), ("own_r", own), ("w", writers), ("s", streams)):
                 for number, port in enumerate(ports):
                     wiring.connect(m, port, getattr(ram, kind)[number])
             fault = fault | ram.fault
+            if params.masters:
+                conflicts[name] = ram.conflict
+        if params.masters:
+            # Units overlap: whose access it was.
+            watched, ports = zip(*_accesses(units, memories, params), strict=True)
+            m.submodules.faults = faults = AccessFaults(params, watched)
+            for access, port in zip(faults.access, ports, strict=True):
+                m.d.comb += access.en.eq(port.en), access.addr.eq(port.addr)
+            for number, name in enumerate(faults.memories):
+                m.d.comb += faults.conflict[number].eq(conflicts[name])
+            fault = faults.fault
+            # Products give way.
+            gemm = units[Unit.GEMM]
+            others = [user for user in users if user is not gemm]
+            m.d.comb += [
+                gemm.wide_taken.eq(Cat(user.wide_w.en for user in others
+                                       if hasattr(user, "wide_w")).any()),
+                gemm.quant_ahead.eq(Cat(user.quant_ahead for user in others
+                                        if hasattr(user, "quant_ahead")).any()),
+            ]
         m.d.comb += sequencer.fault.eq(fault)
 
         # Answers to bytes.
@@ -149,6 +179,17 @@ class Accelerator(wiring.Component):
         wiring.connect(m, sender.o, escaper.i)
         wiring.connect(m, escaper.o, wiring.flipped(self.o))
         return m
+
+
+def _accesses(units, memories, params):
+    """The units' ports to the memories, each with what there is to know of it."""
+    for name, memory in memories.items():
+        words = memory[1] if memory else params.quant_words
+        for unit, made in units.items():
+            for kind in "rws":
+                if hasattr(made, f"{name}_{kind}"):
+                    yield (Watched(queue_of(unit), name, words, kind == "s"),
+                           getattr(made, f"{name}_{kind}"))
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hdl.array.skew import Delay
 from hdl.core import weights_row
 from hdl.instructions import TABLE_HEADER, GemmFlag
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, announced_ahead
 from hdl.params import INDEX_BITS
 from hdl.unit import INSTRUCTION_LAYOUT, ORDER_ENTRY, quant_word
 
@@ -183,6 +183,9 @@ class WeightSchedule(wiring.Component):
     least ``load_cycles`` cycles after each other. The first tile begins with ``start``, each of the
     others ``1 + hold`` cycles after the one before it was ``taken``.
 
+    On a machine that keeps masters a request waits for ``grant``, and rows also end at least
+    ``load_cycles`` cycles after each other.
+
     Parameters
     ----------
     params : hdl.params.Params
@@ -197,12 +200,15 @@ class WeightSchedule(wiring.Component):
     grouped : In(1), marks : In(mark_layout)
         ``INNER_GROUPS`` and its marks; only on a machine with groups.
     taken : In(1)
+    grant : In(1)
+        A request may be made. Only on a machine that keeps masters.
     valid : Out(1), request : Out(request_layout)
     """
     def __init__(self, params, *, load_cycles, hold):
         self.params = params
         self.load_cycles = load_cycles
         self.hold = hold
+        self.granted = params.masters > 0
         members = {
             "start": In(1), "source": In(ADDRESS_BITS), "last_tile": In(16),
             "k": In(INDEX_BITS), "n": In(INDEX_BITS), "taken": In(1),
@@ -210,6 +216,8 @@ class WeightSchedule(wiring.Component):
         }
         if params.max_groups > 1:
             members |= {"grouped": In(1), "marks": In(mark_layout(params))}
+        if self.granted:
+            members["grant"] = In(1)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -244,8 +252,9 @@ class WeightSchedule(wiring.Component):
         if self.params.max_groups > 1:
             m.d.comb += mark.eq(
                 self.grouped & Cat(schedule == marked for marked in self.marks).any())
+        may = (pause == 0) | ~first
         m.d.comb += [
-            self.valid.eq(busy & ((pause == 0) | ~first)),
+            self.valid.eq(busy & may & self.grant if self.granted else busy & may),
             request.slot.eq(slot), request.base.eq(at.base), request.part.eq(at.part),
             request.skip.eq(first_col + col >= self.n),
             request.last.eq((place == depth - 1) & (col == cols - span)),
@@ -254,8 +263,13 @@ class WeightSchedule(wiring.Component):
         ]
         with m.If(self.valid):
             m.d.sync += [slot.eq(slot + 1), place.eq(place + 1)]
-            with m.If(first):
-                m.d.sync += pause.eq(self.load_cycles - 1)
+            if self.granted:
+                # However late the last request of a row is, and however soon that of the next.
+                with m.If(request.last):
+                    m.d.sync += pause.eq(max(0, self.load_cycles - depth * cols // span))
+            else:
+                with m.If(first):
+                    m.d.sync += pause.eq(self.load_cycles - 1)
             with m.If(place == depth - 1):
                 m.d.sync += [slot.eq(row_slot), place.eq(0), at.eq(after), col.eq(col + span)]
             with m.If(request.last):
@@ -319,18 +333,26 @@ class Weights(wiring.Component):
         As :class:`hdl.core.Core` takes them.
     taken : In(1)
         The tile begins.
+    quant_ahead : In(1)
+        Another unit uses the port of ``quant_r``, :func:`~hdl.memory.announced_ahead` cycles from
+        now. Only on a machine that keeps masters.
     """
     def __init__(self, params, *, load_cycles, guard):
         self.params = params
         self.fetch = WeightFetch(params)
+        # A register, and from a request to its read.
+        assert announced_ahead(params) == 1 + self.fetch.lookup_latency + 1
         # Without a hold the first row is complete ``latency + depth + 1`` cycles after ``taken``.
         hold = max(0, guard - (self.fetch.latency + params.depth + 1))
         self.schedule = WeightSchedule(params, load_cycles=load_cycles, hold=hold)
-        super().__init__({
+        members = {
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT), "last_tile": In(16),
             "quant_r": Out(ReadPort(quant_word(params))), "order_r": Out(ReadPort(ORDER_ENTRY)),
             "load": Out(1), "row": Out(weights_row(params)), "taken": In(1),
-        })
+        }
+        if params.masters:
+            members["quant_ahead"] = In(1)
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -342,6 +364,11 @@ class Weights(wiring.Component):
             fetch.valid.eq(schedule.valid), fetch.request.eq(schedule.request),
             fetch.used.eq(fields.k),
         ]
+        if self.params.masters:
+            # The units that announce are anywhere on the die.
+            reserved = Signal()
+            m.d.sync += reserved.eq(self.quant_ahead)
+            m.d.comb += schedule.grant.eq(~reserved)
         m.d.sync += fetch.table.eq(fields.tab0 + TABLE_HEADER)
         connect(m, fetch.quant_r, flipped(self.quant_r))
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from hdl.instructions import INSTRUCTION_BYTES, Opcode, unpack_instruction
+from hdl.instructions import INSTRUCTION_BYTES, Opcode, in_order, opcode_of, unpack_instruction
 from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
@@ -178,16 +178,19 @@ class Device:
             if self.observer:
                 self.observer.was_at(name, start)
 
-    def run(self, program):
-        """Execute a list of packed instructions."""
+    def run(self, program, *, overlap=False):
+        """Execute a list of packed instructions, each when those before it are done; with
+        ``overlap``, when those are that it waits for (:mod:`hdl.instructions`)."""
+        program = self._ordered(program, overlap)
         step = 1 if self.observer else MAX_BODY // INSTRUCTION_BYTES
         for first in range(0, len(program), step):
             part = program[first:first + step]
             self._run(b"".join(part), part)
 
-    def store_program(self, program):
+    def store_program(self, program, *, overlap=False):
         """Keep a list of packed instructions in the device, from the first place on; of those that
-        were sent before only words that changed travel."""
+        were sent before only words that changed travel. ``overlap`` is that of :meth:`run`."""
+        program = self._ordered(program, overlap)
         if len(program) > MAX_STORED:
             raise MemoryFullError(f"a stored program must have at most {MAX_STORED} instructions, "
                                   f"got {len(program)}")
@@ -202,7 +205,7 @@ class Device:
             if len(run):
                 self.write(Space.PROGRAM, int(run[0]), words[run[0]:run[-1] + 1])
         self._words = np.concatenate([words, self._words[len(words):]])
-        self._stored = list(program)
+        self._stored = program
 
     def run_stored(self):
         """Execute the program that was stored last."""
@@ -210,6 +213,11 @@ class Device:
         for first in range(0, count, step):
             part = self._stored[first:first + step]
             self._run(first.to_bytes(2, "little") + len(part).to_bytes(2, "little"), part)
+
+    def _ordered(self, program, overlap):
+        """On other machines instructions come one after the other anyway."""
+        return (list(program) if overlap or not self.params.masters
+                else [in_order(step) for step in program])
 
     def _run(self, request, part):
         body = self._request(Kind.RUN, request, seconds=self._run_seconds, program=part)
@@ -244,7 +252,7 @@ class Device:
     def _sentence(self, status, rest, program):
         text = _SENTENCES.get(status, f"the device answered {status.name}")
         if program and len(rest) >= 2 and rest[0] < len(program):
-            op = unpack_instruction(program[rest[0]])["op"]
+            op = opcode_of(unpack_instruction(program[rest[0]])["op"], self.params)
             name = Opcode(op).name if op in set(Opcode) else f"opcode {op}"
             text += f": instruction {rest[0]} ({name})"
         return ", ".join([text, *(f"in {phase}" for phase in reversed(self._phases))])

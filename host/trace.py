@@ -8,7 +8,7 @@ import json
 from collections import Counter, namedtuple
 from pathlib import Path
 
-from hdl.instructions import Opcode, unpack_instruction
+from hdl.instructions import Opcode, opcode_of, unpack_instruction
 from hdl.protocol import Unit
 
 __all__ = ["Trace", "Used"]
@@ -49,7 +49,7 @@ class Trace:
     def ran(self, packed, clocks):
         """An instruction, which has just ended and took so many clocks."""
         fields = {name: value for name, value in unpack_instruction(packed).items() if value}
-        op = Opcode(fields.pop("op"))
+        op = Opcode(opcode_of(fields.pop("op"), self._device.params))
         size = "x".join(str(fields[name]) for name in ("m", "k", "n") if name in fields)
         self._add(_FIRST_UNIT + op, f"{op.name} {size}", self._device.cycles - clocks, clocks,
                   **fields)

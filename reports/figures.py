@@ -27,7 +27,7 @@ __all__ = ["CATEGORIES", "FILL", "NORM_ROWS", "Fit", "Result", "Results", "arith
 #: What the units of a machine do, in the order of the data.
 CATEGORIES = {
     "link": ("board", "unescaper", "receiver", "sender", "escaper"),
-    "sequencer": ("accelerator", "sequencer", "array_reset"),
+    "sequencer": ("accelerator", "sequencer", "array_reset", "faults"),
     "memory": ("wide", "quant", "group", "order"),
     "quantiser": ("quantise",),
     "sorter": ("sort",),

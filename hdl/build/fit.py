@@ -53,6 +53,8 @@ def memories(params):
     if Unit.SORT in units_of(params):
         tables.append(("order", ORDER_ENTRY.size, params.table_words))
     if params.masters:
+        # Products read tables at a port of their own.
+        tables *= 2
         tables += [("master", MASTER_BITS * params.vector, params.master_words),
                    ("velocity", VELOCITY_BITS * params.vector, params.master_words),
                    ("program", 64, PROGRAM_WORDS)]

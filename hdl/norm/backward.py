@@ -5,7 +5,7 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.instructions import STATE_ROWS, BackwardFlag, StateRow
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort, announced_ahead
 from hdl.norm.arithmetic import Multiplier
 from hdl.norm.backward_lane import (
     BACKWARD_CONTROL,
@@ -36,7 +36,8 @@ class NormBackward(wiring.Component):
     dy: ``sim.model.relu.unclipped``.
 
     Nothing is clamped and nothing can stall the unit. The time does not depend on the data:
-    :meth:`cycles`.
+    :meth:`cycles`. On a machine that keeps masters, passes over rows of dy begin so much later as
+    codes are announced before they are read.
 
     Parameters
     ----------
@@ -50,22 +51,29 @@ class NormBackward(wiring.Component):
     wide_r : Out(ReadPort(wide_word(params)))
     wide_w : Out(WritePort(wide_word(params)))
     quant_r : Out(ReadPort(quant_word(params)))
+    quant_ahead : Out(1)
+        A row's codes are read :func:`~hdl.memory.announced_ahead` cycles from now. Only on a
+        machine that keeps masters.
     """
     def __init__(self, params, correction=SignCorrection):
         self.params = params
         self.correction = correction
         self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS)
-        super().__init__({
+        members = {
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
             "wide_w": Out(WritePort(wide_word(params))),
             "quant_r": Out(ReadPort(quant_word(params))),
-        })
+        }
+        if params.masters:
+            members["quant_ahead"] = Out(1)
+        super().__init__(members)
 
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138.
+        With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138. On a
+        machine that keeps masters a tile takes ``3 announced_ahead`` more.
         """
         drain = READ_LATENCY + _Writer.stages(self.correction)
         divide, invert, length = (
@@ -74,6 +82,8 @@ class NormBackward(wiring.Component):
         tile = 6 * m + 5 * drain + 19 + 2 * divide + invert + length
         if self.correction.HAS_MEAN:
             tile += Multiplier.LATENCY + divide
+        if self.params.masters:
+            tile += 3 * announced_ahead(self.params)
         return -(-n // self.params.vector) * tile + length + 5
 
     def elaborate(self, platform):
@@ -100,6 +110,8 @@ class NormBackward(wiring.Component):
             extreme.join.eq(divider.take.any() & control.measuring),
             control.extreme.eq(extreme.o),
         ]
+        if self.params.masters:
+            m.d.comb += self.quant_ahead.eq(control.code_ahead)
         # u = 2**bits - 1 is stored as 2**(bits-1) - 1. The tile's codes lie beside each other.
         slots, vector = self.params.slots, self.params.vector
         top = 2 ** (self.params.bits - 1) - 1
@@ -185,7 +197,7 @@ class _Control(wiring.Component):
     def __init__(self, params, correction):
         self.params = params
         self.correction = correction
-        super().__init__({
+        members = {
             "start": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
             "done": Out(1),
@@ -210,7 +222,11 @@ class _Control(wiring.Component):
             "product": In(1),
             "used": Out(params.vector),
             "lanes": Out(BACKWARD_CONTROL),
-        })
+        }
+        if params.masters:
+            # Codes are read in so many cycles.
+            members["code_ahead"] = Out(1)
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -248,8 +264,20 @@ class _Control(wiring.Component):
         rows = way[READ_LATENCY - 1:]
         drained = Signal()
         m.d.sync += way.eq(Cat(reader.row, way))
+        # Rows of dy are gone through once without reading, and so much later read.
+        scout = None
+        at_rest = ~reader.busy & ~way.any()
+        if self.params.masters:
+            m.submodules.scout = scout = RowReader(paired=False)
+            pending = Signal(announced_ahead(self.params))
+            m.d.sync += pending.eq(Cat(scout.start, pending))
+            m.d.comb += [
+                scout.rows.eq(fields.m), scout.spaced.eq(1), reader.start.eq(pending[-1]),
+                self.code_ahead.eq(scout.row & (fields.flags & BackwardFlag.CLIPPED).any()),
+            ]
+            at_rest &= ~pending.any()
         m.d.comb += [
-            drained.eq(~reader.busy & ~way.any()),
+            drained.eq(at_rest),
             writer.rows.eq(rows),
             lanes.dy.eq(rows[0]),
             lanes.context.eq(rows[1]),
@@ -263,6 +291,11 @@ class _Control(wiring.Component):
             m.d.comb += reader.start.eq(1)
             m.d.sync += self.code_addr.eq(codes)
             m.next = following
+
+        def read_dy(following):
+            read(following)
+            if scout is not None:
+                m.d.comb += [reader.start.eq(0), scout.start.eq(1)]
 
         def divide(operation, following):
             m.d.comb += [self.divide.eq(1), self.operation.eq(operation)]
@@ -294,7 +327,7 @@ class _Control(wiring.Component):
             with m.State("TILE"):
                 m.d.sync += parameter.eq(0)
                 with m.If(loop == _Loop.MAGNITUDES):
-                    read("MAGNITUDES")
+                    read_dy("MAGNITUDES")
                 with m.Else():
                     m.d.comb += [
                         lanes.clear.eq(1), lanes.clear_sums.eq(1), lanes.clear_scan.eq(1),
@@ -333,7 +366,7 @@ class _Control(wiring.Component):
                 with m.If(drained & (loop == _Loop.DEVIATIONS)):
                     divide(Operation.LENGTH, "MEASURE")
                 with m.Elif(drained):
-                    read("SUMS")
+                    read_dy("SUMS")
             with m.State("MAGNITUDES"):
                 m.d.comb += [lanes.gate.eq(1), lanes.scan.eq(rows[GATED])]
                 with m.If(drained):
@@ -402,7 +435,7 @@ class _Control(wiring.Component):
             with m.State("SAVE_DEVIATION_BITS"):
                 m.d.comb += lanes.put_bits.eq(1)
                 save(StateRow.DEVIATION_BITS)
-                read("OUTPUT")
+                read_dy("OUTPUT")
             with m.State("OUTPUT"):
                 m.d.comb += [
                     lanes.gate.eq(1),

@@ -5,7 +5,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from hdl.instructions import QuantiseFlag, ScaleRow
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
+from hdl.memory import (
+    ADDRESS_BITS,
+    READ_LATENCY,
+    LaneWritePort,
+    ReadPort,
+    WritePort,
+    announced_ahead,
+)
 from hdl.params import MASTER_BITS, MAX_M, MAX_N
 from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
@@ -56,7 +63,9 @@ class Quantiser(wiring.Component):
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     group_w : Out(WritePort(unsigned(GROUP_BITS)))
     master_r : Out(ReadPort(lanes_word(params, MASTER_BITS)))
-        Only with ``masters``.
+    quant_ahead : Out(1)
+        Codes are written :func:`~hdl.memory.announced_ahead` cycles from now. Both only with
+        ``masters``.
     """
     def __init__(self, params, masters=False):
         self.params = params
@@ -87,6 +96,7 @@ class Quantiser(wiring.Component):
         }
         if masters:
             members["master_r"] = Out(ReadPort(lanes_word(params, MASTER_BITS)))
+            members["quant_ahead"] = Out(1)
         super().__init__(members)
 
     def cycles(self, m, n, *, per_column=False, clip=0, grouped=False, master=False):
@@ -237,7 +247,9 @@ class Quantiser(wiring.Component):
             master = (fields.flags & int(QuantiseFlag.MASTER)).any()
             reducing = phase == Phase.REDUCE
             late = Masters.LATENCY - READ_LATENCY
+            ahead = Columns.DEPTH - announced_ahead(self.params)
             m.d.comb += [
+                self.quant_ahead.eq(Mux(master, at[late + ahead], at[ahead]) & schedule.rounding),
                 schedule.master.eq(master),
                 masters.read.eq(schedule.step & (schedule.searching | schedule.rounding) & master),
                 masters.address.eq(source),

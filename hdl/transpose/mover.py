@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Out
 
 from hdl.array.skew import delayed
 from hdl.buffer import Buffer
-from hdl.memory import READ_LATENCY, LaneWritePort, ReadPort
+from hdl.memory import READ_LATENCY, LaneWritePort, ReadPort, announced_ahead
 from hdl.params import INDEX_BITS, MAX_N, ParameterError
 from hdl.transpose.block import Block
 from hdl.transpose.destination import Destination
@@ -16,8 +16,8 @@ from hdl.unit import ORDER_ENTRY, UnitPort, quant_word
 
 __all__ = ["Mover", "check_sizes"]
 
-# Stages, counted in cycles from the walk. A step begins in even ones of those in which the memory
-# is both read and written, so that it is read in even stages and written in odd ones.
+# Stages, counted in cycles from the walk. Where a step reads and writes, steps are three cycles
+# apart, and the stages differ by no multiple of that.
 #: A word of the source or the buffer is requested; it is in a register.
 _READ = Source.READ
 _WORD = _READ + READ_LATENCY + 1
@@ -27,7 +27,7 @@ _COPY = _ROW = _WORD + 1
 _LEAVE = _ROW + 1
 #: It is written to the quantised memory.
 _WRITE = _LEAVE + 1
-assert (_COPY - _READ) % 2 == (_WRITE - _READ) % 2 == 1
+assert (_COPY - _READ) % 3 and (_WRITE - _READ) % 3
 
 
 def check_sizes(params, width, columns):
@@ -49,18 +49,19 @@ class Mover(wiring.Component):
     those beyond the last column. Source and destination must not overlap; addresses are modulo
     ``2**ADDRESS_BITS``.
 
-    The memory has one port to read and write. A copy moves a word every two clocks.
+    The memory has one port to read and write, which is left to others in a third of the clocks. A
+    copy moves a word every three clocks.
     ``TRANSPOSED``, with ``SORTED`` or not, reads a word, keeps ``width`` lanes of it as a row of a
-    block, and writes ``width`` lanes with a column, every two clocks: ``width / 2`` elements a
+    block, and writes ``width`` lanes with a column, every three clocks: ``width / 3`` elements a
     clock, for ``width**2 * bits`` flip-flops of a block that rows enter while columns leave. A
     block that keeps all ``slots`` lanes is read once for all of them, which is at most twice as
     fast, for ``width * slots * bits``. So is one of twice the width as it is here, for
     ``4 * width**2 * bits``: fewer where there are more than ``4 * width`` slots.
 
-    ``SORTED`` alone collects the columns of ``width`` rows in a buffer, ``width`` elements in every
-    clock, and gathers them from there by the order table, as many in every clock, padding
-    included. A buffer of ``columns`` words of block RAM is filled as often as it takes, and
-    all slots are gone over each time: about ``width / (1 + ceil(n / columns))`` elements a clock.
+    ``SORTED`` alone collects the columns of ``width`` rows in a buffer, ``width`` elements in two
+    of three clocks, and gathers them from there by the order table, as many again, padding
+    included. A buffer of ``columns`` words of block RAM is filled as often as it takes, and all
+    slots are gone over each time: about ``2 / 3 width / (1 + ceil(n / columns))`` elements a clock.
 
     Nothing stalls, and nothing depends on tables: :meth:`cycles`.
 
@@ -80,6 +81,9 @@ class Mover(wiring.Component):
     quant_w : Out(LaneWritePort(quant_word(params)))
     order_r : Out(ReadPort(ORDER_ENTRY))
         On a machine with groups.
+    quant_ahead : Out(1)
+        A step is at the quantised memory :func:`~hdl.memory.announced_ahead` cycles from now,
+        though it may find nothing to read or write: what is announced depends on no table.
     """
     def __init__(self, params, width, *, columns=512):
         check_sizes(params, width, columns)
@@ -90,6 +94,7 @@ class Mover(wiring.Component):
             "control": Out(UnitPort()),
             "quant_r": Out(ReadPort(quant_word(params))),
             "quant_w": Out(LaneWritePort(quant_word(params))),
+            "quant_ahead": Out(1),
         }
         if params.max_groups > 1:
             members["order_r"] = Out(ReadPort(ORDER_ENTRY))
@@ -98,18 +103,18 @@ class Mover(wiring.Component):
     def cycles(self, m, n, flags):
         """Cycles from ``start`` to ``done``.
 
-        Of a copy, ``2 m ceil(n / slots) + 17``. With ``TRANSPOSED``,
-        ``2 (ceil(r / width) ceil(n / width) + 1) width + 17`` with ``r = m``, or with ``SORTED``
-        the slots of :func:`~hdl.transpose.walk.slot_bound` for m. With ``SORTED`` alone, 3 and 15
-        for every pass and its steps: for every ``width`` rows and every ``columns`` columns, c of
-        them, a pass of ``(ceil(c / width) + 1) width`` steps and one of
+        Of a copy, ``3 m ceil(n / slots) + 16``. With ``TRANSPOSED``,
+        ``3 (ceil(r / width) ceil(n / width) + 1) width + 16`` with ``r = m``, or with ``SORTED``
+        the slots of :func:`~hdl.transpose.walk.slot_bound` for m. With ``SORTED`` alone, 3 and, for
+        every pass of s steps, ``s + floor((s - 1) / 2) + 15``: for every ``width`` rows and every
+        ``columns`` columns, c of them, a pass of ``(ceil(c / width) + 1) width`` steps and one of
         ``(ceil(r / width) + 1) width``, r those slots for n.
         """
         steps = passes(self.params, self.width, self.columns, m, n, flags)
         if len(steps) == 1:
-            return Walk.FIRST_SETUP + 2 * steps[0] - 1 + _WRITE
+            return Walk.FIRST_SETUP + 3 * steps[0] - 2 + _WRITE
         return Walk.FIRST_SETUP - Walk.SETUP + sum(
-            Walk.SETUP + length + _WRITE for length in steps)
+            Walk.SETUP + length + (length - 1) // 2 + _WRITE for length in steps)
 
     def elaborate(self, platform):
         m = Module()
@@ -130,6 +135,14 @@ class Mover(wiring.Component):
             walk.instruction.eq(fields),
             control.done.eq(walk.done),
         ]
+
+        # The memory is announced.
+        def announced(stage):
+            return steps[stage - announced_ahead(params)]
+
+        m.d.comb += self.quant_ahead.eq(
+            announced(_READ).enter & ~walk.gathering
+            | Mux(walk.copy, announced(_COPY).enter, announced(_WRITE).leave & ~walk.collecting))
 
         # A row is read.
         m.d.comb += [

@@ -63,9 +63,10 @@ class Walk(wiring.Component):
     block, in the buffer; then those that are there are gathered from it, along all the slots, as
     in a transposition.
 
-    In steps after the last row of a pass its last block leaves. Steps are two clocks apart, or one
-    in a pass that either reads or writes the quantised memory. A pass begins with ``SETUP`` clocks,
-    the first with ``FIRST_SETUP``, and ends with ``drain``, in the last of which ``done`` is.
+    In steps after the last row of a pass its last block leaves. Of every three clocks one is left
+    to others that use the quantised memory: there is a step in the first of them, or in the first
+    two in a pass that either reads or writes that memory. A pass begins with ``SETUP`` clocks, the
+    first with ``FIRST_SETUP``, and ends with ``drain``, in the last of which ``done`` is.
 
     Parameters
     ----------
@@ -149,7 +150,10 @@ class Walk(wiring.Component):
         lines, last_lines = self.rest, Signal()
         m.d.sync += last_lines.eq(lines <= Mux(self.copy, self.params.slots, width))
 
-        wait, beat = Signal(range(max(self.drain, self.FIRST_SETUP))), Signal()
+        wait = Signal(range(max(self.drain, self.FIRST_SETUP)))
+        # Which of three clocks.
+        beat, stepping = Signal(3, init=1), Signal()
+        m.d.comb += stepping.eq(beat[0] | in_rows & beat[1])
         line, to_go = Signal(range(width)), Signal.like(along)
         # A block is in the registers; it is the last along the axis.
         inside, is_last = Signal(), Signal()
@@ -168,13 +172,13 @@ class Walk(wiring.Component):
                     m.next = "SETUP"
             with m.State("SETUP"):
                 m.d.comb += self.setup.eq(1)
-                m.d.sync += [wait.eq(wait - 1), beat.eq(0), line.eq(0), inside.eq(0),
+                m.d.sync += [wait.eq(wait - 1), beat.eq(1), line.eq(0), inside.eq(0),
                              to_go.eq(Mux(self.collecting, collected, along))]
                 with m.If(wait == 0):
                     m.next = "ENTER"
             with m.State("ENTER"):
-                m.d.sync += beat.eq(~beat)
-                with m.If(in_rows | ~beat):
+                m.d.sync += beat.eq(beat.rotate_left(1))
+                with m.If(stepping):
                     m.d.comb += [step.enter.eq(1), step.move.eq(~self.copy),
                                  step.leave.eq(inside), step.tile.eq(last_lines)]
                     m.d.sync += line.eq(line + 1)
@@ -195,8 +199,8 @@ class Walk(wiring.Component):
                             with m.Else():
                                 m.next = "LEAVE"
             with m.State("LEAVE"):
-                m.d.sync += beat.eq(~beat)
-                with m.If(in_rows | ~beat):
+                m.d.sync += beat.eq(beat.rotate_left(1))
+                with m.If(stepping):
                     m.d.comb += [step.move.eq(1), step.leave.eq(1)]
                     m.d.sync += line.eq(line + 1)
                     with m.If(line == width - 1):

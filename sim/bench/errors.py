@@ -17,6 +17,7 @@ from hdl.instructions import (
     ScaleFlag,
     ScaleRow,
     StateRow,
+    in_order,
     instruction,
 )
 from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
@@ -59,7 +60,9 @@ class _Requests:
         return Status(decoded(answer)[0][2][0])
 
     def run(self, *steps, seq=None):
-        """A RUN."""
+        """A RUN of whole instructions, one after the other."""
+        if self.recording.params.masters:
+            steps = [in_order(step) if len(step) == INSTRUCTION_BYTES else step for step in steps]
         return self.say(Kind.RUN, b"".join(steps), seq=seq)
 
     def words(self, kind, space, address, rest):

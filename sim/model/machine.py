@@ -26,6 +26,7 @@ from hdl.instructions import (
     ScaleRow,
     StateRow,
     is_lawful,
+    opcode_of,
     unpack_instruction,
 )
 from hdl.params import MASTER_BITS, PROTOCOL_VERSION, VELOCITY_BITS, WIDE_BITS
@@ -287,7 +288,8 @@ class Machine:
                 unit = self.execute(fields)
             except RunError as error:
                 status = error.status
-                unit = Unit(fields["op"]) if status == Status.ADDRESS else Unit.NONE
+                unit = (Unit(opcode_of(fields["op"], self.params)) if status == Status.ADDRESS
+                        else Unit.NONE)
                 self.error = (status, done, unit)
                 break
             done += 1
@@ -307,7 +309,7 @@ class Machine:
         """Execute one unpacked instruction; the unit that ran, or a :class:`RunError`."""
         if not is_lawful(fields, self.params):
             raise RunError(Status.BAD_INSTRUCTION)
-        op = Opcode(fields["op"])
+        op = Opcode(opcode_of(fields["op"], self.params))
         {Opcode.GEMM: self._gemm, Opcode.QUANTISE: self._quantise, Opcode.SORT: self._sort,
          Opcode.NORM_FORWARD: self._norm_forward,
          Opcode.NORM_BACKWARD: self._norm_backward, Opcode.MOVE: self._move,

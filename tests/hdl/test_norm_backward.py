@@ -23,9 +23,10 @@ def test_random_tensors_equal_the_model(cols, n, x_scale, dy_scale, seed):
         random_backward(rng, 9, n, x_scale, dy_scale, in_place=bool(seed % 2))])
 
 
-def test_small_tensors():
+@pytest.mark.parametrize("masters", [0, 4])
+def test_small_tensors(masters):
     rng = np.random.default_rng(3)
-    norm(Params(lanes=0, cols=2, memory=4), [
+    norm(Params(lanes=0, cols=2, memory=4, masters=masters), [
         random_backward(rng, m, n, 100, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
 
 
@@ -49,10 +50,13 @@ def test_a_masked_gradient_does_not_count():
         {"x": x, "dy": dy}, {"x": x, "dy": dy, "beta": -2**20}])
 
 
-@pytest.mark.parametrize(("bits", "cols", "rows", "depth"), [
-    (2, 1, 1, 1), (2, 1, 1, 3), (4, 3, 3, 3), (8, 2, 2, 4), (4, 3, 3, 1)])
-def test_a_clipped_output_passes_no_gradient(bits, cols, rows, depth):
-    params = Params(lanes=0, cols=cols, bits=bits, rows=rows, depth=depth, memory=4)
+@pytest.mark.parametrize(("bits", "cols", "rows", "depth", "more"), [
+    (2, 1, 1, 1, {}), (2, 1, 1, 3, {}), (4, 3, 3, 3, {}), (8, 2, 2, 4, {}), (4, 3, 3, 1, {}),
+    # Reads of codes are announced.
+    (3, 2, 2, 3, {"masters": 4}),
+    (2, 1, 1, 1, {"masters": 4, "sample_groups": 1, "channel_groups": 1})])
+def test_a_clipped_output_passes_no_gradient(bits, cols, rows, depth, more):
+    params = Params(lanes=0, cols=cols, bits=bits, rows=rows, depth=depth, memory=4, **more)
     assert params.vector == cols
     rng = np.random.default_rng(bits)
     cases = []

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from hdl.access import Access, depths
+from hdl.dispatch import AccessFaults, Watched
 from hdl.instructions import (
     INSTRUCTION_BYTES,
     BackwardFlag,
@@ -20,6 +21,7 @@ from hdl.instructions import (
     ScaleFlag,
     instruction,
     is_lawful,
+    queue_of,
     unpack_instruction,
 )
 from hdl.link.frame import FrameReceiver, FrameSender
@@ -142,13 +144,22 @@ class Bench(wiring.Component):
             wiring.connect(m, getattr(sequencer, f"{name}_r"), ram.r[0])
             wiring.connect(m, getattr(sequencer, f"{name}_w"), ram.w[0])
         left = Signal(range(self.resting + 1), init=self.resting)
-        m.d.comb += [sequencer.fault.eq(self.memories["wide"].fault),
-                     sequencer.ready.eq(left == 0)]
+        m.d.comb += sequencer.ready.eq(left == 0)
         m.d.sync += left.eq(left - (left != 0))
         for i, (unit, stand_in) in enumerate(self.stand_ins.items()):
             m.submodules[unit.name] = ResetInserter(sequencer.units_reset[i])(stand_in)
             wiring.connect(m, sequencer.control[i], stand_in.control)
             wiring.connect(m, stand_in.wide_w, self.memories["wide"].w[1 + i])
+        if self.params.masters:
+            m.submodules.faults = faults = AccessFaults(self.params, [
+                Watched(queue_of(unit), "wide", self.params.wide_words, False)
+                for unit in self.stand_ins])
+            for access, stand_in in zip(faults.access, self.stand_ins.values(), strict=True):
+                m.d.comb += [access.en.eq(stand_in.wide_w.en),
+                             access.addr.eq(stand_in.wide_w.addr)]
+            m.d.comb += sequencer.fault.eq(faults.fault)
+        else:
+            m.d.comb += sequencer.fault.eq(self.memories["wide"].fault)
         return m
 
 
@@ -406,20 +417,22 @@ def test_damaged_frames_are_counted_answered_and_have_no_effect():
     simulate(Bench(), process)
 
 
-def test_run_starts_the_unit_of_the_opcode():
+@pytest.mark.parametrize("params", [SMALL, KEEPER], ids=lambda params: params.name)
+def test_run_starts_the_unit_of_the_opcode(params):
     async def process(ctx, request):
-        for op in Opcode:
+        for op in map(Opcode, bench.stand_ins):
             fields = {"m": 1, "k": 2, "n": 3, "dst0": op, "key0": 1, "arg": 1, "tab2": 0xABCD}
             program = instruction(op, **fields if op != Opcode.QUANTISE else fields | {"arg": 0})
             status, answer = await request(Kind.RUN, program)
             assert (status, *run_answer(answer)[:2]) == (Status.OK, 1, Unit(op))
-            # All see the instruction; only its own unit ran.
+            # All see the instruction, or all of its queue; only its own unit ran.
             for unit, stand_in in bench.stand_ins.items():
-                assert ctx.get(stand_in.control.instruction.as_value()) == int.from_bytes(
-                    program, "little")
+                if not params.masters or queue_of(unit) == queue_of(op):
+                    assert ctx.get(stand_in.control.instruction.as_value()) == int.from_bytes(
+                        program, "little")
                 assert ctx.get(stand_in.runs) == (unit <= op)
 
-    bench = Bench(KEEPER)
+    bench = Bench(params)
     simulate(bench, process)
 
 
@@ -528,8 +541,8 @@ def test_stored_instructions_run_in_order_and_take_their_time():
             status, body = await request(Kind.RUN, which(base + skipped, count))
             completed, unit, cycles = run_answer(body)
             assert (status, completed, unit) == (Status.OK, count, Unit.NORM_FORWARD)
-            # As those of a frame, but for the first word.
-            assert cycles == sum(37 + 1 + i for i in places) + READ_LATENCY + 2
+            # An instruction waits for its fetch, or for the one before it.
+            assert cycles == 16 + places[-1] + sum(max(7, 5 + i) for i in places[:-1])
             words = await request.read(Space.WIDE, 0, 6)
             assert list(words[::4 * KEEPER.vector]) == [
                 i + 1 if i in places else 0 for i in range(6)]
@@ -760,7 +773,10 @@ CASES = [
           SCALE, COMBINE, LOSS, {**QUANTISE, "flags": MASTER})),
     *((KEEPER, f, {}, True) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD, MOVE)),
     *((BARE, f, {}, f is not SORT) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD, MOVE)),
-    *((KEEPER, SCALE, {"op": op}, False) for op in (0, 10, 0x87, 255)),
+    *((KEEPER, SCALE, {"op": op}, False) for op in (0, 10, 0x70, 0x7A, 0x87, 0xF7, 255)),
+    # Queues are named where there are any.
+    *((machine, f, {"op": f["op"] | named << 4}, machine is KEEPER and named < 8)
+      for machine in (GROUPED, KEEPER) for f in (GEMM, MOVE, NORM) for named in (1, 2, 4, 7, 8)),
     *((KEEPER, f, {"m": m}, good) for f in (SCALE, LOSS, QUANTISE, GEMM, NORM)
       for m, good in ((0, False), (MAX_M, True), (MAX_M + 1, False), (MAX_K, False),
                       (0xFFFF, False))),
@@ -826,7 +842,8 @@ def test_what_is_refused_is_what_the_rules_say(params):
                   chance.choice(sizes) for name in ("m", "k", "n")}
         flags = sum(1 << bit for bit in range(8) if chance.random() < 0.2)
         return unpack_instruction(instruction(
-            chance.choice([*Opcode, *Opcode, 0, 10, chance.randrange(256)]), **fields, flags=flags,
+            chance.choice([*units_of(params) * 3, 0, 10, chance.randrange(256)]), **fields,
+            flags=flags,
             shift=chance.choice([0, 17, 18, 31, 32, chance.randrange(256)]),
             arg=chance.choice([1, 4, 5, 32, 33, chance.randrange(256)]),
             tab0=chance.choice([0, 4095, 4096]), key0=chance.choice([0, 1, 0xFFFF0000])))

@@ -65,8 +65,10 @@ async def move(ctx, bench, flags, x, table=None, *, base=SRC0, dst0=None, tab1=T
         tile, lane = divmod(int(slot), params.slots)
         first = 1 + tile * height
         expected[first:first + height, lane] = columns[:, table[slot]]
+    # A copy has a word for every step.
     cycles, clamped = await bench.run(
-        ctx, Opcode.MOVE, flags=flags, m=m, n=n, src0=base, dst0=dst0, tab1=tab1)
+        ctx, Opcode.MOVE, spare=flags != PLAIN, flags=flags, m=m, n=n, src0=base, dst0=dst0,
+        tab1=tab1)
     found = bench.dump(ctx, "quant", *whole)
     assert (found == expected).all(), (flags, m, n, np.argwhere(found != expected))
     assert (bench.dump(ctx, "quant", *source) == kept).all()
@@ -238,8 +240,8 @@ def test_the_memory_is_that_which_move_leaves(flags):
                     fields = {"group": groups[index], "place": place, "row": row, "tile": tile}
                     bench.poke(ctx, "group", TAB1 + index, GROUP_WORD.const(fields).as_bits())
             for dst0 in (100, 200):
-                await bench.run(ctx, Opcode.MOVE, flags=flags, m=m, n=n, src0=3, dst0=dst0,
-                                tab1=TAB1)
+                await bench.run(ctx, Opcode.MOVE, spare=True, flags=flags, m=m, n=n, src0=3,
+                                dst0=dst0, tab1=TAB1)
             memories.append(bench.dump(ctx, "quant", 0, 300, params.slots))
 
         bench.simulate(process)
@@ -255,13 +257,42 @@ def test_two_transpositions_give_the_tensor():
         bench.load(ctx, "quant", 0, x)
         for fields in ({"m": 21, "n": 18, "src0": 0, "dst0": 100},
                        {"m": 18, "n": 21, "src0": 100, "dst0": 200}):
-            cycles, _ = await bench.run(ctx, Opcode.MOVE, flags=TRANSPOSED, **fields)
+            cycles, _ = await bench.run(ctx, Opcode.MOVE, spare=True, flags=TRANSPOSED, **fields)
             # Nine blocks go in, and the last one out.
-            assert cycles == 2 * 10 * 8 + 17
+            assert cycles == 3 * 10 * 8 + 16
         assert (bench.dump(ctx, "quant", 100, 18, 21) == x.T).all()
         assert (bench.dump(ctx, "quant", 200, 21, 18) == x).all()
 
     bench.simulate(process)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_third_of_the_clocks_is_left_to_others(flags, width):
+    """And which these are depends on no table."""
+    params = Params(rows=2, depth=2, memory=4)
+    unit = Mover(params, width, columns=4)
+    bench = UnitBench(unit, params)
+    rng = np.random.default_rng(int(flags))
+    announced = []
+
+    async def process(ctx):
+        for k in range(2):
+            table = sorted_table(rng, params, 9) if k else np.zeros(0, np.int64)
+            announced.append([])
+            await move(ctx, bench, flags, codes(rng, params, 9, 9), table)
+
+    async def watch(ctx):
+        while True:
+            await ctx.tick()
+            if announced:
+                announced[-1].append(ctx.get(unit.quant_ahead))
+
+    bench.simulate(process, watch)
+    first, second = (np.trim_zeros(clocks) for clocks in announced)
+    assert first == second
+    text = "".join(map(str, first))
+    assert all(text[k:k + 3] != "111" for k in range(len(text))) and "11" in text
 
 
 @pytest.mark.parametrize("flags", FLAGS)
@@ -303,8 +334,8 @@ def test_the_last_tile_and_the_end_of_the_memory():
             before = bench.dump(ctx, "quant", dst0, height, slots)
             given = x.T if flags & TRANSPOSED else x
             bench.load(ctx, "quant", 0, given)
-            await bench.run(ctx, Opcode.MOVE, flags=flags, m=given.shape[0], n=given.shape[1],
-                            src0=0, dst0=dst0, tab1=TAB1)
+            await bench.run(ctx, Opcode.MOVE, spare=True, flags=flags, m=given.shape[0],
+                            n=given.shape[1], src0=0, dst0=dst0, tab1=TAB1)
             found = bench.dump(ctx, "quant", dst0, height, slots)
             assert (found == np.where(table < 0, before, x[:, table])).all()
 

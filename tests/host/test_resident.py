@@ -139,6 +139,19 @@ def test_only_what_changed_of_a_program_is_sent():
         assert device.read(Space.WIDE, 0, 1)[0, 0] == sum(range(20)) - 7 + 99
 
 
+def test_programs_run_in_order_unless_the_device_is_told_otherwise():
+    with Device.open("model:", Params(masters=8)) as device:
+        for overlap, op in ((False, 0x70 | Opcode.COMBINE), (True, Opcode.COMBINE)):
+            device.store_program([combine()] * 3, overlap=overlap)
+            assert device.read(Space.PROGRAM, 0, 12)[::4, 0].tolist() == [op] * 3
+            device.run_stored()
+            device.run([combine()], overlap=overlap)
+        with pytest.raises(DeviceError, match=r"instruction 1 \(COMBINE\)"):
+            device.run([combine(), instruction(Opcode.COMBINE)])
+    with Device.open("model:", Params()) as device:
+        device.run([instruction(Opcode.QUANTISE, m=1, n=1)])
+
+
 def test_bad_programs_are_refused_with_the_number_of_the_instruction():
     with Device.open("model:", Params(masters=8)) as device:
         with pytest.raises(MemoryFullError, match="at most 255 instructions, got 256"):

@@ -5,12 +5,21 @@ import random
 import numpy as np
 from amaranth.hdl import Cat, Const, DomainRenamer, Elaboratable, Module, Shape, Signal, Value
 from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Flow
 from amaranth.sim import Simulator
 
 from hdl.array.skew import Delay
 from hdl.crossing import array_domain
 from hdl.instructions import TABLE_HEADER, instruction, unpack_instruction
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort, WritePort
+from hdl.memory import (
+    ADDRESS_BITS,
+    READ_LATENCY,
+    LaneWritePort,
+    ReadPort,
+    StreamPort,
+    WritePort,
+    announced_ahead,
+)
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, quant_word, wide_word
 
 __all__ = ["UnitBench"]
@@ -27,6 +36,12 @@ class UnitBench(Elaboratable):
     not do: two readers or two writers at once, or one of each where they share a port, a read of
     the word being written, an access beyond the end or while the unit is idle. :meth:`run` raises
     ``AssertionError`` with the names of such faults, and when the unit does not finish.
+
+    A unit with an output ``quant_ahead`` announces its accesses to the quantised memory: none may
+    be missing, and none too many unless a run has some to spare. One with the inputs ``wide_taken``
+    and ``quant_ahead`` keeps away from what others have announced: :attr:`others` are the
+    probabilities that another unit writes to the wide memory, and uses the quantised one, in a
+    clock.
 
     >>> bench = UnitBench(unit, params)                                     # doctest: +SKIP
     >>> async def process(ctx):                                             # doctest: +SKIP
@@ -47,10 +62,19 @@ class UnitBench(Elaboratable):
         Capacities other than those of ``params``, by memory.
     seed : int
         Of the junk.
+
+    Attributes
+    ----------
+    others : tuple of float
+        May change at any time; at first 0.
     """
     def __init__(self, unit, params, *, words=None, seed=0):
         self.unit = unit
         self.params = params
+        self.others = 0, 0
+        self._random = random.Random(f"{seed} others")
+        #: Another unit writes to the wide memory; announces an access to the quantised one.
+        self._wide_taken, self._quant_ahead = Signal(), Signal()
         words = {"wide": params.wide_words, "quant": params.quant_words,
                  "group": params.table_words, "order": params.table_words, **(words or {})}
         shapes = {"wide": wide_word(params), "quant": quant_word(params),
@@ -82,7 +106,20 @@ class UnitBench(Elaboratable):
         for name, memory in self.memories.items():
             m.submodules[name] = memory
             m.d.comb += memory.allowed.eq(busy | control.start | control.done)
+        wide, quant = self.memories["wide"], self.memories["quant"]
+        if self._has("quant_ahead", Flow.In):
+            m.d.comb += [self.unit.wide_taken.eq(self._wide_taken),
+                         self.unit.quant_ahead.eq(self._quant_ahead),
+                         wide.others.eq(self._wide_taken)]
+        elif self._has("quant_ahead", Flow.Out):
+            m.d.comb += [self._quant_ahead.eq(self.unit.quant_ahead), quant.announcing.eq(1)]
+        m.submodules.announced = announced = Delay(1, announced_ahead(self.params), reset=True)
+        m.d.comb += [announced.i.eq(self._quant_ahead), quant.announced.eq(announced.o)]
         return m
+
+    def _has(self, name, flow):
+        members = self.unit.signature.members
+        return name in members and members[name].flow == flow
 
     # Contents.
 
@@ -161,12 +198,14 @@ class UnitBench(Elaboratable):
 
     # Simulation.
 
-    async def run(self, ctx, op, *, limit=200_000, **fields):
+    async def run(self, ctx, op, *, limit=200_000, spare=False, **fields):
         """Execute one instruction; ``(cycles, clamped)``.
 
-        ``cycles`` counts from the cycle of ``start`` to that of ``done``.
+        ``cycles`` counts from the cycle of ``start`` to that of ``done``. With ``spare`` the unit
+        may announce more than it does.
         """
         control = self.unit.control
+        ctx.set(self.memories["quant"].spare, spare)
         for name, value in unpack_instruction(instruction(op, **fields)).items():
             ctx.set(control.instruction[name], value)
         ctx.set(control.start, 1)
@@ -187,15 +226,28 @@ class UnitBench(Elaboratable):
         assert not faults, ", ".join(faults)
         return cycles, clamped
 
-    def simulate(self, process, *, drift=0):
-        """Run the testbench ``process(ctx)`` to its end; by ``drift`` the array's clock is faster
-        than it should be, so that edges fall together in no order."""
+    def simulate(self, process, *watching, drift=0):
+        """Run the testbench ``process(ctx)`` to its end, and those ``watching`` for as long; by
+        ``drift`` the array's clock is faster than it should be, so that edges fall together in no
+        order."""
         simulator = Simulator(self)
         simulator.add_clock(_PERIOD, phase=_PERIOD)
         if array_domain(self.params) == "array":
             period = _PERIOD / self.params.array_clock / (1 + drift)
             simulator.add_clock(period, phase=period, domain="array")
         simulator.add_testbench(process)
+        for watch in watching:
+            simulator.add_testbench(watch, background=True)
+
+        async def contend(ctx):
+            while True:
+                for signal, chance in zip((self._wide_taken, self._quant_ahead), self.others,
+                                          strict=True):
+                    ctx.set(signal, self._random.random() < chance)
+                await ctx.tick()
+
+        if self._has("quant_ahead", Flow.In):
+            simulator.add_testbench(contend, background=True)
         simulator.run()
 
 
@@ -206,7 +258,7 @@ def _ports(unit, name):
         if isinstance(port, list | tuple):
             for element in port:
                 collect(element)
-        else:
+        elif hasattr(port, "signature"):
             found.append(port)
 
     for member in unit.signature.members:
@@ -219,7 +271,8 @@ class _Memory(Elaboratable):
     """The memory of one name; ``faults`` are sticky.
 
     With ``skew``, the cycles by which each lane of a stream is late, readers and writers share a
-    port. Streams are in the clock domain ``domain``.
+    port. Streams are in the clock domain ``domain``. ``announced`` is of the unit itself if
+    ``announcing``, else of another.
     """
     def __init__(self, width, depth, ports, random, lanes, skew, domain):
         self.width = width
@@ -231,10 +284,15 @@ class _Memory(Elaboratable):
         self.skew = skew
         self.domain = domain
         self.allowed = Signal()
+        # Another unit writes; the unit announces, this clock among others, more than it does.
+        self.others = Signal()
+        self.announcing, self.announced, self.spare = Signal(), Signal(), Signal()
         self.faults = {fault: Signal() for fault in (
             "two readers at once", "two writers at once", "a read of a word being written",
             "a reader and a writer at once", "two streams at once", "a stream beyond the end",
-            "a stream of a word being written",
+            "a stream of a word being written", "a write while another writes",
+            "an access while another was announced", "an access that was not announced",
+            "an announcement without an access",
             "a read beyond the end", "a write beyond the end", "an access while idle",
             "a stream while idle")}
         self.memory = Memory(shape=width, depth=depth,
@@ -284,6 +342,13 @@ class _Memory(Elaboratable):
             "a read beyond the end": ren.any() & (raddr >= self.depth),
             "a write beyond the end": wen.any() & (waddr >= self.depth),
             "an access while idle": (ren.any() | wen.any()) & ~self.allowed,
+            "a write while another writes": wen.any() & self.others,
+            "an access while another was announced":
+                (ren.any() | wen.any()) & self.announced & ~self.announcing,
+            "an access that was not announced":
+                (ren.any() | wen.any()) & ~self.announced & self.announcing,
+            "an announcement without an access":
+                ~ren.any() & ~wen.any() & self.announced & self.announcing & ~self.spare,
         }
         streams = {
             "two streams at once": sum(sen, Const(0)) > 1,
