@@ -95,7 +95,7 @@ def product_ff(bits, depth=MAX_DEPTH):
 
 #: Of a product in an element of four, by width, and what one in shallower elements takes of that,
 #: in percent: at most what any array measured takes.
-_PRODUCT_COMB = {2: 7, 3: 12, 4: 19, 5: 27, 6: 36, 7: 47, 8: 57}
+_PRODUCT_COMB = {2: 7, 3: 12, 4: 19, 5: 27, 6: 35, 7: 47, 8: 57}
 _PRODUCT_FF = {2: 7, 3: 14, 4: 18, 5: 29, 6: 36, 7: 45, 8: 53}
 _SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 
