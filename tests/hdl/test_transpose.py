@@ -203,7 +203,8 @@ def test_a_destination_at_the_end_of_its_memory(flags):
             dst0 = params.quant_words - -(-count // params.slots) * height
             bench.load(ctx, "quant", 0, x)
             bench.load_order(ctx, TAB1, table, [])
-            await bench.run(ctx, Opcode.MOVE, flags=flags, m=m, n=n, src0=0, dst0=dst0, tab1=TAB1)
+            await bench.run(ctx, Opcode.MOVE, flags=flags, m=m, n=n, src0=0, dst0=dst0, tab1=TAB1,
+                            spare=flags != PLAIN)
             assert (bench.dump(ctx, "quant", dst0, height, count) == columns).all(), (m, n)
 
     bench.simulate(process)
