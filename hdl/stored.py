@@ -5,15 +5,15 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from hdl.dispatch.quarters import QUARTER_BITS
 from hdl.instructions import INSTRUCTION_BYTES
 from hdl.memory import READ_LATENCY, ReadPort
 from hdl.protocol import PROGRAM_WORDS
 
 __all__ = ["Stored"]
 
-#: Bytes of a word of the program memory, and words of an instruction.
-_BYTES = 8
-_WORDS = INSTRUCTION_BYTES // _BYTES
+#: Words of an instruction.
+_WORDS = 8 * INSTRUCTION_BYTES // QUARTER_BITS
 
 
 class Stored(wiring.Component):
@@ -36,14 +36,14 @@ class Stored(wiring.Component):
     def __init__(self):
         super().__init__({
             "enable": In(1), "start": In(1), "first": In(range(PROGRAM_WORDS // _WORDS)),
-            "o": Out(stream.Signature(8 * _BYTES)), "program_r": Out(ReadPort(8 * _BYTES)),
+            "o": Out(stream.Signature(QUARTER_BITS)), "program_r": Out(ReadPort(QUARTER_BITS)),
         })
 
     def elaborate(self, platform):
         m = Module()
         address = Signal(range(PROGRAM_WORDS))
         coming, room = Signal(READ_LATENCY), Signal(range(_WORDS + 1), init=_WORDS)
-        queue = SyncFIFO(width=8 * _BYTES, depth=_WORDS)
+        queue = SyncFIFO(width=QUARTER_BITS, depth=_WORDS)
         m.submodules.queue = ResetInserter(self.start)(queue)
 
         # Ask for a word when there is room for it.

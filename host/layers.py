@@ -29,7 +29,6 @@ from hdl.instructions import STATE_ROWS, StateRow
 from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import Space
 from host import program
-from host.errors import MemoryFullError
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, lanes_of, load, store
 from sim.model import noise
@@ -123,7 +122,7 @@ class Dense:
         m = u.rows
         work = space.work.view(m, self.fan_out)
         q = space.gradient.view(m, self.fan_out)
-        samples, channels = space.groups(m, self.fan_out)
+        samples, channels = program.gradient_groups(params, m, self.fan_out)
         steps = [program.quantise(
             work, q, space.gradient_exponent.view(1, self.fan_out),
             key=space.key_of(tensor_id(self.number, Noise.GRADIENT)),
@@ -323,29 +322,14 @@ class Workspace:
         self.transposed_weights = quant.allocate(
             "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
         #: What streams on the way back: the sorted gradient, then the transposed activations.
-        operands = [(a, program.slot_columns(params, batch, params.sample_groups))
-                    for a, _ in pairs]
-        if params.channel_groups > 1:
-            operands += [(batch, program.slot_columns(params, b, params.channel_groups))
-                         for _, b in passing]
-        self.streamed = quant.allocate("a streamed operand", *operands)
-        need = program.table_words(params, batch) + program.table_words(params, max(sizes[1:]))
-        if params.max_groups > 1 and need > params.table_words:
-            raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "
-                                  f"{need - params.table_words} more than there are")
+        self.streamed = quant.allocate("a streamed operand",
+                                       *program.streamed_shapes(params, pairs, batch))
+        program.check_tables(params, batch, max(sizes[1:]))
         self.key_of = None
 
     def exponent_of(self, exponents):
         """The one exponent of a tensor, from the place where there is one for every column."""
         return int(load(self.device, exponents.view(1, 1))[0, 0])
-
-    def groups(self, m, n):
-        """The groups of a gradient of m samples and n channels; (None, None) without groups."""
-        params = self.params
-        if params.max_groups == 1:
-            return None, None
-        return (program.Groups(0, m, params.sample_groups),
-                program.Groups(program.table_words(params, m), n, params.channel_groups))
 
 
 class Mlp:

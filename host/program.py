@@ -19,9 +19,10 @@ from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
-__all__ = ["Groups", "align", "column_sums", "combine", "cross_entropy", "gemm", "gemm_shift",
-           "move", "norm_backward", "norm_forward", "quantise", "quantise_masters", "scale",
-           "slot_columns", "sort", "table_words", "update"]
+__all__ = ["Groups", "align", "check_tables", "column_sums", "combine", "cross_entropy", "gemm",
+           "gemm_shift", "gradient_groups", "move", "norm_backward", "norm_forward", "quantise",
+           "quantise_masters", "scale", "slot_columns", "sort", "streamed_shapes", "table_words",
+           "update"]
 
 
 def _check(name, value, limit):
@@ -46,6 +47,31 @@ class Groups:
 
     def __init__(self, base, length, count):
         self.base, self.length, self.count = base, length, count
+
+
+def gradient_groups(params, m, n):
+    """The groups of a gradient of m samples and n channels; (None, None) without groups."""
+    if params.max_groups == 1:
+        return None, None
+    return (Groups(0, m, params.sample_groups),
+            Groups(table_words(params, m), n, params.channel_groups))
+
+
+def check_tables(params, batch, widest):
+    """Refuse a batch and a number of channels whose groups the tables have no room for."""
+    need = table_words(params, batch) + table_words(params, widest)
+    if params.max_groups > 1 and need > params.table_words:
+        raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "
+                              f"{need - params.table_words} more than there are")
+
+
+def streamed_shapes(params, pairs, batch):
+    """Shapes of what streams on the way back through layers of these features: the transposed
+    activations, and the sorted gradients that all but the first pass on."""
+    shapes = [(a, slot_columns(params, batch, params.sample_groups)) for a, _ in pairs]
+    if params.channel_groups > 1:
+        shapes += [(batch, slot_columns(params, b, params.channel_groups)) for _, b in pairs[1:]]
+    return shapes
 
 
 def gemm_shift(params, k, *, unsigned=False, groups=(), limit=32):

@@ -18,7 +18,6 @@ from hdl.instructions import STATE_ROWS, LossRow, ScaleRow, StateRow
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import Space
 from host import program
-from host.errors import MemoryFullError
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, Tensor, lanes_of, load, store
 from sim.model import noise
@@ -111,16 +110,9 @@ class Places:
         passing = pairs[1:]
         self.transposed = quant.allocate(
             "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
-        operands = [(a, program.slot_columns(params, batch, params.sample_groups))
-                    for a, _ in pairs]
-        if params.channel_groups > 1:
-            operands += [(batch, program.slot_columns(params, b, params.channel_groups))
-                         for _, b in passing]
-        self.streamed = quant.allocate("a streamed operand", *operands)
-        need = program.table_words(params, batch) + program.table_words(params, widest)
-        if params.max_groups > 1 and need > params.table_words:
-            raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "
-                                  f"{need - params.table_words} more than there are")
+        self.streamed = quant.allocate("a streamed operand",
+                                       *program.streamed_shapes(params, pairs, batch))
+        program.check_tables(params, batch, widest)
 
 
 class Steps:
@@ -271,13 +263,10 @@ class Steps:
         at, params, m = self.at, self.params, self.m
         k, n = self.sizes[number:number + 2]
         work, q = at.work.view(m, n), at.gradient.view(m, n)
-        rows = cols = None
-        if params.max_groups > 1:
-            samples = program.Groups(0, m, params.sample_groups)
-            channels = program.Groups(program.table_words(params, m), n, params.channel_groups)
-            rows, cols = (groups if groups.count > 1 else None for groups in (samples, channels))
-        else:
-            samples = channels = None
+        samples, channels = program.gradient_groups(params, m, n)
+        # Groups of one need no shifts.
+        rows, cols = (groups if groups and groups.count > 1 else None
+                      for groups in (samples, channels))
         exponents = at.gradient_exponents[number]
         self._do(program.quantise(
             work, q, exponents, key=self.key_of(tensor_id(number, Noise.GRADIENT)),
@@ -350,46 +339,46 @@ class Resident:
         self._first = any(layer.running_mean is None for layer in network.hidden)
         #: Samples of the scales of the batch.
         self._samples = None
-        for place, value in self._state():
-            store(device, place, np.atleast_2d(value))
+        self._send()
         widest = max(network.sizes[1:])
         ones = np.zeros((len(ScaleRow), widest), np.int64)
         ones[ScaleRow.FACTOR] = 1
         store(device, self._places.ones, ones)
         store(device, self._places.zero, np.zeros((1, 1), np.int64))
 
-    def _state(self):
-        """``(place, array)`` of all that the device keeps."""
+    def _parameters(self):
+        """``(place, parameter)`` of every layer."""
         at = self._places
+        places = {"weight": at.weights, "gamma": at.gammas, "beta": at.betas, "bias": at.betas}
         for number, layer in enumerate(self._network.layers):
-            named = layer.parameters()
-            places = {"weight": at.weights, "gamma": at.gammas, "beta": at.betas,
-                      "bias": at.betas}
-            for name, parameter in named.items():
-                place = places[name][number]
-                yield place, parameter.master
-                yield _in(Space.VELOCITY, place), parameter.velocity
-        for layer, mean, deviation in zip(self._network.hidden, at.means, at.deviations,
-                                          strict=True):
-            zero = np.zeros(mean.cols, np.int64)
-            yield mean, zero if layer.running_mean is None else layer.running_mean
-            yield deviation, (zero if layer.running_deviation is None
-                              else layer.running_deviation)
+            for name, parameter in layer.parameters().items():
+                yield places[name][number], parameter
+
+    def _statistics(self):
+        """``(place, layer, attribute)`` of all running statistics."""
+        at = self._places
+        for name, places in (("running_mean", at.means), ("running_deviation", at.deviations)):
+            for place, layer in zip(places, self._network.hidden, strict=True):
+                yield place, layer, name
+
+    def _send(self):
+        for place, parameter in self._parameters():
+            store(self._device, place, np.atleast_2d(parameter.master))
+            store(self._device, _in(Space.VELOCITY, place), np.atleast_2d(parameter.velocity))
+        for place, layer, name in self._statistics():
+            value = getattr(layer, name)
+            store(self._device, place, np.zeros((1, place.cols), np.int64) if value is None
+                  else value[None])
 
     def fetch(self):
         """Bring parameters and statistics to the host's network."""
-        at, device = self._places, self._device
-        for number, layer in enumerate(self._network.layers):
-            for name, parameter in layer.parameters().items():
-                place = {"weight": at.weights, "gamma": at.gammas}.get(name, at.betas)[number]
-                shape = np.shape(parameter.master)
-                parameter.master = load(device, place).reshape(shape)
-                parameter.velocity = load(device, _in(Space.VELOCITY, place)).reshape(shape)
+        for place, parameter in self._parameters():
+            shape = np.shape(parameter.master)
+            parameter.master = load(self._device, place).reshape(shape)
+            parameter.velocity = load(self._device, _in(Space.VELOCITY, place)).reshape(shape)
         if not self._first:
-            for layer, mean, deviation in zip(self._network.hidden, at.means, at.deviations,
-                                              strict=True):
-                layer.running_mean = load(device, mean)[0]
-                layer.running_deviation = load(device, deviation)[0]
+            for place, layer, name in self._statistics():
+                setattr(layer, name, load(self._device, place)[0])
 
     def _batch(self, x, labels):
         """Bring a batch down: codes as :func:`sim.model.quantise.quantise` makes them."""

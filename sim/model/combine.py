@@ -1,9 +1,7 @@
 """Sums of rows: of exponents, which change from unit to unit, and statistics that follow others."""
 
-import numpy as np
-
 from sim.model.checks import check_number, check_shapes, check_signed, whole
-from sim.model.rounding import round_shift
+from sim.model.rounding import round_shift, wrap
 
 __all__ = ["combine"]
 
@@ -15,9 +13,9 @@ def combine(a, b, added=0, *, subtract=False, follow=None):
     """``a + b + added`` or ``a - b + added`` of rows [n], or with ``follow`` the running mean
     ``a + round_shift(b - a, follow)``, modulo ``2**32``, signed. ``b`` may be one number for all.
 
-    >>> combine(np.array([5, -7]), np.array([2]), 100).tolist()
+    >>> combine([5, -7], [2], 100).tolist()
     [107, 95]
-    >>> combine(np.array([1000]), np.array([2000]), follow=3).tolist()
+    >>> combine([1000], [2000], follow=3).tolist()
     [1125]
     """
     a, b = whole(a, "a"), whole(b, "b")
@@ -31,4 +29,4 @@ def combine(a, b, added=0, *, subtract=False, follow=None):
     else:
         check_number(added, "added", -(1 << _BITS - 1), (1 << _BITS) - 1)
         total = a + (-b if subtract else b) + added
-    return np.asarray(total).astype(np.uint32).astype(np.int32).astype(np.int64)
+    return wrap(total, _BITS)

@@ -54,21 +54,16 @@ from sim.model.norm import Context, l1_backward, l1_forward
 from sim.model.order import order
 from sim.model.quantise import quantise, quantise_weights
 from sim.model.relu import unclipped
-from sim.model.rounding import floor_divide
+from sim.model.rounding import floor_divide, wrap
 from sim.model.scale import align, column_exponents, column_sums, read_scale, scale, update
 from sim.model.softmax import cross_entropy, softmax
 
 __all__ = ["Machine", "RunError"]
 
 
-def _signed(x, bits):
-    """The low bits as a signed number, which is what a port of so many takes of a wide element."""
-    half = 1 << bits - 1
-    return ((x & 2 * half - 1) ^ half) - half
-
-
 def _low16(x):
-    return _signed(x, 16)
+    """What a 16-bit port takes of a wide element."""
+    return wrap(x, 16)
 
 
 class RunError(Exception):
@@ -247,7 +242,7 @@ class Machine:
         values = np.frombuffer(words, kind).astype(np.int64).reshape(count, -1)
         bits = {Space.QUANT: self.params.bits, Space.MASTER: MASTER_BITS,
                 Space.VELOCITY: VELOCITY_BITS}.get(space)
-        self.words(space, address, count)[:] = _signed(values, bits) if bits else values
+        self.words(space, address, count)[:] = wrap(values, bits) if bits else values
         return Status.OK, b""
 
     def _read(self, body):
@@ -500,14 +495,14 @@ class Machine:
         a = self.wide.get(f["src0"], 1, n, f["tab0"] - 1)[0]
         one = flags & CombineFlag.BROADCAST
         b = self.wide.get(f["src1"], 1, 1 if one else n, 0 if one else f["tab1"] - 1)[0]
-        added = _signed(f["key0"], WIDE_BITS)
+        added = wrap(f["key0"], WIDE_BITS)
         total = combine(a, b, added, subtract=bool(flags & CombineFlag.SUBTRACT),
                         follow=f["shift"] if flags & CombineFlag.FOLLOW else None)
         self.wide.put(f["dst0"], total[None], f["tab2"] - 1)
 
     def _cross_entropy(self, f):
         m, n = f["m"], f["n"]
-        logits = _signed(self.wide.get(f["src0"], m, n), 24)
+        logits = wrap(self.wide.get(f["src0"], m, n), 24)
         labels = self.wide.get(f["src1"], m, 1)[:, 0] & 0x1FFF
         self.wide.tensor(f["dst0"], m, n)
         self.wide.tensor(f["dst1"], len(LossRow), 1)
@@ -521,7 +516,7 @@ class Machine:
         total = int(losses.sum())
         self.wide.put(f["dst0"], gradient)
         rows = np.zeros((len(LossRow), 1), np.int64)
-        rows[LossRow.LOSS_LOW] = _signed(total & 0xFFFFFFFF, WIDE_BITS)
+        rows[LossRow.LOSS_LOW] = wrap(total & 0xFFFFFFFF, WIDE_BITS)
         rows[LossRow.LOSS_HIGH] = total >> 32
         rows[LossRow.CORRECT] = (predicted == labels).sum()
         self.wide.put(f["dst1"], rows)

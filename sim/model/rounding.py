@@ -7,7 +7,7 @@ import numpy as np
 
 from sim.model.checks import whole
 
-__all__ = ["bit_length", "floor_divide", "rescale", "round_shift", "saturate"]
+__all__ = ["bit_length", "floor_divide", "rescale", "round_shift", "saturate", "wrap"]
 
 
 def round_shift(x, shift):
@@ -64,6 +64,16 @@ def saturate(x, bits):
         return x.copy(), 0
     y = np.minimum(np.maximum(x, -high - 1), high)
     return y, int(np.count_nonzero(y != x))
+
+
+def wrap(x, bits):
+    """The low bits of integers as a signed number: what a port of so many takes of a wider one.
+
+    >>> wrap([7, 8, -9, 31], 4).tolist()
+    [7, -8, 7, -1]
+    """
+    half = 1 << bits - 1
+    return (whole(x) + half & (1 << bits) - 1) - half
 
 
 def floor_divide(numerator, denominator):

@@ -19,7 +19,7 @@ from sim.model.checks import (
     whole,
 )
 from sim.model.quantise import divide_by_mantissa
-from sim.model.rounding import bit_length, rescale, saturate
+from sim.model.rounding import bit_length, rescale, saturate, wrap
 from sim.model.update import MASTER_BITS, MASTER_FRACTION, VELOCITY_FRACTION, sgd
 
 __all__ = ["FACTOR_BITS", "align", "column_exponents", "column_sums", "product", "read_scale",
@@ -29,12 +29,6 @@ __all__ = ["FACTOR_BITS", "align", "column_exponents", "column_sums", "product",
 FACTOR_BITS = 10
 #: Width of every number that a column's exponent is added up from, signed.
 _EXPONENT_BITS = 16
-
-
-def _low_signed(x, bits):
-    """The low bits of integers as a signed number."""
-    half = 1 << bits - 1
-    return (whole(x) + half & (1 << bits) - 1) - half
 
 
 def read_scale(tensor, *, divide=False):
@@ -48,7 +42,7 @@ def read_scale(tensor, *, divide=False):
     check_shapes(tensor.ndim == 2 and len(tensor) == len(ScaleRow),
                  f"a scale tensor must have {len(ScaleRow)} rows", tensor)
     factor = tensor[ScaleRow.FACTOR] & (7 if divide else (1 << FACTOR_BITS) - 1)
-    return factor, _low_signed(tensor[ScaleRow.EXPONENT], _EXPONENT_BITS), tensor[ScaleRow.BIAS]
+    return factor, wrap(tensor[ScaleRow.EXPONENT], _EXPONENT_BITS), tensor[ScaleRow.BIAS]
 
 
 def column_exponents(exponent, *, negate=False, offset=0, scalar=0):
@@ -61,7 +55,7 @@ def column_exponents(exponent, *, negate=False, offset=0, scalar=0):
     exponent = whole(exponent, "exponents")
     check_signed(exponent, "exponents", _EXPONENT_BITS)
     check_signed(whole(offset, "offset"), "offset", _EXPONENT_BITS)
-    return (-exponent if negate else exponent) + offset + _low_signed(scalar, _EXPONENT_BITS)
+    return (-exponent if negate else exponent) + offset + wrap(scalar, _EXPONENT_BITS)
 
 
 def product(x, factor, *, divide=False):
@@ -136,7 +130,7 @@ def column_sums(x):
     """
     x = whole(x)
     check_shapes(x.ndim == 2, "x must have two axes", x)
-    return _low_signed(x.sum(axis=0), WIDE_BITS)
+    return wrap(x.sum(axis=0), WIDE_BITS)
 
 
 def update(weight, velocity, x, factor, exponent, rate, rate_shift, noise, *, divide=False, decay=0,
