@@ -1,6 +1,6 @@
 """Accumulators: sums over the tiles along the inner dimension."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,8 +22,8 @@ def sum_tag(params):
     """What travels with a row of sums."""
     return data.StructLayout({
         "valid": 1,
-        #: The first row of a tile.
-        "first": 1,
+        #: The first row of a column tile's first tile, and of its others.
+        "first": 1, "again": 1,
         #: The first tile along the inner dimension: what was accumulated is forgotten.
         "fresh": 1,
         #: The last tile along the inner dimension: the sums are results.
@@ -72,7 +72,7 @@ class AccumulatorGroup(wiring.Component):
     o : Out(_steps)
         A cycle later, for the group to the right.
     sums : In(sums)
-        ``READ_LATENCY + 1`` cycles after the read.
+        ``READ_LATENCY`` cycles after the read.
     number : In(range(MAX_M + 1)), results : Out(ArrayLayout(signed(ACC_BITS), columns))
         See :class:`Accumulators`.
     """
@@ -100,14 +100,14 @@ class AccumulatorGroup(wiring.Component):
             kept.raddr.eq(self.number), self.results.eq(kept.data),
         ]
         for col in range(shape.length):
-            # The way from the block RAM is long: a stage of its own.
+            # The ways from the block RAM and from the array are long: a stage of their own.
             word = register(m, f"word{col}", Mux(
                 step.fresh, 0, memory.data[col] << (step.fours << 1))[:ACC_BITS].as_signed())
             add = SelectAdd(a=self.sums[col].shape(), b=signed(ACC_BITS + 1),
                             c=signed(ACC_BITS), o=signed(ACC_BITS), mapped=self.mapped)
             m.submodules[f"add{col}"] = add
-            m.d.comb += [add.a.eq(self.sums[col]), add.b.eq(word << 1), add.c.eq(word),
-                         add.select.eq(step.doubled)]
+            m.d.comb += [add.a.eq(register(m, f"sum{col}", self.sums[col])),
+                         add.b.eq(word << 1), add.c.eq(word), add.select.eq(step.doubled)]
             total = register(m, f"total{col}", add.o)
             m.d.comb += [Value.cast(memory.wdata[col]).eq(total),
                          Value.cast(kept.wdata[col]).eq(total)]
@@ -117,11 +117,16 @@ class AccumulatorGroup(wiring.Component):
 class Accumulators(wiring.Component):
     """``acc[row][c] = (fresh ? 0 : acc[row][c] << shifts) + sums[c]``, and results apart.
 
-    One row per clock, one row number after the other from each ``first`` on; lock step. The sums of
-    every group of columns come a cycle after those of the group to the left, as the mesh gives
-    them, and control goes from group to group. The same row may come again ``SPACING`` cycles later
-    at the earliest, so that it has been written before it is read. Sums never leave ``ACC_BITS``
-    bits: the largest, for ``MAX_K`` products of 8 bits shifted 7 times, is below ``2**34``.
+    Rows are numbered round the memories, ``MAX_M + 1`` of them: one after the other from the first
+    row of a column tile, which follows the last one of the column tile before, and ``again`` from
+    there. The first after ``start`` is number 0. So a column tile does not touch results of those
+    before it as long as all of them fit.
+
+    One row per clock, lock step. The sums of every group of columns come a cycle after those of the
+    group to the left, as the mesh gives them, and control goes from group to group. The same row
+    may come again ``SPACING`` cycles later at the earliest, so that it has been written before it
+    is read. Sums never leave ``ACC_BITS`` bits: the largest, for ``MAX_K`` products of 8 bits
+    shifted 7 times, is below ``2**34``.
 
     Results are read in the clock domain ``readout``, which may be another.
 
@@ -137,6 +142,8 @@ class Accumulators(wiring.Component):
 
     Members
     -------
+    start : In(1)
+        Nothing is under way.
     tag : In(sum_tag)
         ``AHEAD`` cycles before the sums of the first group.
     sums : In(sums)
@@ -147,30 +154,40 @@ class Accumulators(wiring.Component):
         What the row of that number was in the last ``final`` tile that has been written,
         ``READ_LATENCY`` cycles of ``readout`` later.
     """
-    #: Cycles from a tag to its sums: counting, reading, on the way.
-    AHEAD = 1 + READ_LATENCY + 1
-    #: Cycles from a tag to the first cycle after the row was written.
-    SPACING = AHEAD + 1
+    #: Cycles from a tag to its sums: counting, reading.
+    AHEAD = 1 + READ_LATENCY
+    #: Cycles from a tag to the first cycle after the row was written: on the way, adding, writing.
+    SPACING = AHEAD + 2
 
     def __init__(self, params, sums, groups, *, mapped=False):
         self.params = params
         self.mapped = mapped
         self.groups = groups
         super().__init__({
-            "tag": In(sum_tag(params)), "sums": In(sums), "finished": Out(1),
+            "start": In(1), "tag": In(sum_tag(params)), "sums": In(sums), "finished": Out(1),
             "number": In(range(MAX_M + 1)), "results": Out(results_shape(params)),
         })
 
     def elaborate(self, platform):
         m = Module()
         tag, step = self.tag, Signal(_steps(self.params))
-        row = Signal(range(MAX_M + 1), reset_less=True)
+        # The last row's number, and what comes before the column tile's first.
+        row, before = (Signal(range(MAX_M + 1), name=name, reset_less=True)
+                       for name in ("row", "before"))
+        m.submodules.count = count = SelectAdd(
+            a=unsigned(1), b=row.shape(), c=row.shape(), o=row.shape(), mapped=self.mapped)
+        m.d.comb += [count.a.eq(1), count.b.eq(before), count.c.eq(row),
+                     count.select.eq(tag.again)]
         with m.If(tag.valid):
-            m.d.sync += row.eq(Mux(tag.first, 0, row + 1))
+            m.d.sync += row.eq(count.o)
+        with m.If(tag.first):
+            m.d.sync += before.eq(row)
+        with m.If(self.start):
+            m.d.sync += row.eq(MAX_M)
         m.submodules.shift = shift = Delay(tag.shape(), 1 + READ_LATENCY)
         m.submodules.write = write = Delay(
-            data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.AHEAD + 1)
-        m.submodules.row = written = Delay(row.shape(), self.AHEAD)
+            data.StructLayout({"valid": 1, "final": 1, "last": 1}), self.SPACING)
+        m.submodules.row = written = Delay(row.shape(), self.SPACING - 1)
         m.d.comb += [
             shift.i.eq(tag), written.i.eq(row),
             step.read.eq(row), step.fresh.eq(shift.o.fresh),

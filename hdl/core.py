@@ -1,19 +1,21 @@
 """What runs with the array's clock: streamed operand, array, accumulators."""
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Const, DomainRenamer, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, results_shape, sum_tag
-from hdl.array.mesh import Mesh
+from hdl.array.mesh import Mesh, MeshTiming
 from hdl.array.skew import Delay, register
 from hdl.chain import SelectAdd
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort
 from hdl.operand_memory import OperandMemory
-from hdl.params import MAX_M
+from hdl.params import MAX_M, Params
 from hdl.unit import quant_word
 
-__all__ = ["Core", "CoreWithMemories", "Streamer", "weights_row"]
+__all__ = ["Core", "CoreTiming", "CoreWithMemories", "Streamer", "weights_row"]
 
 
 def weights_row(params):
@@ -33,8 +35,9 @@ class Streamer(wiring.Component):
 
     Row i of tile t is word ``source + t * (m + more_rows) + i`` of the memory; a row of zeros,
     which is not read, follows the ``m`` rows of each tile. A tile begins when its weights are
-    loaded, without a gap if they already are. The last of a column tile begins after the results of
-    the column tile before it have been ``released``.
+    loaded, without a gap if they already are. The last of a column tile begins when the memory of
+    results, ``MAX_M + 1`` rows, has room beside those of column tiles that have not been
+    ``released``.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ class Streamer(wiring.Component):
     shifts : In(range(max_groups))
         its marks.
     released : In(1)
-        Results of a column tile may be written over.
+        Results of the oldest column tile may be written over.
     taken : Out(1)
         A tile begins: those weights are used.
     tag : Out(sum_tag)
@@ -89,16 +92,22 @@ class Streamer(wiring.Component):
                                (~tiles[-1]).replicate(len(tiles)))
         # Of the row that streams; of the tile that comes next.
         running, last_row = Signal(), rows[-1]
-        fresh, final, blocked, may = Signal(), tiles[-1], Signal(), Signal()
+        fresh, final, may = Signal(), tiles[-1], Signal()
+        # Rows of results that are free, less those of a column tile, and what is added to them.
+        size, free = Signal(range(MAX_M + 2)), Signal(signed(len(self.last_row) + 2))
+        taking, full, change = Signal(), free[-1], Signal.like(free)
+        m.d.sync += [
+            size.eq(self.last_row + 1), taking.eq(self.taken & final),
+            change.eq(Mux(taking == self.released, 0, Mux(taking, -size, size))),
+            free.eq(free + change),
+        ]
 
         # A tile's first row follows the last row before it: whether it may has been known since the
         # cycle before, in which that tile had begun already.
         m.d.comb += self.taken.eq(may & ~running)
-        m.d.sync += may.eq(self.ready & ~(final & blocked) & ~self.start)
+        m.d.sync += may.eq(self.ready & ~(final & full) & ~self.start)
         with m.If(running):
             m.d.sync += [rows.eq(rows - 1), running.eq(~last_row)]
-        with m.If(self.released):
-            m.d.sync += blocked.eq(0)
         with m.If(self.taken):
             m.d.sync += [
                 running.eq(1), rows.eq(first_rows), fresh.eq(final),
@@ -106,22 +115,20 @@ class Streamer(wiring.Component):
                 self.tag.fresh.eq(fresh), self.tag.final.eq(final),
                 self.tag.shifts.eq(self.shifts),
             ]
-            with m.If(final):
-                m.d.sync += blocked.eq(1)
         with m.If(self.start):
-            m.d.sync += [running.eq(0), fresh.eq(1), blocked.eq(0)]
+            m.d.sync += [running.eq(0), fresh.eq(1), taking.eq(0), change.eq(0)]
         restart = Signal()
         m.d.sync += restart.eq(self.start)
         with m.If(restart):
-            m.d.sync += tiles.eq(first_tiles)
+            m.d.sync += [tiles.eq(first_tiles), free.eq(MAX_M + 1 - size)]
 
         # A tile ends with a row that is not read.
         again, step = Signal(), Signal(ADDRESS_BITS)
         last = Signal()
         m.d.comb += last.eq(running & last_row & self.tag.final)
         m.d.sync += [
-            self.tag.valid.eq(running | may), self.tag.first.eq(self.taken),
-            self.tag.last.eq(last),
+            self.tag.valid.eq(running | may), self.tag.first.eq(self.taken & fresh),
+            self.tag.again.eq(self.taken & ~fresh), self.tag.last.eq(last),
             self.read.eq(self.taken | running & ~last_row), again.eq(last | self.start),
             step.eq(Mux(running & last_row, Mux(self.tag.final, 0, self.more_rows),
                         self.taken | running)),
@@ -135,6 +142,66 @@ class Streamer(wiring.Component):
         m.submodules[name] = add
         m.d.comb += [add.a.eq(step), add.b.eq(first), add.c.eq(value), add.select.eq(select)]
         return register(m, f"{name}_register", add.o)
+
+
+@dataclass(frozen=True)
+class CoreTiming:
+    """Cycles of a :class:`Core`.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    """
+    params: Params
+
+    #: From a tile's ``taken`` to its operands at the array, and to the swap that comes with the
+    #: first of them: read, and on the way from the block RAM.
+    LATE = Streamer.LATENCY + READ_LATENCY + 1
+
+    @property
+    def mesh(self):
+        return MeshTiming(self.params, skewed=True)
+
+    @property
+    def load_cycles(self):
+        """From a row of weights to the next of its tile."""
+        return self.mesh.load_cycles
+
+    @property
+    def complete(self):
+        """From the last row of a tile's weights until the tile may be taken: so many that a swap at
+        once would not come too soon, and at least two registers."""
+        return max(2, self.mesh.swap_wait - self.LATE)
+
+    @property
+    def guard(self):
+        """From ``taken`` to the first row of the next tile's weights: not before the swap allows
+        it, behind the tile's own rows, and so that rows of sums have been written when they come
+        again."""
+        return max(2, self.LATE + self.mesh.swap_cycles, self.load_cycles - self.complete,
+                   Accumulators.SPACING - self._loading)
+
+    @property
+    def tile_cycles(self):
+        """From a tile to the next, as far as weights decide it."""
+        return self.guard + self._loading
+
+    @property
+    def _loading(self):
+        return (self.params.rows - 1) * self.load_cycles + self.complete
+
+    @property
+    def through(self):
+        """From ``taken`` to ``finished``, less ``m + 1``."""
+        return (self.LATE + self.mesh.latency + len(self.mesh.groups) - 1
+                + Accumulators.SPACING - Accumulators.AHEAD - 1)
+
+    @property
+    def settle(self):
+        """In reset, after which nothing is under way: sums and weights pass stages that a reset
+        leaves alone."""
+        return max(self.through + 1 + Accumulators.SPACING,
+                   self.mesh.swap_wait + self.load_cycles + self.params.rows) + 4
 
 
 class Core(wiring.Component):
@@ -151,13 +218,7 @@ class Core(wiring.Component):
 
     Attributes
     ----------
-    load_cycles : int
-        From a ``load`` to the next at the earliest.
-    guard : int
-        Cycles after ``taken`` in which there must be no ``load``.
-    settle_cycles : int
-        Cycles in reset after which nothing is under way: sums and weights pass stages that a reset
-        leaves alone.
+    timing : CoreTiming
 
     Members
     -------
@@ -167,12 +228,13 @@ class Core(wiring.Component):
         See :class:`Streamer`.
     is_unsigned : In(1)
         Where nothing is read, the operand is the code of an unsigned 0.
-    load : In(1), row : In(weights_row)
-        A row of weights, the last of the tile first.
+    rows : In(stream.Signature(weights_row))
+        Weights, the last row of a tile first. A payload holds in the cycle after the one in which
+        it is taken.
     taken : Out(1)
-        A tile begins; the next one may be loaded.
+        A tile begins.
     released : In(1)
-        Results of a column tile may be written over.
+        Results of the oldest column tile may be written over.
     quant_s : Out(StreamPort(quant_word))
     finished : Out(1)
         The last row of a column tile is being written.
@@ -182,18 +244,11 @@ class Core(wiring.Component):
     def __init__(self, params, *, mapped=False):
         self.params = params
         self.mesh = Mesh(params, mapped=mapped, skewed=True)
-        # Operands, and the swap with the first of them, come so late after a tile is taken: read,
-        # and on the way from the block RAM.
-        self._late = Streamer.LATENCY + READ_LATENCY + 1
-        self.load_cycles = self.mesh.load_cycles
-        self.guard = self._late + self.mesh.swap_cycles
-        self.settle_cycles = max(
-            self._late + self.mesh.latency + len(self.mesh.groups) + Accumulators.SPACING,
-            self.mesh.swap_wait + self.mesh.load_cycles + params.rows) + 4
+        self.timing = CoreTiming(params)
         super().__init__({
             "start": In(1), "source": In(ADDRESS_BITS), "last_row": In(range(MAX_M + 1)),
             "last_tile": In(16), "more_rows": In(ADDRESS_BITS), "is_unsigned": In(1),
-            "load": In(1), "row": In(weights_row(params)), "taken": Out(1), "released": In(1),
+            "rows": In(stream.Signature(weights_row(params))), "taken": Out(1), "released": In(1),
             "quant_s": Out(StreamPort(quant_word(params))),
             "finished": Out(1),
             "number": In(range(MAX_M + 1)), "results": Out(results_shape(params)),
@@ -201,15 +256,32 @@ class Core(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        params, mesh, late = self.params, self.mesh, self._late
+        params, mesh, timing = self.params, self.mesh, self.timing
+        late = timing.LATE
 
-        # A tile of weights is complete, so many cycles after the last row that a swap at once would
-        # not come too soon.
+        # Rows of weights as they may come: those of a tile so far apart, the first one after the
+        # tile before has begun. All of the array waits for them, so they have a register.
+        load, first, opened = Signal(), Signal(), Signal()
+        weights, pause = self.rows.payload, Signal(range(timing.load_cycles))
+        m.d.comb += self.rows.ready.eq(opened)
+        m.d.sync += load.eq(self.rows.valid & opened)
+        m.submodules.reopen = reopen = Delay(1, timing.guard - 2, reset=True)
+        m.d.comb += reopen.i.eq(self.taken)
+        with m.If(self.rows.valid & opened):
+            m.d.sync += [opened.eq(0), first.eq(weights.end), pause.eq(timing.load_cycles - 2)]
+        with m.Elif(reopen.o):
+            m.d.sync += [opened.eq(1), first.eq(0)]
+        with m.Elif(~first & (pause == 0)):
+            m.d.sync += opened.eq(1)
+        with m.If(~opened & (pause != 0)):
+            m.d.sync += pause.eq(pause - 1)
+
+        # A tile of weights is complete.
         ready, shifts = Signal(), Signal(range(params.max_groups))
-        m.submodules.complete = complete = Delay(1, max(0, mesh.swap_wait - late - 1))
-        m.d.comb += complete.i.eq(self.load & self.row.end)
-        with m.If(self.load):
-            m.d.sync += shifts.eq(shifts + self.row.mark)
+        m.submodules.complete = complete = Delay(1, timing.complete - 2)
+        m.d.comb += complete.i.eq(load & weights.end)
+        with m.If(load):
+            m.d.sync += shifts.eq(shifts + weights.mark)
         with m.If(self.taken | self.start):
             m.d.sync += [ready.eq(0), shifts.eq(0)]
         with m.If(complete.o):
@@ -229,8 +301,8 @@ class Core(wiring.Component):
 
         # The array.
         m.submodules.mesh = mesh
-        m.d.comb += [mesh.load.eq(self.load), mesh.weights.eq(self.row.weights),
-                     mesh.mark.eq(self.row.mark), mesh.swap.eq(swap.o)]
+        m.d.comb += [mesh.load.eq(load), mesh.weights.eq(weights.weights),
+                     mesh.mark.eq(weights.mark), mesh.swap.eq(swap.o)]
         # Where nothing was read, the code that stands for 0.
         zero = Mux(self.is_unsigned, Const(-1 << params.bits - 1, signed(params.bits)), 0)
         there = streamer.read
@@ -249,6 +321,7 @@ class Core(wiring.Component):
                                                                 mesh.groups, mapped=mesh.mapped)
         m.d.comb += [
             tag.i.eq(streamer.tag), accumulators.tag.eq(tag.o), accumulators.sums.eq(mesh.sums),
+            accumulators.start.eq(self.start),
             self.finished.eq(accumulators.finished),
             accumulators.number.eq(self.number), self.results.eq(accumulators.results),
         ]
@@ -269,8 +342,8 @@ class CoreWithMemories(wiring.Component):
 
     Members
     -------
-    start, source, last_row, last_tile, more_rows, is_unsigned, load, row, taken, released,
-    finished, number, results
+    start, source, last_row, last_tile, more_rows, is_unsigned, rows, taken, released, finished,
+    number, results
         Those of :class:`Core`.
     w : In(LaneWritePort(quant_word)), r : In(ReadPort(quant_word)), fault : Out(1)
         Those of :class:`hdl.operand_memory.OperandMemory`.
@@ -291,9 +364,11 @@ class CoreWithMemories(wiring.Component):
         core = self.core
         m.submodules.core = DomainRenamer({"readout": "sync"})(core)
         m.submodules.operands = operands = OperandMemory(self.params, readers=1, writers=1)
+        connect(m, flipped(self.rows), core.rows)
         for name, member in self._shared.items():
             inner, outer = getattr(core, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+            if member.is_port:
+                m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         connect(m, core.quant_s, operands.s[0])
         connect(m, flipped(self.w), operands.w[0])
         connect(m, flipped(self.r), operands.r[0])

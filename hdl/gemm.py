@@ -4,9 +4,8 @@ from amaranth.hdl import Cat, DomainRenamer, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hdl.accumulate import Accumulators
 from hdl.core import Core
-from hdl.crossing import HELD, array_domain, crossed
+from hdl.crossing import array_domain, crossed
 from hdl.instructions import GemmFlag
 from hdl.memory import ReadPort, StreamPort, WritePort
 from hdl.readout import Readout
@@ -24,37 +23,20 @@ class Gemm(wiring.Component):
     and a row of zeros the last; sums add up in the accumulators; a finished column tile is read
     out, ``vector`` columns after the other, while the next one streams.
 
-    From ``start`` to ``done`` an instruction takes, where ``array_clock`` is 1, exactly
-    ``L + F + (T - 1) P + (C - 1) max(T P, D + 1 + (V - 1) Q, V Q) + D + (W - 1) Q + R + 13``
-    cycles, and with ``INNER_GROUPS`` ``max_groups + 3`` more, where
+    Weights are fetched as far ahead as their queue has room. Results wait in a memory of 512 rows,
+    those of several column tiles if they fit.
 
-    * R = m + 1; T = tiles; C = ceil(n / cols);
-      V = cols / vector, W = ceil(n / vector) - (C - 1) V: read out of a column tile, of the last;
-    * L = (rows - 1) max(q, G) + q: until the last request for a tile of weights, with
-      q = depth cols / span: requests for a row of weights,
-      and G = max(2, 2**(depth - 1)): entries of its table;
-      F = from then on until they are in the array, 9, or 5 on a machine without groups, and
-      max(2, G - 1) more for the last row's table;
-    * P = max(R, L + F + 1 + H): from one tile to the next; H, a hold for wide arrays, is
-      max(0, ceil(cols / 4) - depth - 10), or - 6 on a machine without groups;
-    * D = R + latency of the mesh + 8: from the last tile of a column tile to its readout;
-      Q = R + 13: a readout of ``vector`` columns; both ``vector + 3`` more with ``COL_GROUPS``.
-
-    So the array is busy ``C T R`` of these cycles, ``C T m`` of them with rows of the operand.
-
-    With a faster clock of the array, ``a`` times that of the machine, results of a column tile are
-    read out before the last tile of the next one begins, and an instruction takes at most
-    ``L + F + (T - 1) P + (C - 1) max(T P, P + D + V Q) + D + (W - 1) Q + R + 13`` cycles, where
-
-    * a tile streams for R / a cycles: P = max(R / a, L + F + 1) + 8, D = R / a + latency / a + 16;
-    * G = max(2, 2**(depth - 1), 5) / a, each rounded up.
+    From ``start`` to ``done`` an instruction takes
+    :func:`~hdl.product_cycles.product_cycles`, which does not depend on data. With R = m + 1 and
+    an array's clock of ``a`` times the machine's, the array begins a tile every
+    ``max(R, W, a rows depth cols / span)`` of its clocks, W being
+    :attr:`hdl.core.CoreTiming.tile_cycles`; ``vector`` columns are read out in R clocks of the
+    machine, and with ``COL_GROUPS`` in ``vector - 1`` more. The array waits for readouts where they
+    take longer, and they for the array where not; of all other latencies only those of the first
+    tile and of the last readout are seen.
 
     On a machine that keeps masters other units go first where they meet: results wait for the wide
-    memory in a queue, and weights for the quantised one; what streams waits for nothing. Where
-    none of them waits, an instruction takes as long as without masters if the array's clock is
-    faster; if not, results are read out there, too, before the last tile of the next column tile
-    begins, and of the cycles above ``max(T P, D + 1 + (V - 1) Q, V Q)`` are
-    ``max(T P, D + 1 + (V - 1) Q + R)``.
+    memory in a queue, and weights for the quantised one; what streams waits for nothing.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k`` the result is undefined; the unit finishes all the same.
@@ -88,7 +70,7 @@ class Gemm(wiring.Component):
     def __init__(self, params, *, mapped=False):
         self.params = params
         self.core = Core(params, mapped=mapped)
-        self.settle_cycles = self.core.settle_cycles
+        self.settle_cycles = self.core.timing.settle
         members = {
             "control": Out(UnitPort()),
             "quant_s": Out(StreamPort(quant_word(params))),
@@ -104,14 +86,8 @@ class Gemm(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         params, fields = self.params, self.control.instruction
-        domain, ratio = array_domain(params), params.array_clock
         core = self.core
-        # Of rows of weights, in cycles of this clock.
-        spacing = core.load_cycles if ratio == 1 else -(-max(core.load_cycles, HELD) // ratio)
-        weights = Weights(params, load_cycles=spacing, guard=core.guard)
-        # A row comes again no earlier than weights have come for it: L + F + 1, with one request.
-        assert 1 + (weights.fetch.latency + 2) + 1 >= Accumulators.SPACING
-        readout = Readout(params)
+        weights, readout = Weights(params), Readout(params)
 
         # Control.
         begin, nothing = Signal(), Signal()
@@ -136,21 +112,13 @@ class Gemm(wiring.Component):
         m.submodules.weights = weights
         connect(m, weights.quant_r, flipped(self.quant_r))
         connect(m, weights.order_r, flipped(self.order_r))
-        m.submodules.core = DomainRenamer({"sync": domain, "readout": "sync"})(core)
+        m.submodules.core = DomainRenamer({"sync": array_domain(params), "readout": "sync"})(core)
         connect(m, core.quant_s, flipped(self.quant_s))
-        row = weights.row
-        if ratio > 1:
-            # It holds until the array has taken it; the next one begins to come before that.
-            row = Signal(weights.row.shape(), reset_less=True)
-            with m.If(weights.load):
-                m.d.sync += row.eq(weights.row)
+        connect(m, weights.o, core.rows)
         m.d.comb += [
             core.source.eq(fields.src0), core.last_row.eq(fields.m), core.last_tile.eq(last_tile),
             core.more_rows.eq(fields.key1[:16]),
             core.is_unsigned.eq(is_unsigned), weights.last_tile.eq(last_tile),
-            core.row.eq(row),
-            core.load.eq(crossed(m, "load", params, weights.load, into_array=True)),
-            weights.taken.eq(crossed(m, "taken", params, core.taken, into_array=False)),
             core.released.eq(crossed(m, "released", params, readout.released, into_array=True)),
         ]
 

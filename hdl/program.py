@@ -79,7 +79,7 @@ class Program(wiring.Component):
 
     An instruction is fetched byte by byte into the register that its unit reads, checked, and
     started; the next one follows when its unit is done and no memory has reported an access
-    beyond its end. Each takes 37 clocks and those from its unit's ``start`` to ``done``.
+    beyond its end. Each takes ``BESIDE`` clocks and those from its unit's ``start`` to ``done``.
 
     An access beyond the end (``ADDRESS``) or ``watchdog`` clocks without ``done`` (``WATCHDOG``)
     stop the unit: ``abort`` pulses, which resets every unit.
@@ -115,6 +115,9 @@ class Program(wiring.Component):
     cycles : Out(32)
         Clocks from the first fetch until the last unit was done.
     """
+    #: Clocks of an instruction that are not its unit's: a byte of it in each, check, settle.
+    BESIDE = 37
+
     def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
         self.params = params
         self.watchdog = watchdog

@@ -6,6 +6,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigne
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hdl.array.skew import Delay, delayed
 from hdl.instructions import MAX_SHIFT, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.params import ACC_BITS, INDEX_BITS, MAX_M, WIDE_BITS
@@ -63,14 +64,31 @@ class ResultLane(wiring.Component):
         return m
 
 
+def _rows_behind(params, m):
+    """Of the m rows of a column tile's last columns, those that are read after others may be
+    written over them: in order, the first of them when another row has been read, and a row in each
+    cycle of the array's clock."""
+    if params.masters:
+        # There is no knowing how long a row waits.
+        return m & 0
+    if params.array_clock == 1:
+        return m - 1
+    # At most m / array_clock.
+    return m >> (params.array_clock + 1) // 2
+
+
 class ReadoutControl(wiring.Component):
     """Reads the rows of ``vector`` columns after the other, and the exponents that go with them.
+
+    Of the columns first the row of zeros, then the others, a row per clock, and those of the next
+    columns follow without a gap. With ``COL_GROUPS`` there are ``vector - 1`` clocks behind the row
+    of zeros in which groups are read.
 
     Parameters
     ----------
     params : hdl.params.Params
     drain : int
-        Cycles after their last row in which the columns and their shifts must hold.
+        Cycles from the last row's until it has been written, if it does not wait.
 
     On a machine that keeps masters rows wait for ``room``, and the end for ``idle``.
 
@@ -83,14 +101,13 @@ class ReadoutControl(wiring.Component):
         the row of zeros is, before all others.
     part : Out(range(cols // vector))
         Which columns of the column tile.
-    left_cols : Out(INDEX_BITS)
-        Columns from these on.
+    last_cols : Out(1), left_cols : Out(range(vector + 1))
+        They are the instruction's last, and so many.
     shifts : Out(ArrayLayout(range(MAX_SHIFT + left + 1), vector))
-        Right shift of every column, without what the row's group adds to it.
+        Right shift of every column, without what the row's group adds to it: for the rows that were
+        read ``READ_LATENCY`` cycles ago and one.
     row_groups : Out(1)
         The row's group adds to it.
-    ended : Out(1)
-        The last row of the columns has been written.
     room, idle : In(1)
         Another row may be read; all that were have been written. Only on a machine that keeps
         masters.
@@ -104,11 +121,12 @@ class ReadoutControl(wiring.Component):
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
             "finished": In(1), "released": Out(1), "row": Out(range(MAX_M + 1)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))), "done": Out(1),
-            "reading": Out(1), "reading_zero": Out(1), "left_cols": Out(INDEX_BITS),
+            "reading": Out(1), "reading_zero": Out(1),
             "part": Out(range(params.cols // params.vector)),
+            "last_cols": Out(1), "left_cols": Out(range(params.vector + 1)),
             "shifts": Out(data.ArrayLayout(
                 range(MAX_SHIFT + left_shift(params) + 1), params.vector)),
-            "row_groups": Out(1), "ended": Out(1),
+            "row_groups": Out(1),
         }
         if self.queued:
             members |= {"room": In(1), "idle": In(1)}
@@ -116,86 +134,104 @@ class ReadoutControl(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        fields, flags, vector = self.instruction, self.instruction.flags, self.params.vector
-        left = left_shift(self.params)
+        fields, vector = self.instruction, self.params.vector
+        col_groups = self._shifts(m)
+
+        # Column tiles that are complete and not read yet.
+        waiting, begun = Signal(range(MAX_M + 1)), Signal()
+        m.d.sync += waiting.eq(waiting + self.finished - begun)
+        # Where the rows of the column tile are; how many of the columns' are left, less one.
+        base, row, left = Signal.like(self.row), Signal.like(self.row), Signal.like(self.row)
+        row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        left_cols = Signal(INDEX_BITS)
+        count = Signal(range(max(vector, self.drain) + 1))
+        last_part, last_row = Signal(), Signal()
+        m.d.comb += [
+            self.last_cols.eq(left_cols <= vector), self.left_cols.eq(left_cols),
+            last_part.eq((self.part == self.params.cols // vector - 1) | self.last_cols),
+            last_row.eq(left == 0),
+        ]
+        m.d.sync += count.eq(count + 1)
+        with m.FSM():
+            with m.State("IDLE"), m.If(waiting != 0):
+                m.next = "ZERO"
+            with m.State("ZERO"):
+                m.d.comb += [self.reading_zero.eq(1), self.row.eq(base + fields.m),
+                             begun.eq(self.part == 0)]
+                m.d.sync += [row.eq(base), left.eq(fields.m - 1), row_group.eq(fields.tab1),
+                             count.eq(1)]
+                m.next = "ROWS"
+                if self.grouped:
+                    with m.If(col_groups):
+                        self._read_column(m, col_group, 1)
+                        if vector > 1:
+                            m.next = "COLUMNS"
+            if self.grouped and vector > 1:
+                with m.State("COLUMNS"):
+                    self._read_column(m, col_group, count < left_cols)
+                    with m.If(count == vector - 1):
+                        m.next = "ROWS"
+            with m.State("ROWS"), m.If(self.room) if self.queued else nullcontext():
+                m.d.comb += [self.reading.eq(1), self.row.eq(row),
+                             self.released.eq(last_part & (
+                                 left == _rows_behind(self.params, fields.m)[:len(left)]))]
+                with m.If(self.row_groups):
+                    m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
+                m.d.sync += [row.eq(row + 1), left.eq(left - 1), row_group.eq(row_group + 1)]
+                with m.If(last_row):
+                    m.d.sync += [count.eq(0), self.part.eq(self.part + 1)]
+                    m.next = "ZERO"
+                    with m.If(last_part):
+                        m.d.sync += [self.part.eq(0), base.eq(base + fields.m + 1)]
+                    with m.If(self.last_cols):
+                        m.next = "DRAIN"
+                    with m.Else():
+                        m.d.sync += left_cols.eq(left_cols - vector)
+                        with m.If(last_part & (waiting == 0)):
+                            m.next = "IDLE"
+            with m.State("DRAIN"):
+                drained = count == self.drain
+                if self.queued:
+                    with m.If(drained):
+                        m.d.sync += count.eq(count)
+                    drained &= self.idle
+                with m.If(drained):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
+
+        with m.If(self.start):
+            m.d.sync += [left_cols.eq(fields.n), self.part.eq(0), base.eq(0), waiting.eq(0),
+                         col_group.eq(fields.tab2)]
+        return m
+
+    def _shifts(self, m):
+        """Shifts of the columns; whether they have groups."""
+        fields, flags, left = self.instruction, self.instruction.flags, left_shift(self.params)
         col_groups = Signal()
         if self.grouped:
             m.d.comb += [self.row_groups.eq((flags & GemmFlag.ROW_GROUPS).any()),
                          col_groups.eq((flags & GemmFlag.COL_GROUPS).any())]
-
-        # Column groups, then the row of zeros, then the others.
-        waiting = Signal()
-        count = Signal(range(max(vector, self.drain) + READ_LATENCY + 1))
-        row = Signal.like(self.row)
-        row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         base = Signal(range(MAX_SHIFT + left + 1))
         m.d.sync += base.eq(fields.shift + left - Mux(self.row_groups, fields.arg[:4], 0)
                             - Mux(col_groups, fields.arg[4:], 0))
-        last_part, last_cols = Signal(), Signal()
-        m.d.comb += [last_cols.eq(self.left_cols <= vector),
-                     last_part.eq((self.part == self.params.cols // vector - 1) | last_cols)]
-        with m.If(self.finished):
-            m.d.sync += waiting.eq(1)
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.sync += [count.eq(0), row.eq(0), row_group.eq(fields.tab1)]
-                m.d.sync += [shift.eq(base) for shift in self.shifts]
-                with m.If(waiting | (self.part != 0)):
-                    with m.If(self.part == 0):
-                        m.d.sync += waiting.eq(0)
-                    m.next = "BEGIN"
-                    if self.grouped:
-                        with m.If(col_groups):
-                            m.next = "COLUMNS"
-            if self.grouped:
-                with m.State("COLUMNS"):
-                    m.d.sync += count.eq(count + 1)
-                    with m.If((count < vector) & (count < self.left_cols)):
-                        m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(col_group)]
-                        m.d.sync += col_group.eq(col_group + 1)
-                    with m.If(count >= READ_LATENCY):
-                        following = [*list(self.shifts)[1:], base + self.group_r.data[:4]]
-                        m.d.sync += [shift.eq(value) for shift, value in zip(
-                            self.shifts, following, strict=True)]
-                    with m.If(count == vector + READ_LATENCY - 1):
-                        m.next = "BEGIN"
-            with m.State("BEGIN"):
-                if self.params.array_clock == 1 and not self.queued:
-                    m.d.comb += self.released.eq(last_part)
-                m.d.sync += count.eq(0)
-                m.next = "ZERO"
-            with m.State("ZERO"):
-                m.d.comb += [self.reading_zero.eq(1), self.row.eq(fields.m)]
-                m.next = "ROWS"
-            with m.State("ROWS"), m.If(self.room) if self.queued else nullcontext():
-                m.d.comb += [self.reading.eq(1), self.row.eq(row)]
-                with m.If(self.row_groups):
-                    m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
-                m.d.sync += [row.eq(row + 1), row_group.eq(row_group + 1)]
-                with m.If(row == (fields.m - 1)[:len(row)]):
-                    if self.params.array_clock == 1 and self.queued:
-                        # No sooner: there is no knowing how long a row waits.
-                        m.d.comb += self.released.eq(last_part)
-                    m.next = "DRAIN"
-            with m.State("DRAIN"):
-                drained = count == self.drain
-                if self.queued:
-                    with m.If(~drained):
-                        m.d.sync += count.eq(count + 1)
-                    drained &= self.idle
-                else:
-                    m.d.sync += count.eq(count + 1)
-                if self.params.array_clock > 1:
-                    m.d.comb += self.released.eq(last_part & (count == READ_LATENCY))
-                with m.If(drained):
-                    m.d.sync += [self.left_cols.eq(self.left_cols - vector),
-                                 self.part.eq(Mux(last_part, 0, self.part + 1))]
-                    m.d.comb += [self.ended.eq(1), self.done.eq(last_cols)]
-                    m.next = "IDLE"
+        if self.grouped:
+            # Groups shift in, those beyond n too, when the rows before them have passed.
+            self._asked = Signal()
+            m.submodules.asked = asked = Delay(1, READ_LATENCY, reset=True)
+            m.d.comb += asked.i.eq(self._asked)
+            with m.If(asked.o):
+                following = [*list(self.shifts)[1:], base + self.group_r.data[:4]]
+                m.d.sync += [shift.eq(value) for shift, value in zip(
+                    self.shifts, following, strict=True)]
+        with m.If(~col_groups):
+            m.d.sync += [shift.eq(base) for shift in self.shifts]
+        return col_groups
 
-        with m.If(self.start):
-            m.d.sync += [self.left_cols.eq(fields.n), self.part.eq(0), col_group.eq(fields.tab2)]
-        return m
+    def _read_column(self, m, address, inside):
+        """Ask for a column's group."""
+        m.d.comb += [self._asked.eq(1), self.group_r.en.eq(inside), self.group_r.addr.eq(address)]
+        with m.If(inside):
+            m.d.sync += address.eq(address + 1)
 
 
 class Readout(wiring.Component):
@@ -203,12 +239,13 @@ class Readout(wiring.Component):
 
     Row m is that of zeros: what the array adds to a product comes out of it, and where the
     streamed operand is unsigned, what its codes are below its values. ``e`` is the exponent of the
-    row and of the column, see :mod:`hdl.instructions`. ``vector`` columns follow each other: row i
-    of those with number t goes to wide word ``dst0 + t * (m + more) + i``, ``more`` being the high
-    half of ``key1``.
+    row and of the column, see :mod:`hdl.instructions`. Rows of results are numbered round their
+    memory, those of a column tile behind those of the one before (:mod:`hdl.accumulate`).
+    ``vector`` columns follow each other: row i of those with number t goes to wide word
+    ``dst0 + t * (m + more) + i``, ``more`` being the high half of ``key1``.
 
-    One row of them per clock. They take ``m + 4 + LATENCY`` cycles, and ``vector + READ_LATENCY``
-    more with ``COL_GROUPS``, whose groups are read first.
+    One row of them per clock. They take ``m + 1`` cycles, and ``vector - 1`` more with
+    ``COL_GROUPS``; the last row has been written ``LATENCY`` cycles later.
 
     Nothing stalls, but on a machine that keeps masters: there results go through a
     :class:`~hdl.write_queue.WriteQueue`, and rows are read as there is room in it. As long as
@@ -226,9 +263,9 @@ class Readout(wiring.Component):
     finished : In(1)
         A column tile has been accumulated.
     released : Out(1)
-        Results may be written over from the next cycle on, in order and no faster than a row per
-        cycle: those of the last columns are being read, or have been where the array's clock is
-        the faster one or the machine keeps masters.
+        Its results may be written over from the next cycle on, in order and no faster than a row
+        per cycle of the array's clock: those of the last columns are being read, or have been where
+        the machine keeps masters.
     row : Out(range(MAX_M + 1)), results : In(ArrayLayout(signed(ACC_BITS), cols))
         The accumulators' port.
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
@@ -244,6 +281,12 @@ class Readout(wiring.Component):
     #: Cycles from a row's request to its last effect: read, choose columns, add, requantise,
     #: write, count.
     LATENCY = READ_LATENCY + 1 + ResultLane.LATENCY + 1
+
+    @staticmethod
+    def releases(params, first, m):
+        """The cycle of ``released``, if the first of the last columns' rows is read in the cycle
+        ``first`` and none waits."""
+        return first + m - 1 - _rows_behind(params, m)
 
     def __init__(self, params):
         self.params = params
@@ -274,6 +317,9 @@ class Readout(wiring.Component):
         arrived, arrived_zero = Signal(self.LATENCY), Signal(READ_LATENCY + 1)
         m.d.sync += [arrived.eq(Cat(control.reading, arrived)),
                      arrived_zero.eq(Cat(control.reading_zero, arrived_zero))]
+        part = delayed(m, "part", control.part, READ_LATENCY)
+        # Of the last columns some are none.
+        last_cols = delayed(m, "last_cols", control.last_cols, self.LATENCY - 1)
         clamped = Signal(vector)
         results = self.wide_w.data
         if self.params.masters:
@@ -285,17 +331,16 @@ class Readout(wiring.Component):
             m.submodules[f"lane{col}"] = lane = ResultLane(left_shift(self.params))
             chosen = Signal(signed(ACC_BITS), name=f"chosen{col}", reset_less=True)
             m.d.sync += chosen.eq(Array(
-                self.results[part * vector + col] for part in range(parts))[control.part])
+                self.results[number * vector + col] for number in range(parts))[part])
             m.d.comb += [
                 lane.take_zero.eq(arrived_zero[-1]),
                 lane.i.eq(chosen),
                 lane.shift.eq(control.shifts[col]),
                 lane.row_shift.eq(row_shift),
                 Value.cast(results[col]).eq(lane.o),
-                clamped[col].eq(lane.clamped & (control.left_cols > col)),
+                clamped[col].eq(lane.clamped & (~last_cols | (control.left_cols > col))),
             ]
         # Stage 3: write. Stage 4: count what was clamped.
-        destination = Signal(ADDRESS_BITS)
         written = arrived[-2]
         if self.params.masters:
             # The last is written, and counted, in the cycle before the columns may change.
@@ -306,13 +351,20 @@ class Readout(wiring.Component):
                 queue.taken.eq(self.wide_taken), Value.cast(self.wide_w.data).eq(queue.o),
             ]
             written = queue.pop
-        m.d.comb += [self.wide_w.en.eq(written), self.wide_w.addr.eq(destination)]
         m.d.sync += self.clamped.eq(Mux(arrived[-2], _count(clamped), 0))
+
+        # Behind the last row of some columns the other rows of the tensor follow.
+        fields = self.instruction
+        destination, skip = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        number, last = Signal(range(MAX_M + 1)), Signal()
+        m.d.comb += [self.wide_w.en.eq(written), self.wide_w.addr.eq(destination),
+                     last.eq(number == (fields.m - 1)[:len(number)])]
+        m.d.sync += skip.eq(fields.key1[16:] + 1)
+        with m.If(written):
+            m.d.sync += [destination.eq(destination + Mux(last, skip, 1)),
+                         number.eq(Mux(last, 0, number + 1))]
         with m.If(self.start):
-            m.d.sync += destination.eq(self.instruction.dst0)
-        with m.Elif(written | control.ended):
-            m.d.sync += destination.eq(destination + Mux(
-                control.ended, self.instruction.key1[16:], 1))
+            m.d.sync += [destination.eq(fields.dst0), number.eq(0)]
         return m
 
 

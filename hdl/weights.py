@@ -1,7 +1,7 @@
 """Weights of a GEMM: from a tensor in device memory to the array, tile after tile."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.array.skew import Delay
@@ -9,9 +9,10 @@ from hdl.core import weights_row
 from hdl.instructions import TABLE_HEADER, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, announced_ahead
 from hdl.params import INDEX_BITS
+from hdl.row_queue import RowQueue
 from hdl.unit import INSTRUCTION_LAYOUT, ORDER_ENTRY, quant_word
 
-__all__ = ["Header", "WeightFetch", "WeightSchedule", "Weights"]
+__all__ = ["Header", "WeightFetch", "WeightSchedule", "Weights", "fetch_latency"]
 
 #: What a request is for; it comes back with the weights.
 TAG = {
@@ -40,6 +41,15 @@ def request_layout(params):
 def mark_layout(params):
     """Schedule rows before which the array shifts."""
     return data.ArrayLayout(INDEX_BITS, params.max_groups - 1)
+
+
+def _lookup_latency(params):
+    return 1 + READ_LATENCY if params.max_groups > 1 else 0
+
+
+def fetch_latency(params):
+    """Cycles from a request for weights to what it asked for."""
+    return _lookup_latency(params) + 1 + READ_LATENCY + 1
 
 
 class Header(wiring.Component):
@@ -121,8 +131,8 @@ class WeightFetch(wiring.Component):
     """
     def __init__(self, params):
         self.params = params
-        self.lookup_latency = 1 + READ_LATENCY if params.max_groups > 1 else 0
-        self.latency = self.lookup_latency + 1 + READ_LATENCY + 1
+        self.lookup_latency = _lookup_latency(params)
+        self.latency = fetch_latency(params)
         super().__init__({
             "table": In(ADDRESS_BITS), "inner": In(1), "used": In(INDEX_BITS),
             "valid": In(1), "request": In(request_layout(params)),
@@ -179,18 +189,13 @@ class WeightFetch(wiring.Component):
 class WeightSchedule(wiring.Component):
     """Requests for the weights, tile after tile along the inner dimension, then along n.
 
-    The last row of a tile comes first: for every ``span`` columns ``depth`` requests. Rows begin at
-    least ``load_cycles`` cycles after each other. The first tile begins with ``start``, each of the
-    others ``1 + hold`` cycles after the one before it was ``taken``.
-
-    On a machine that keeps masters a request waits for ``grant``, and rows also end at least
-    ``load_cycles`` cycles after each other.
+    The last row of a tile comes first: for every ``span`` columns ``depth`` requests. A request per
+    clock, as long as there is ``room`` for a row where one begins. On a machine that keeps masters
+    a request also waits for ``grant``.
 
     Parameters
     ----------
     params : hdl.params.Params
-    load_cycles : int
-    hold : int
 
     Members
     -------
@@ -199,20 +204,21 @@ class WeightSchedule(wiring.Component):
         Of the instruction: src1, tiles less one, rows and columns of the weights.
     grouped : In(1), marks : In(mark_layout)
         ``INNER_GROUPS`` and its marks; only on a machine with groups.
-    taken : In(1)
+    room : In(1)
+        A row may begin.
     grant : In(1)
         A request may be made. Only on a machine that keeps masters.
+    begin : Out(1)
+        A row does.
     valid : Out(1), request : Out(request_layout)
     """
-    def __init__(self, params, *, load_cycles, hold):
+    def __init__(self, params):
         self.params = params
-        self.load_cycles = load_cycles
-        self.hold = hold
         self.granted = params.masters > 0
         members = {
             "start": In(1), "source": In(ADDRESS_BITS), "last_tile": In(16),
-            "k": In(INDEX_BITS), "n": In(INDEX_BITS), "taken": In(1),
-            "valid": Out(1), "request": Out(request_layout(params)),
+            "k": In(INDEX_BITS), "n": In(INDEX_BITS), "room": In(1),
+            "begin": Out(1), "valid": Out(1), "request": Out(request_layout(params)),
         }
         if params.max_groups > 1:
             members |= {"grouped": In(1), "marks": In(mark_layout(params))}
@@ -224,12 +230,7 @@ class WeightSchedule(wiring.Component):
         m = Module()
         rows, cols, depth = self.params.rows, self.params.cols, self.params.depth
         span, request = self.params.span, self.request
-        busy, left = Signal(), Signal()
-        hold = Signal(range(self.hold + 1))
-        # Cycles until the next row may begin.
-        pause = Signal(range(self.load_cycles + 1))
-        with m.If(pause != 0):
-            m.d.sync += pause.eq(pause - 1)
+        busy = Signal()
 
         # Place in the row, row in the tile, tile along the inner dimension, tile along n. All of
         # this begins anew with each start.
@@ -252,9 +253,10 @@ class WeightSchedule(wiring.Component):
         if self.params.max_groups > 1:
             m.d.comb += mark.eq(
                 self.grouped & Cat(schedule == marked for marked in self.marks).any())
-        may = (pause == 0) | ~first
+        may = self.room | ~first
         m.d.comb += [
             self.valid.eq(busy & may & self.grant if self.granted else busy & may),
+            self.begin.eq(self.valid & first),
             request.slot.eq(slot), request.base.eq(at.base), request.part.eq(at.part),
             request.skip.eq(first_col + col >= self.n),
             request.last.eq((place == depth - 1) & (col == cols - span)),
@@ -263,13 +265,6 @@ class WeightSchedule(wiring.Component):
         ]
         with m.If(self.valid):
             m.d.sync += [slot.eq(slot + 1), place.eq(place + 1)]
-            if self.granted:
-                # However late the last request of a row is, and however soon that of the next.
-                with m.If(request.last):
-                    m.d.sync += pause.eq(max(0, self.load_cycles - depth * cols // span))
-            else:
-                with m.If(first):
-                    m.d.sync += pause.eq(self.load_cycles - 1)
             with m.If(place == depth - 1):
                 m.d.sync += [slot.eq(row_slot), place.eq(0), at.eq(after), col.eq(col + span)]
             with m.If(request.last):
@@ -280,23 +275,18 @@ class WeightSchedule(wiring.Component):
         following_schedule = Mux(column_done, rows - 1, top_schedule + rows)
         with m.If(request.end & self.valid):
             m.d.sync += [
-                busy.eq(0), row.eq(rows - 1), tile.eq(tile + 1),
+                row.eq(rows - 1), tile.eq(tile + 1),
                 slot.eq(following), row_slot.eq(following), top_slot.eq(following),
                 schedule.eq(following_schedule), top_schedule.eq(following_schedule),
             ]
             with m.If(column_done):
                 m.d.sync += [tile.eq(0), at.eq(after), first_at.eq(after),
-                             first_col.eq(first_col + cols), left.eq(first_col + cols < self.n)]
+                             first_col.eq(first_col + cols), busy.eq(first_col + cols < self.n)]
 
-        # The next tile.
-        with m.If(self.taken):
-            m.d.sync += [hold.eq(self.hold), busy.eq(left & (self.hold == 0))]
-        with m.Elif(hold != 0):
-            m.d.sync += [hold.eq(hold - 1), busy.eq(left & (hold == 1))]
         top = (rows - 1) * depth
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(1), left.eq(1), place.eq(0), col.eq(0), row.eq(rows - 1), tile.eq(0),
+                busy.eq(1), place.eq(0), col.eq(0), row.eq(rows - 1), tile.eq(0),
                 slot.eq(top), row_slot.eq(top), top_slot.eq(top),
                 schedule.eq(rows - 1), top_schedule.eq(rows - 1), first_col.eq(0),
                 at.base.eq(self.source), at.part.eq(0),
@@ -306,19 +296,11 @@ class WeightSchedule(wiring.Component):
 
 
 class Weights(wiring.Component):
-    """Loads weights into the array, tile after tile.
-
-    A row of weights is collected from what :class:`WeightSchedule` asks for, and complete
-    ``fetch.latency + 1`` cycles after the last of it was asked for. The next tile's requests begin
-    after ``taken``, as soon as its first row cannot overtake the swap.
+    """Fetches weights for the array, tile after tile, as far ahead as a queue has room.
 
     Parameters
     ----------
     params : hdl.params.Params
-    load_cycles : int
-        From a ``load`` to the next at the earliest.
-    guard : int
-        Cycles after ``taken`` in which there must be no ``load``.
 
     Members
     -------
@@ -329,26 +311,21 @@ class Weights(wiring.Component):
         Tiles along the inner dimension, less one.
     quant_r : Out(ReadPort(quant_word))
     order_r : Out(ReadPort(ORDER_ENTRY))
-    load : Out(1), row : Out(weights_row)
-        As :class:`hdl.core.Core` takes them.
-    taken : In(1)
-        The tile begins.
+    o : Out(stream.Signature(weights_row))
+        Rows of weights, as :class:`hdl.core.Core` takes them, in the array's clock.
     quant_ahead : In(1)
         Another unit uses the port of ``quant_r``, :func:`~hdl.memory.announced_ahead` cycles from
         now. Only on a machine that keeps masters.
     """
-    def __init__(self, params, *, load_cycles, guard):
+    def __init__(self, params):
         self.params = params
         self.fetch = WeightFetch(params)
         # A register, and from a request to its read.
         assert announced_ahead(params) == 1 + self.fetch.lookup_latency + 1
-        # Without a hold the first row is complete ``latency + depth + 1`` cycles after ``taken``.
-        hold = max(0, guard - (self.fetch.latency + params.depth + 1))
-        self.schedule = WeightSchedule(params, load_cycles=load_cycles, hold=hold)
         members = {
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT), "last_tile": In(16),
             "quant_r": Out(ReadPort(quant_word(params))), "order_r": Out(ReadPort(ORDER_ENTRY)),
-            "load": Out(1), "row": Out(weights_row(params)), "taken": In(1),
+            "o": Out(stream.Signature(weights_row(params))),
         }
         if params.masters:
             members["quant_ahead"] = In(1)
@@ -357,10 +334,12 @@ class Weights(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fields = self.instruction
-        m.submodules.fetch, m.submodules.schedule = fetch, schedule = self.fetch, self.schedule
+        m.submodules.fetch, m.submodules.schedule = fetch, schedule = (
+            self.fetch, WeightSchedule(self.params))
+        m.submodules.queue = queue = RowQueue(self.params)
         m.d.comb += [
             schedule.source.eq(fields.src1), schedule.last_tile.eq(self.last_tile),
-            schedule.k.eq(fields.k), schedule.n.eq(fields.n), schedule.taken.eq(self.taken),
+            schedule.k.eq(fields.k), schedule.n.eq(fields.n), schedule.room.eq(queue.room),
             fetch.valid.eq(schedule.valid), fetch.request.eq(schedule.request),
             fetch.used.eq(fields.k),
         ]
@@ -389,20 +368,20 @@ class Weights(wiring.Component):
                     m.d.comb += [self.order_r.en.eq(1), self.order_r.addr.eq(table.addr)]
         m.d.sync += schedule.start.eq(begin)
 
-        # A row of weights shifts in, and goes to the array when it is complete.
-        bits, span = self.params.bits, self.params.span
+        # What has been fetched goes to its place in the queue.
+        span = self.params.span
         place, part = Signal(range(self.params.depth)), Signal(range(self.params.cols // span))
-        m.d.sync += self.load.eq(0)
         with m.If(fetch.done):
-            for col in range(self.params.cols):
-                weights = Value.cast(self.row.weights[col])
-                with m.If(part == col // span):
-                    m.d.sync += weights.eq(Cat(weights, fetch.weights[col % span])[bits:])
             m.d.sync += place.eq(place + 1)
             with m.If(place == self.params.depth - 1):
                 m.d.sync += [place.eq(0), part.eq(part + 1)]
             with m.If(fetch.tag.last):
                 m.d.sync += part.eq(0)
-            m.d.sync += [self.load.eq(fetch.tag.last), self.row.mark.eq(fetch.tag.mark),
-                         self.row.end.eq(fetch.tag.end)]
+        m.d.comb += [
+            queue.begin.eq(schedule.begin), queue.write.eq(fetch.done),
+            queue.part.eq(part), queue.place.eq(place), queue.weights.eq(fetch.weights),
+            queue.last.eq(fetch.tag.last), queue.mark.eq(fetch.tag.mark),
+            queue.end.eq(fetch.tag.end),
+        ]
+        connect(m, queue.o, flipped(self.o))
         return m

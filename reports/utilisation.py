@@ -2,7 +2,8 @@
 
 Products of random operands run on the simulated board, an instruction for every 511 rows, and are
 compared with the model's. What is counted are clocks of the array between the unit's start and its
-end: those of the machine that the device reports, ``array_clock`` times. Of these
+end: those of the machine that the device reports, less those for fetching the instruction,
+``array_clock`` times. Of these
 
 * ``share`` is what the products themselves would take, ``m k n / macs`` clocks, and
 * ``of bound`` what no schedule on this machine goes below, :func:`bound`.
@@ -16,9 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hdl.array.generate import row_entries
 from hdl.build.tables import columns
 from hdl.instructions import unpack_instruction
 from hdl.params import Params
+from hdl.product_cycles import product_cycles
+from hdl.program import Program
 from hdl.protocol import Space
 from host import program
 from host.device import Device
@@ -35,7 +39,7 @@ MACHINES = {Params(memory=128): 512, Params(rows=8, cols=8, memory=128): 256,
             Params(rows=8, cols=8, memory=128, lanes=2): 256}
 #: Rows, and multiples of what the array holds along k and along n, and what is added to both.
 SHAPES = ((512, 16, 16, 0), (128, 16, 16, 0), (128, 4, 4, 0), (512, 16, 16, -1), (100, 3, 3, 1),
-          (32, 8, 8, 0), (10, 1, 1, 0))
+          (200, 1, 8, 0), (32, 8, 8, 0), (10, 1, 1, 0), (1, 4, 4, 0))
 
 
 def shapes(params):
@@ -44,32 +48,39 @@ def shapes(params):
             for m, inner, outer, more in SHAPES]
 
 
-def bound(params, m, n, tiles):
+def bound(params, m, n, tiles, *, inner=False, cols=False):
     """Clocks of the array that an instruction takes at least, whatever its schedule.
 
     With ``C = ceil(n / cols)`` column tiles of ``tiles`` tiles, a multiple a of the machine's
     clock, and ``lanes`` columns read out together:
 
-    * every row and a row of zeros go through every tile, ``R = m + 1`` clocks, and the weights of a
-      tile take ``L = a rows depth cols / gcd(cols, slots)`` at the memory's port:
-      ``P = max(R, L)`` for each tile, and L for the first weights;
-    * results take a clock of the machine for every row of ``lanes`` columns, and those of a column
-      tile come with its last tile: ``E = a m`` for each of the ``ceil(n / lanes)`` parts.
+    * the first tile and the last readout take what they take, with all the latencies on their way,
+      as a product of one tile and at most ``lanes`` columns does, in which nothing overlaps
+      (:func:`hdl.product_cycles.product_cycles`);
+    * every row and a row of zeros go through each of the other tiles, ``R = m + 1`` clocks; weights
+      of a tile take ``a rows depth cols / gcd(cols, slots)`` at the memory's port, and
+      ``rows 2**(depth - 1)`` in the generators of the tables, at least 2 for a row:
+      ``P`` is the largest of the three;
+    * results, and the row of zeros, take a clock of the machine for every row of ``lanes`` columns,
+      ``E = a R`` for each readout but the last.
 
-    ``L + max(C tiles P, (C tiles - 1) P + E parts of the last column tile,
-    (tiles - 1) P + E ceil(n / lanes))``; padding of groups is in the tiles.
+    Results of a column tile come with its last tile, so there are
+    ``max((C tiles - 1) P + E (readouts of the last column tile - 1),
+    (tiles - 1) P + E (ceil(n / lanes) - 1))`` beside the first tile and the last readout. Padding
+    of groups is in the tiles.
 
     >>> bound(Params(array_clock=1), 100, 4, 3), bound(Params(array_clock=2), 100, 4, 3)
     (618, 1034)
     """
-    a, lanes, cols = params.array_clock, params.vector, params.cols
-    weights = a * params.rows * params.depth * cols // gcd(cols, params.slots)
-    period, readout = max(m + 1, weights), a * m
-    column_tiles, parts = -(-n // cols), -(-n // lanes)
-    last = parts - (column_tiles - 1) * (cols // lanes)
-    return weights + max(column_tiles * tiles * period,
-                         (column_tiles * tiles - 1) * period + readout * last,
-                         (tiles - 1) * period + readout * parts)
+    a, lanes = params.array_clock, params.vector
+    weights = a * params.rows * params.depth * params.cols // gcd(params.cols, params.slots)
+    period, readout = max(m + 1, weights, params.rows * row_entries(params)), a * (m + 1)
+    column_tiles, parts = -(-n // params.cols), -(-n // lanes)
+    last = parts - (column_tiles - 1) * (params.cols // lanes)
+    # In clocks of the machine, the last of which the array may not have needed.
+    once = a * product_cycles(params, m, min(n, lanes), 1, inner=inner, cols=cols) - (a - 1)
+    return once + max((column_tiles * tiles - 1) * period + readout * (last - 1),
+                      (tiles - 1) * period + readout * (parts - 1))
 
 
 def measured(device, m, k, n, groups=1, seed=0):
@@ -100,10 +111,11 @@ def measured(device, m, k, n, groups=1, seed=0):
     products, shift = program.gemm(params, *places, inner=inner)
     before = device.run_cycles
     device.run(products)
-    cycles = (device.run_cycles - before) * params.array_clock
+    cycles = (device.run_cycles - before - len(products) * Program.BESIDE) * params.array_clock
     if (load(device, places[2]) != gemm(a, b, shift=shift, **options)[0]).any():
         raise AssertionError(f"{params.name} computes another product of {m}x{k} by {k}x{n}")
-    least = sum(bound(params, unpack_instruction(product)["m"], n, tiles) for product in products)
+    least = sum(bound(params, unpack_instruction(product)["m"], n, tiles, inner=groups > 1)
+                for product in products)
     return {"m": m, "k": k, "n": n, "groups": groups, "cycles": cycles, "bound": least,
             "share": m * k * n / params.macs / cycles, "of_bound": least / cycles}
 

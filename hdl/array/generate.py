@@ -8,7 +8,15 @@ from hdl.array.skew import Delay
 from hdl.array.table import entry_shape, signed_width, write_layout
 from hdl.chain import Add, SelectAdd
 
-__all__ = ["ColumnTable", "Steps"]
+__all__ = ["ColumnTable", "Steps", "row_entries"]
+
+
+def row_entries(params):
+    """Entries of a row's table, a clock each.
+
+    Rows hand over while the last but one goes by: the only entry of depth 1 goes twice.
+    """
+    return max(2, 1 << params.depth - 1)
 
 
 class Steps(wiring.Component):
@@ -23,7 +31,7 @@ class Steps(wiring.Component):
     Attributes
     ----------
     entries : int
-        Of a row, at least 2.
+        Of a row, :func:`row_entries`.
     LATENCY : int
         Cycles from ``load`` to the first entry.
 
@@ -43,8 +51,7 @@ class Steps(wiring.Component):
 
     def __init__(self, params):
         self.params = params
-        # Rows hand over while the last but one goes by: the only entry of depth 1 goes twice.
-        self.entries = max(2, 1 << params.depth - 1)
+        self.entries = row_entries(params)
         super().__init__({
             "load": In(1), "pick": Out(range(params.depth)), "subtract": Out(1),
             "first": Out(1), "carry": Out(1),

@@ -1,19 +1,63 @@
 """The weight-stationary systolic mesh."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.array.generate import ColumnTable, Steps
+from hdl.array.generate import ColumnTable, Steps, row_entries
 from hdl.array.skew import Delay, delayed, register
-from hdl.array.table import TableMac, recode, sum_shape
+from hdl.array.table import TableMac, element_latency, recode, sum_shape
+from hdl.params import Params
 
-__all__ = ["SHARE", "Mesh"]
+__all__ = ["SHARE", "Mesh", "MeshTiming"]
 
 #: Columns that share addresses, unless said otherwise.
 SHARE = 4
+
+
+@dataclass(frozen=True)
+class MeshTiming:
+    """The columns of a :class:`Mesh`, and its cycles.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    share : int
+    skewed : bool
+    """
+    params: Params
+    share: int = SHARE
+    skewed: bool = False
+
+    @property
+    def groups(self):
+        """Columns that share addresses, a range for each group."""
+        cols = self.params.cols
+        return [range(first, min(first + self.share, cols)) for first in range(0, cols, self.share)]
+
+    @property
+    def latency(self):
+        """From ``a`` of row 0 to ``sums``, the first of them."""
+        deskewed = 0 if self.skewed else len(self.groups) - 1
+        return (self.params.rows - 1) * TableMac.STEP + deskewed + element_latency(self.params)
+
+    @property
+    def load_cycles(self):
+        """From a row of weights to the next at the earliest."""
+        return row_entries(self.params)
+
+    @property
+    def swap_wait(self):
+        """From the last row of a tile's weights to the swap."""
+        return Steps.LATENCY + row_entries(self.params)
+
+    @property
+    def swap_cycles(self):
+        """From a swap to the first row of the next tile's weights; it may be before."""
+        return len(self.groups) - 2 - Steps.LATENCY
 
 
 class Mesh(wiring.Component):
@@ -40,8 +84,8 @@ class Mesh(wiring.Component):
     Tiles may follow each other without a gap under two rules:
 
     * ``swap`` comes at the earliest ``swap_wait`` cycles after the last ``load``;
-    * ``load`` comes at the earliest ``swap_cycles`` cycles after the last ``swap`` (0: in the
-      same cycle).
+    * the first ``load`` of a tile comes at the earliest ``swap_cycles`` cycles after the ``swap``
+      to the tile before it (0: in the same cycle, negative: so long before it).
 
     Parameters
     ----------
@@ -54,14 +98,8 @@ class Mesh(wiring.Component):
 
     Attributes
     ----------
-    groups : list of range
-        Columns that share addresses.
-    latency : int
-        Cycles from ``a`` of row 0 to ``sums``, the first of them.
-    load_cycles : int
-        Cycles that a row of weights takes.
-    swap_wait, swap_cycles : int
-        See above.
+    groups, latency, load_cycles, swap_wait, swap_cycles
+        Those of :class:`MeshTiming`.
 
     Members
     -------
@@ -79,16 +117,13 @@ class Mesh(wiring.Component):
         self.params = params
         self.mapped = mapped
         rows, cols = params.rows, params.cols
-        self.groups = [range(first, min(first + share, cols)) for first in range(0, cols, share)]
+        timing = MeshTiming(params, share=share, skewed=skewed)
+        for name in ("groups", "latency", "load_cycles", "swap_wait", "swap_cycles"):
+            setattr(self, name, getattr(timing, name))
         self.elements = [[TableMac(params, row, columns=len(group), marks=marks, mapped=mapped)
                           for group in self.groups] for row in range(rows)]
         self.steps = Steps(params)
-        last = self.elements[-1][-1]
         self._deskewed = 0 if skewed else len(self.groups) - 1
-        self.latency = (rows - 1) * last.STEP + self._deskewed + last.latency
-        self.load_cycles = self.steps.entries
-        self.swap_wait = Steps.LATENCY + self.steps.entries
-        self.swap_cycles = max(0, len(self.groups) - 2 - Steps.LATENCY)
         super().__init__({
             "load": In(1),
             "weights": In(data.ArrayLayout(data.ArrayLayout(signed(params.bits), params.depth),

@@ -46,8 +46,8 @@ from hdl.array.skew import register
 from hdl.chain import HighAdd, SelectAdd, SignedAdd
 from hdl.params import MAX_DEPTH
 
-__all__ = ["PlaneSums", "TableMac", "entry_shape", "recode", "signed_width", "sum_shape",
-           "wave_layout", "write_layout"]
+__all__ = ["PlaneSums", "TableMac", "element_latency", "entry_shape", "recode", "signed_width",
+           "sum_shape", "wave_layout", "write_layout"]
 
 
 def _largest(params):
@@ -72,6 +72,13 @@ def entry_shape(params):
 def sum_shape(params, rows):
     """Shape of the partial sum of so many rows, that of their K included."""
     return signed(replace(params, rows=rows, lanes=1).psum_bits)
+
+
+def element_latency(params):
+    """Cycles from an element's wave to its sum: the wave's register, one behind the LUT RAMs, one
+    behind each level of chains."""
+    pairs = (params.bits + 1) // 2
+    return 3 + (pairs - 1).bit_length() + TableMac.STEP
 
 
 def wave_layout(params):
@@ -165,7 +172,7 @@ class TableMac(wiring.Component):
                                 marks=marks, mapped=mapped)
                       for first in range(0, columns, self.PART)]
         self.has_mark = self.parts[0].has_mark
-        self.latency = 1 + self.parts[0].latency
+        self.latency = element_latency(params)
         entries = data.ArrayLayout(entry_shape(params), columns)
         members = {
             "write_i": In(write_layout(params)), "write_o": Out(write_layout(params)),
@@ -258,9 +265,7 @@ class PlaneSums(wiring.Component):
         self.columns = columns
         self.mapped = mapped
         self.has_mark = marks and row > 0 and params.max_groups > 1
-        pairs = (params.bits + 1) // 2
-        # A register behind the LUT RAMs, one behind each level of chains.
-        self.latency = 2 + (pairs - 1).bit_length() + TableMac.STEP
+        self.latency = element_latency(params) - 1
         width = entry_shape(params).width
         members = {f"table{plane}": In(data.ArrayLayout(signed(width - (plane > 0)), columns))
                    for plane in range(params.bits)}

@@ -38,13 +38,17 @@ def pulses(trials):
             await ticks(1, start=1)
 
         ctx.set(core.last_row, 1)
-        for wait, cycles, after_load in trials(core.settle_cycles):
+        for wait, cycles, after_load in trials(core.timing.settle):
             await rest(100)
             for row in range(PARAMS.rows):
-                ctx.set(core.row.end, row == PARAMS.rows - 1)
-                await ticks(1, load=1)
-                if row < PARAMS.rows - 1:
-                    await ticks(core.load_cycles)
+                ctx.set(core.rows.payload.end, row == PARAMS.rows - 1)
+                ctx.set(core.rows.valid, 1)
+                while not ctx.get(core.rows.ready):
+                    await ctx.tick()
+                # A payload holds a cycle longer.
+                await ctx.tick()
+                ctx.set(core.rows.valid, 0)
+                await ctx.tick()
             while not after_load and not ctx.get(core.taken):
                 await ctx.tick()
             await ticks(wait)

@@ -37,7 +37,7 @@ from hdl.params import (
     VELOCITY_BITS,
     Params,
 )
-from hdl.program import InstructionCheck, units_of
+from hdl.program import InstructionCheck, Program, units_of
 from hdl.protocol import (
     MAX_BODY,
     MAX_STORED,
@@ -442,7 +442,7 @@ def test_run_executes_in_order_and_counts_cycles_and_clamped_elements():
                    norm(m=5, n=9, dst0=2, op=Opcode.NORM_BACKWARD, clamped=1)]
         status, answer = await request(Kind.RUN, b"".join(program))
         assert status == Status.OK
-        assert run_answer(answer) == (3, Unit.NORM_BACKWARD, 3 * 37 + 1 + 50 + 5)
+        assert run_answer(answer) == (3, Unit.NORM_BACKWARD, 3 * Program.BESIDE + 1 + 50 + 5)
         words = await request.read(Space.WIDE, 1, 2)
         assert (words[0], words[12]) == (8, 9)
         assert await status_of(request) == (0, 301, Status.OK, 0, Unit.NONE)
