@@ -54,22 +54,23 @@ class EventClocks(wiring.Component):
         m.submodules.memory = memory = Buffer(CLOCK_BITS, LOG_PART)
         m.d.comb += [memory.raddr.eq(self.raddr), self.data.eq(memory.data)]
 
-        # One source a clock, the lowest; an event ages while it waits.
-        pending, age, number = Signal(), Signal(range(self.sources)), Signal(_NUMBER_BITS)
+        # One source a clock, the lowest; ``back`` counts the clocks since the event.
+        pending, number = Signal(), Signal(_NUMBER_BITS, reset_less=True)
+        back = Signal(range(self.sources + self.late + 1), reset_less=True)
         taken = Const(0)
         for source in range(self.sources):
-            waiting, waited = Signal(name=f"waiting{source}"), Signal.like(age)
+            waiting, waited = (Signal(name=f"waiting{source}"),
+                               Signal(range(self.sources), reset_less=True))
             here = self.event[source] | waiting
             mine = here & ~taken
             m.d.sync += [waiting.eq(here & ~mine), waited.eq(Mux(waiting, waited + 1, 1))]
             with m.If(mine):
-                m.d.sync += age.eq(Mux(waiting, waited, 0)), number.eq(self.number[source])
+                m.d.sync += [back.eq(Mux(waiting, waited, 0) + 1 + self.late),
+                             number.eq(self.number[source])]
             taken = taken | here
         m.d.sync += pending.eq(taken)
-        m.d.comb += [
-            memory.wen.eq(pending), memory.waddr.eq(number),
-            memory.wdata.eq(self.clock - age - (1 + self.late)),
-        ]
+        m.d.comb += [memory.wen.eq(pending), memory.waddr.eq(number),
+                     memory.wdata.eq(self.clock - back)]
         return m
 
 
@@ -100,23 +101,23 @@ class RunLog(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        queues = list(self.number)
-        parts = {
-            LogPart.QUEUED: (EventClocks(1), self.queued, [self.queued_number]),
-            LogPart.STARTED: (EventClocks(len(Queue)), self.started, queues),
-            LogPart.DONE: (EventClocks(len(Queue), late=1), self.done, queues),
-        }
-        for part, (clocks, events, numbers) in parts.items():
-            m.submodules[part.name.lower()] = clocks
+        # One at a time goes to its queue.
+        m.submodules.queued = queued = Buffer(CLOCK_BITS, LOG_PART)
+        m.d.comb += [queued.wen.eq(self.queued), queued.waddr.eq(self.queued_number),
+                     queued.wdata.eq(self.clock)]
+        m.submodules.started = started = EventClocks(len(Queue))
+        m.submodules.done = done = EventClocks(len(Queue), late=1)
+        for clocks, events in ((started, self.started), (done, self.done)):
             m.d.comb += [
                 clocks.clock.eq(self.clock), Cat(clocks.event).eq(events),
-                clocks.raddr.eq(self.r.addr),
-                *(mine.eq(number) for mine, number in zip(clocks.number, numbers, strict=True)),
+                *(mine.eq(number) for mine, number in zip(clocks.number, self.number, strict=True)),
             ]
+        parts = {LogPart.QUEUED: queued, LogPart.STARTED: started, LogPart.DONE: done}
+        m.d.comb += [memory.raddr.eq(self.r.addr) for memory in parts.values()]
         part = self.r.addr[_NUMBER_BITS:][:(len(LogPart) - 1).bit_length()]
         for _ in range(READ_LATENCY):
             late = Signal.like(part)
             m.d.sync += late.eq(part)
             part = late
-        m.d.comb += self.r.data.eq(Array(parts[one][0].data for one in LogPart)[part])
+        m.d.comb += self.r.data.eq(Array(parts[one].data for one in LogPart)[part])
         return m
