@@ -1,11 +1,13 @@
 """host.trace: what a trace holds is what the device did, and the result is the same."""
 
 import json
+import warnings
 from itertools import pairwise
 from math import gcd
 
 import numpy as np
 import pytest
+from amaranth.hdl import UnusedElaboratable
 
 from hdl.combine import Combine
 from hdl.instructions import OPERATIONS, Opcode, Queue, instruction
@@ -115,7 +117,7 @@ def test_an_error_says_where_it_happened():
 def test_a_trace_that_cannot_be_written_is_said_before_anything_is_trained(capsys, tmp_path):
     assert main(["--device", "model:", "--trace", str(tmp_path / "t")]) == 2
     assert capsys.readouterr().err == (
-        "host.train: --trace needs a device that counts clocks, sim:\n")
+        "host.train: --trace needs a device that counts clocks, sim: or a board\n")
     assert main([*ARGUMENTS, "--trace", str(tmp_path / "none" / "t")]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"host.train: cannot write the trace {tmp_path}/none/t: No such file or directory")
@@ -152,10 +154,14 @@ class Unseen(SimTransport):
 
 def known_clocks():
     """Clocks of the units of ``OVERLAPPING``, by their formulas."""
-    scaler, combine = Scaler(KEEPER), Combine(KEEPER)
-    mover = Mover(KEEPER, width=gcd(KEEPER.slots, 8))
-    return [scaler.cycles(20, 6), mover.cycles(30, 30, 0), combine.cycles(40), combine.cycles(6),
-            mover.cycles(1, 2, 0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        scaler, combine = Scaler(KEEPER), Combine(KEEPER)
+        mover = Mover(KEEPER, width=gcd(KEEPER.slots, 8))
+        clocks = [scaler.cycles(20, 6), mover.cycles(30, 30, 0), combine.cycles(40),
+                  combine.cycles(6), mover.cycles(1, 2, 0)]
+        del scaler, combine, mover
+    return clocks
 
 
 def known_log():
