@@ -1,5 +1,6 @@
 """host.trace: what a trace holds is what the device did, and the result is the same."""
 
+import io
 import json
 import warnings
 from itertools import pairwise
@@ -16,12 +17,14 @@ from hdl.protocol import Unit
 from hdl.scale import Scaler
 from hdl.transpose import Mover
 from host.checkpoint import state_sha256
+from host.data import load_dataset
 from host.device import Device
 from host.errors import DeviceError
 from host.layers import Mlp
+from host.progress import Progress
 from host.resident import Resident
 from host.trace import Trace
-from host.train import Rate, main
+from host.train import Rate, Recipe, main, train
 from host.transport import SimTransport
 
 #: Of tests/sim/test_board.py: one library for both.
@@ -265,3 +268,24 @@ def test_nothing_has_run():
     with Device(SimTransport(KEEPER, None), KEEPER) as device:
         trace = Trace(device)
     assert trace.summary() == [] and trace.bound is None
+
+
+def test_a_board_tells_its_share_of_peak(tmp_path):
+    """By the clocks of its programs; those that pass meanwhile nobody sees."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "small.npz", x_train=rng.integers(0, 17, (16, 9)),
+             y_train=np.arange(16) % 3, x_test=rng.integers(0, 17, (8, 9)), y_test=np.arange(8) % 3)
+    data = load_dataset(str(tmp_path / "small.npz"))
+    recipe = Recipe("small", "mlp", 4, "4x4", 0, 1, 8, None)
+    reports = []
+    for transport in (SimTransport, Unseen):
+        said = io.StringIO()
+        with Device(transport(KEEPER, None), KEEPER) as device:
+            device.reset()
+            report = train(device, data, recipe, progress=Progress(said))
+        (epoch,) = report["epochs"]
+        assert f"  {100 * epoch['utilisation']:.1f} % of peak" in said.getvalue()
+        assert 0 < epoch["utilisation"] < 1
+        reports.append((report["state_sha256"], epoch["utilisation"]))
+    assert reports[0] == reports[1]
+    assert epoch["cycles"] is None and epoch["utilisation_with_link"] is None
