@@ -38,8 +38,7 @@ Numbers are unsigned and least significant byte first. Words of a space: see :cl
 A request with a bad body is answered by its status alone, as is a RUN that is refused with
 ``STICKY``. HELLO with another protocol version is answered by ``VERSION``, its own version and
 fingerprint. WRITE and READ move at least one word, or are refused with ``BAD_LENGTH``, and touch
-no memory unless all of it is there; an unknown space is an ``ADDRESS``, as is a WRITE to one that
-can only be read.
+no memory unless all of it is there; an unknown space is an ``ADDRESS``.
 
 RUN takes 1 to 64 instructions, or, on a machine that keeps masters, runs ``count`` of those that
 are stored in ``PROGRAM``, 1 to 255 of them, from number ``first`` on. It stops at the first that
@@ -142,8 +141,8 @@ class Space(IntEnum):
     The others are on machines that keep masters. Words of ``MASTER`` and ``VELOCITY`` are like
     those of ``WIDE``, of numbers that have fewer bits. A word of ``BYTES`` is one of the wide
     memory of which every element is 0 to 255, and travels as a byte for each. A word of
-    ``PROGRAM`` is 8 bytes, a quarter of an instruction. ``LOG`` can only be read, see
-    :class:`LogPart`; its words are 32-bit numbers.
+    ``PROGRAM`` is 8 bytes, a quarter of an instruction. Words of ``LOG`` are 32-bit
+    numbers, see :class:`LogPart`; a WRITE to it is an ``ADDRESS``.
     """
     WIDE = 0
     QUANT = 1

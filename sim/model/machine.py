@@ -240,9 +240,9 @@ class Machine:
     def _write(self, body):
         if len(body) < 4:
             raise RunError(Status.BAD_LENGTH)
-        space, kind, size = self._space(body[0])
-        if space not in writable(self.params):
+        if body[0] not in writable(self.params):
             raise RunError(Status.ADDRESS)
+        space, kind, size = self._space(body[0])
         address, words = int.from_bytes(body[2:4], "little"), body[4:]
         if not words or len(words) % size:
             raise RunError(Status.BAD_LENGTH)
