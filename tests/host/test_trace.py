@@ -1,8 +1,10 @@
 """host.trace: what a trace holds is what the device did, and the result is the same."""
 
+import gc
 import io
 import json
 import warnings
+from functools import cache
 from itertools import pairwise
 from math import gcd
 
@@ -155,6 +157,7 @@ class Unseen(SimTransport):
     cycles = None
 
 
+@cache
 def known_clocks():
     """Clocks of the units of ``OVERLAPPING``, by their formulas."""
     with warnings.catch_warnings():
@@ -163,7 +166,9 @@ def known_clocks():
         mover = Mover(KEEPER, width=gcd(KEEPER.slots, 8))
         clocks = [scaler.cycles(20, 6), mover.cycles(30, 30, 0), combine.cycles(40),
                   combine.cycles(6), mover.cycles(1, 2, 0)]
+        # Amaranth complains of them when they go.
         del scaler, combine, mover
+        gc.collect()
     return clocks
 
 
