@@ -4,10 +4,21 @@ from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, 
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.dispatch import CLOCK_BITS
 from hdl.link.frame import ANSWER_BYTE
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
 from hdl.params import MASTER_BITS, VELOCITY_BITS, WIDE_BITS
-from hdl.protocol import MAX_BODY, PROGRAM_WORDS, Space, Status, spaces, word_bytes
+from hdl.protocol import (
+    LOG_PART,
+    MAX_BODY,
+    PROGRAM_WORDS,
+    LogPart,
+    Space,
+    Status,
+    spaces,
+    word_bytes,
+    writable,
+)
 from hdl.unit import GROUP_BITS, lanes_word, quant_word, wide_word
 
 __all__ = ["Access", "depths", "memory_ports"]
@@ -28,7 +39,7 @@ def depths(params):
     words = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words * params.rows,
              Space.GROUP: params.table_words, Space.MASTER: params.master_words,
              Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
-             Space.PROGRAM: PROGRAM_WORDS}
+             Space.PROGRAM: PROGRAM_WORDS, Space.LOG: LOG_PART * len(LogPart)}
     return {space: words[space] for space in spaces(params)}
 
 
@@ -45,6 +56,11 @@ def memory_ports(params):
     for name, shape, write in memories:
         ports |= {f"{name}_r": Out(ReadPort(shape)), f"{name}_w": Out(write(shape))}
     return ports
+
+
+def _log_port(params):
+    """A member for the log of runs, which machines with masters have."""
+    return {"log_r": Out(ReadPort(CLOCK_BITS))} if params.masters else {}
 
 
 def _longest(params):
@@ -87,6 +103,8 @@ class Access(wiring.Component):
     wide_w, group_w, ... : Out(WritePort)
     quant_w : Out(LaneWritePort)
         As :func:`memory_ports` has them.
+    log_r : Out(ReadPort(CLOCK_BITS))
+        On a machine that keeps masters.
     """
     def __init__(self, params):
         self.params = params
@@ -98,13 +116,13 @@ class Access(wiring.Component):
             "o": Out(stream.Signature(ANSWER_BYTE)),
             "done": Out(1),
             "status": Out(8),
-            **memory_ports(params),
+            **memory_ports(params), **_log_port(params),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.word = word = _Word(self.params)
-        for name in memory_ports(self.params):
+        for name in (*memory_ports(self.params), *_log_port(self.params)):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(word, name))
 
         head = Signal(_HEAD)
@@ -129,6 +147,10 @@ class Access(wiring.Component):
                         depth.eq(depths(self.params)[space]),
                         most.eq((MAX_BODY - 1) // size),
                     ]
+
+        unknown = head.space > max(spaces(self.params))
+        if self.params.masters:
+            unknown |= write & (head.space > max(writable(self.params)))
 
         def finish(status, state="IDLE"):
             m.d.sync += self.done.eq(1), self.status.eq(status)
@@ -176,7 +198,7 @@ class Access(wiring.Component):
                         m.next = "SPACE"
             with m.State("SPACE"):
                 m.d.sync += count.eq(Mux(write, 0, head.count))
-                with m.If(head.space > max(spaces(self.params))):
+                with m.If(unknown):
                     finish(Status.ADDRESS)
                 with m.Else():
                     m.next = "SIZE"
@@ -283,6 +305,8 @@ class _Word(wiring.Component):
     wide_w, group_w, ... : Out(WritePort)
     quant_w : Out(LaneWritePort)
         As :func:`memory_ports` has them.
+    log_r : Out(ReadPort(CLOCK_BITS))
+        On a machine that keeps masters.
     """
     def __init__(self, params):
         self.params = params
@@ -290,7 +314,7 @@ class _Word(wiring.Component):
             "space": In(8), "address": In(ADDRESS_BITS), "row": In(range(params.rows)),
             "shift": In(1), "i": In(8), "o": Out(8),
             "write": In(1), "read": In(1), "loaded": Out(1),
-            **memory_ports(params),
+            **memory_ports(params), **_log_port(params),
         })
 
     def elaborate(self, platform):
@@ -329,7 +353,8 @@ class _Word(wiring.Component):
                 Space.MASTER: (self.master_r, self.master_w, _extended(self.master_r.data)),
                 Space.VELOCITY: (self.velocity_r, self.velocity_w,
                                  _extended(self.velocity_r.data)),
-                Space.PROGRAM: (self.program_r, self.program_w, self.program_r.data)}
+                Space.PROGRAM: (self.program_r, self.program_w, self.program_r.data),
+                Space.LOG: (self.log_r, None, self.log_r.data)}
         for space, (read, write, value) in sources.items():
             # The space is known long before its words.
             chosen = Signal(name=f"chosen_{space.name.lower()}")
@@ -339,10 +364,9 @@ class _Word(wiring.Component):
             with m.If(chosen):
                 m.d.comb += self.loaded.eq(
                     waiting[READ_LATENCY - (space != Space.QUANT)])
-            m.d.comb += [
-                read.en.eq(self.read & chosen), read.addr.eq(self.address),
-                write.en.eq(self.write & chosen), write.addr.eq(self.address),
-            ]
+            m.d.comb += [read.en.eq(self.read & chosen), read.addr.eq(self.address)]
+            if write is not None:
+                m.d.comb += [write.en.eq(self.write & chosen), write.addr.eq(self.address)]
             with m.If(self.loaded & chosen):
                 m.d.sync += word.eq(value)
 

@@ -63,11 +63,13 @@ __all__ = [
     "ESC",
     "ESC_END",
     "ESC_ESC",
+    "LOG_PART",
     "MAX_BODY",
     "MAX_STORED",
     "PROGRAM_WORDS",
     "FrameError",
     "Kind",
+    "LogPart",
     "Space",
     "Status",
     "Unit",
@@ -77,6 +79,7 @@ __all__ = [
     "spaces",
     "unescape",
     "word_bytes",
+    "writable",
 ]
 
 END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
@@ -85,6 +88,8 @@ END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 MAX_BODY = 2048
 #: Words of ``PROGRAM``, 256 instructions, and most of them in one RUN.
 PROGRAM_WORDS, MAX_STORED = 1024, 255
+#: Words of one part of ``LOG``, one for each instruction of a RUN.
+LOG_PART = 256
 #: Requests other than RUN after which the answer to a RUN is forgotten, so that a ``seq`` that
 #: comes round again is not taken for a repetition.
 REPEAT_WINDOW = 128
@@ -136,7 +141,8 @@ class Space(IntEnum):
     The others are on machines that keep masters. Words of ``MASTER`` and ``VELOCITY`` are like
     those of ``WIDE``, of numbers that have fewer bits. A word of ``BYTES`` is one of the wide
     memory of which every element is 0 to 255, and travels as a byte for each. A word of
-    ``PROGRAM`` is 8 bytes, a quarter of an instruction.
+    ``PROGRAM`` is 8 bytes, a quarter of an instruction. Words of ``LOG`` are 32-bit
+    numbers, see :class:`LogPart`; a WRITE to it is an ``ADDRESS``.
     """
     WIDE = 0
     QUANT = 1
@@ -145,6 +151,20 @@ class Space(IntEnum):
     VELOCITY = 4
     BYTES = 5
     PROGRAM = 6
+    LOG = 7
+
+
+class LogPart(IntEnum):
+    """Parts of ``LOG``, of ``LOG_PART`` words each.
+
+    Word i of a part is the clock, of those that RUN's answer counts, in which instruction i of the
+    last RUN went to its queue, or its unit's ``start`` or ``done`` was. After a RUN with an error,
+    and beyond the instructions that there were, they are not defined; the model, which has no
+    clock, has zeros.
+    """
+    QUEUED = 0
+    STARTED = 1
+    DONE = 2
 
 
 def spaces(params):
@@ -152,9 +172,14 @@ def spaces(params):
 
     >>> from hdl.params import Params
     >>> len(spaces(Params())), len(spaces(Params(masters=8)))
-    (3, 7)
+    (3, 8)
     """
     return list(Space) if params.masters else [Space.WIDE, Space.QUANT, Space.GROUP]
+
+
+def writable(params):
+    """The spaces that the host can write to."""
+    return [space for space in spaces(params) if space != Space.LOG]
 
 
 def word_bytes(space, params):
@@ -162,10 +187,10 @@ def word_bytes(space, params):
 
     >>> from hdl.params import Params
     >>> [word_bytes(space, Params(lanes=2)) for space in Space]
-    [8, 4, 4, 8, 8, 2, 8]
+    [8, 4, 4, 8, 8, 2, 8, 4]
     """
     return {Space.QUANT: params.depth, Space.GROUP: 4, Space.BYTES: params.vector,
-            Space.PROGRAM: 8}.get(space, 4 * params.vector)
+            Space.PROGRAM: 8, Space.LOG: 4}.get(space, 4 * params.vector)
 
 
 class Unit(IntEnum):

@@ -75,6 +75,8 @@ class Sequencer(wiring.Component):
                 continue
             wiring.connect(m, getattr(access, name), wiring.flipped(getattr(self, name)))
         wiring.connect(m, access.o, answer.words)
+        if self.params.masters:
+            wiring.connect(m, access.log_r, program.log_r)
         # The way back from the link's escapes ends here.
         m.submodules.queue = queue = SyncFIFOBuffered(width=ANSWER_BYTE.size, depth=2)
         m.d.comb += [

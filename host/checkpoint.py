@@ -14,7 +14,7 @@ import numpy as np
 
 from host.errors import ArgumentError, HostError
 
-__all__ = ["load_checkpoint", "save_checkpoint", "state_sha256", "weights_sha256"]
+__all__ = ["load_checkpoint", "save_checkpoint", "state_sha256", "sweep", "weights_sha256"]
 
 
 def _int32(array):
@@ -62,6 +62,19 @@ def save_checkpoint(path, network, recipe, progress):
         raise HostError(f"cannot write the checkpoint {path}: {error.strerror}") from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sweep(path):
+    """Remove what runs that were killed while they wrote ``path`` have left beside it."""
+    path = Path(path)
+    for beside in path.parent.glob(f"{path.name}.*.part"):
+        try:
+            os.kill(int(beside.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            beside.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            # Somebody else's.
+            pass
 
 
 def load_checkpoint(path, network, recipe):

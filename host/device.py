@@ -15,10 +15,12 @@ from hdl.instructions import INSTRUCTION_BYTES, Opcode, in_order, opcode_of, unp
 from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
+    LOG_PART,
     MAX_BODY,
     MAX_STORED,
     FrameError,
     Kind,
+    LogPart,
     Space,
     Status,
     Unit,
@@ -67,14 +69,15 @@ class Device:
     resent : int
         Frames that were damaged or lost and sent again.
     observer : host.trace.Trace or None
-        Told of every phase, transfer and instruction; programs run an instruction at a time then.
+        Told of every phase, transfer and instruction. On a machine that keeps no masters programs
+        run an instruction at a time then.
     """
 
     def __init__(self, transport, params, *, answer_seconds=_ANSWER_SECONDS,
                  run_seconds=_RUN_SECONDS):
         self.params = params
         self.bytes_down = self.bytes_up = self.resent = 0
-        self.run_cycles = None if transport.cycles is None else 0
+        self.run_cycles = 0 if transport.clocked else None
         self._transport = transport
         self._answer_seconds = answer_seconds
         self._run_seconds = run_seconds
@@ -112,6 +115,12 @@ class Device:
     def cycles(self):
         """Clock cycles since power-up, waiting for the link included; None without a clock."""
         return self._transport.cycles
+
+    @property
+    def clock(self):
+        """The time of traces: clock cycles since power-up, of a board those spent in programs; None
+        without a clock."""
+        return self.run_cycles if self.cycles is None else self.cycles
 
     # Requests.
 
@@ -169,7 +178,7 @@ class Device:
     @contextmanager
     def phase(self, name):
         """What is done within is part of ``name``: errors say so, and an observer is told."""
-        start = self.cycles
+        start = self.clock
         self._phases.append(name)
         try:
             yield
@@ -182,7 +191,7 @@ class Device:
         """Execute a list of packed instructions, each when those before it are done; with
         ``overlap``, when those are that it waits for (:mod:`hdl.instructions`)."""
         program = self._ordered(program, overlap)
-        step = 1 if self.observer else MAX_BODY // INSTRUCTION_BYTES
+        step = 1 if self._alone else MAX_BODY // INSTRUCTION_BYTES
         for first in range(0, len(program), step):
             part = program[first:first + step]
             self._run(b"".join(part), part)
@@ -209,10 +218,9 @@ class Device:
 
     def run_stored(self):
         """Execute the program that was stored last."""
-        count, step = len(self._stored), 1 if self.observer else MAX_STORED
-        for first in range(0, count, step):
-            part = self._stored[first:first + step]
-            self._run(first.to_bytes(2, "little") + len(part).to_bytes(2, "little"), part)
+        if self._stored:
+            count = len(self._stored)
+            self._run(bytes(2) + count.to_bytes(2, "little"), self._stored)
 
     def _ordered(self, program, overlap):
         """On other machines instructions come one after the other anyway."""
@@ -225,10 +233,23 @@ class Device:
             clocks = int.from_bytes(body[2:6], "little")
             self.run_cycles += clocks
             if self.observer:
-                self.observer.ran(part[0], clocks)
+                self._observe(part, self.clock, clocks)
+
+    @property
+    def _alone(self):
+        """Instructions run by themselves: how long they take is known in no other way."""
+        return self.observer and not self.params.masters
+
+    def _observe(self, part, end, clocks):
+        if self._alone:
+            self.observer.ran(part[0], end, clocks)
+            return
+        log = [self.read(Space.LOG, LOG_PART * place, len(part))[:, 0].tolist()
+               for place in LogPart]
+        self.observer.ran_program(part, end, clocks, log)
 
     def _request(self, kind, body=b"", *, seconds=None, accept=(), program=None):
-        start = self.cycles
+        start = self.clock
         self._seq = self._seq % 255 + 1
         frame = encode(self._seq, kind, body)
         for attempt in range(_TRIES):

@@ -19,9 +19,10 @@ def lanes_of(space, params):
 
     >>> from hdl.params import Params
     >>> [lanes_of(space, Params(rows=4, depth=2, lanes=1)) for space in Space]
-    [1, 8, 1, 1, 1, 1, 8]
+    [1, 8, 1, 1, 1, 1, 8, 1]
     """
-    return {Space.QUANT: params.slots, Space.GROUP: 1, Space.PROGRAM: 8}.get(space, params.vector)
+    return {Space.QUANT: params.slots, Space.GROUP: 1, Space.PROGRAM: 8, Space.LOG: 1}.get(
+        space, params.vector)
 
 
 @dataclass(frozen=True)

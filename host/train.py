@@ -7,17 +7,29 @@ device and array shape.
 import argparse
 import json
 import sys
-import time
 from collections import namedtuple
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from hdl.params import MAX_DEPTH, ParameterError, Params, parse_groups
-from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, weights_sha256
+from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, sweep, weights_sha256
 from host.data import DATA_SETS, load_dataset
 from host.device import Device
 from host.errors import ArgumentError, HostError
+from host.events import EventLog
 from host.layers import Hosted, Mlp
+from host.progress import (
+    NO_COST,
+    Cost,
+    Meter,
+    Pace,
+    Position,
+    Progress,
+    epoch_line,
+    epoch_scalars,
+    step_line,
+    step_scalars,
+)
 from host.resident import Resident
 from host.tensor_ids import Noise, tensor_id
 from host.trace import Trace
@@ -48,60 +60,12 @@ def rate_at(step, steps):
     return Rate(max(1, _RATE * (steps - step) // steps), _RATE_SHIFT)
 
 
-class Progress:
-    """Progress on standard error: a live line on a terminal, one line an epoch elsewhere."""
-
-    def __init__(self, file=sys.stderr):
-        self._file = file
-        self._live = file.isatty()
-        self._last = 0.0
-
-    def say(self, text):
-        """A line that stays."""
-        print(("\r\x1b[K" if self._live else "") + text, file=self._file, flush=True)
-
-    def tick(self, text):
-        """A line that the next one replaces; only on a terminal, at most ten times a second."""
-        if self._live and time.monotonic() - self._last > 0.1:
-            self._last = time.monotonic()
-            print("\r\x1b[K" + text, end="", file=self._file, flush=True)
-
-
-class _Meter:
-    """What an epoch cost the device."""
-
-    def __init__(self, device):
-        self._device = device
-        self._start = self._now()
-
-    def _now(self):
-        device = self._device
-        return time.perf_counter(), device.cycles, device.run_cycles, (
-            device.bytes_down, device.bytes_up)
-
-    def report(self, macs):
-        """Seconds, cycles, utilisation and bytes since the start."""
-        params = self._device.params
-        (t0, total0, run0, bytes0), (t1, total1, run1, bytes1) = self._start, self._now()
-        clocked = total0 is not None
-
-        def share(cycles):
-            return round(macs / (params.macs * params.array_clock * cycles), 4) if cycles else None
-        return {
-            "seconds": round(t1 - t0, 3),
-            "cycles": total1 - total0 if clocked else None,
-            "macs": macs,
-            "utilisation": share(run1 - run0) if clocked else None,
-            "utilisation_with_link": share(total1 - total0) if clocked else None,
-            "bytes_down": bytes1[0] - bytes0[0],
-            "bytes_up": bytes1[1] - bytes0[1],
-        }
-
-
-def train(device, data, recipe, *, out=None, resume=False, progress=None):
+def train(device, data, recipe, *, out=None, resume=False, progress=None, checkpoint_every=None,
+          events=None):
     """Train; returns the report that ``--json`` prints.
 
-    ``out`` is a folder for ``checkpoint.npz`` (written after every epoch) and ``report.json``.
+    ``out`` is a folder for ``checkpoint.npz``, written after every epoch and every
+    ``checkpoint_every`` steps, and ``report.json``. ``events`` is a :class:`host.events.EventLog`.
     """
     progress = progress or Progress()
     batch, steps_per_epoch = recipe.batch, len(data.x_train) // recipe.batch
@@ -110,44 +74,61 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
                             f"got {batch}")
     network = Mlp((data.features, *MODELS[recipe.model], data.classes), recipe.seed)
     total = recipe.epochs * steps_per_epoch
-    epochs, first = [], 0
+    at = Position([])
     checkpoint = Path(out) / "checkpoint.npz" if out else None
+    if checkpoint:
+        sweep(checkpoint)
     if resume:
-        epochs = load_checkpoint(checkpoint, network, recipe._asdict())["epochs"]
-        first = len(epochs)
-        progress.say(f"resumed after epoch {first} of {recipe.epochs}")
+        saved = load_checkpoint(checkpoint, network, recipe._asdict())
+        at = Position(**{**saved, "cost": Cost(*saved.get("cost", NO_COST))})
+        progress.say(f"resumed after {at.words(recipe.epochs)}")
     trainer = (Resident if device.params.masters else Hosted)(network, device, batch)
-    for epoch in range(first, recipe.epochs):
+    done = len(at.epochs) * steps_per_epoch + at.steps
+    pace = Pace(total - done)
+    if events:
+        events.begin(done + 1)
+
+    def save():
+        if events:
+            events.flush()
+        if checkpoint:
+            save_checkpoint(checkpoint, network, recipe._asdict(), vars(at))
+
+    for epoch in range(len(at.epochs), recipe.epochs):
         key = noise.key(recipe.seed, epoch, tensor_id(0, Noise.SHUFFLE))
         order = noise.permutation(key, len(data.x_train))
-        meter = _Meter(device)
-        loss = correct = 0
-        for i in range(steps_per_epoch):
+        meter = Meter(device, at.cost)
+        for i in range(at.steps, steps_per_epoch):
             index = order[i * batch:(i + 1) * batch]
             step = epoch * steps_per_epoch + i
+            rate, own = rate_at(step, total), Meter(device)
             with device.phase(f"step {step}"):
-                step_loss, step_correct = trainer.train_step(
-                    data.x_train[index], data.y_train[index], rate_at(step, total), step)
-            loss, correct = loss + step_loss, correct + step_correct
-            seen = (i + 1) * batch
-            progress.tick(f"epoch {epoch + 1}/{recipe.epochs}  step {i + 1}/{steps_per_epoch}  "
-                          f"loss {loss / seen / 2**LOSS_FRACTION:.4f}  "
-                          f"accuracy {100 * correct / seen:.2f} %")
+                loss, correct = trainer.train_step(
+                    data.x_train[index], data.y_train[index], rate, step)
+            at.steps, at.loss, at.correct = i + 1, at.loss + loss, at.correct + correct
+            pace.step()
+            progress.tick(step_line(at, meter, pace, recipe, steps_per_epoch, network))
+            if events:
+                events.scalars(step + 1, step_scalars(loss, correct, rate, batch, own, network))
+            # After the last one there is the test.
+            if checkpoint_every and (step + 1) % checkpoint_every == 0 and i + 1 < steps_per_epoch:
+                trainer.fetch()
+                at.cost = meter.cost
+                save()
         seen = steps_per_epoch * batch
-        report = {"loss": loss / seen / 2**LOSS_FRACTION, "train_accuracy": 100 * correct / seen}
+        report = {"loss": at.loss / seen / 2**LOSS_FRACTION,
+                  "train_accuracy": 100 * at.correct / seen}
         cost = meter.report(seen * network.macs_per_sample)
         with device.phase(f"the test after epoch {epoch + 1}"):
             correct = trainer.count_correct(data.x_test, data.y_test, batch)
             report["test_accuracy"] = 100 * correct / len(data.x_test)
         trainer.fetch()
-        epochs.append({**report, **cost})
-        used = "" if cost["cycles"] is None else (
-            f"  {cost['cycles']:,} cycles, {100 * cost['utilisation']:.1f} % of peak")
-        progress.say(f"epoch {epoch + 1}/{recipe.epochs}  loss {report['loss']:.4f}  "
-                     f"training {report['train_accuracy']:.2f} %  "
-                     f"test {report['test_accuracy']:.2f} %  {cost['seconds']:.1f} s{used}")
-        if checkpoint:
-            save_checkpoint(checkpoint, network, recipe._asdict(), {"epochs": epochs})
+        at = Position([*at.epochs, {**report, **cost}])
+        progress.say(epoch_line(at.epochs, seen, pace, recipe))
+        if events:
+            events.scalars((epoch + 1) * steps_per_epoch, epoch_scalars(at.epochs[-1], seen))
+        save()
+    epochs = at.epochs
     status = device.status()
     return {
         "fingerprint": device.params.fingerprint, **recipe._asdict(),
@@ -156,6 +137,9 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None):
         "bad_frames": status.bad_frames, "saturations": status.saturations,
         "epochs": epochs,
     }
+
+
+# The command.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -217,6 +201,12 @@ def _arguments(arguments):
                              "itself, in units of 1,024; 0: the host keeps them")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--checkpoint-every", type=_whole("checkpoint-every", 1, 10**9),
+                        default=None, metavar="STEPS",
+                        help="write checkpoint.npz after so many steps too, not after epochs alone")
+    parser.add_argument("--tensorboard", default=None, metavar="DIR",
+                        help="write loss, accuracies, rate and speed there, for TensorBoard; needs "
+                             "the package tensorboardX")
     parser.add_argument("--trace", default=None, metavar="FILE",
                         help="write a timeline of all instructions, for Perfetto, and say what "
                              "each unit took; for devices with a clock")
@@ -238,8 +228,8 @@ def _traced(device, path):
     if path is None:
         yield None
         return
-    if device.cycles is None:
-        raise ArgumentError("--trace needs a device that counts clocks, sim:")
+    if device.clock is None:
+        raise ArgumentError("--trace needs a device that counts clocks, sim: or a board")
     trace = Trace(device)
     # It can be written, which is better known now.
     _write_trace(trace, path)
@@ -261,6 +251,8 @@ def _train_command(arguments):
         raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")
     if options.resume and not options.out:
         raise ArgumentError("--resume needs --out, the folder of the run to continue")
+    if options.checkpoint_every and not options.out:
+        raise ArgumentError("--checkpoint-every needs --out, the folder of checkpoint.npz")
     data = load_dataset(options.data)
     if options.limit:
         data = data.limited(options.limit)
@@ -273,16 +265,18 @@ def _train_command(arguments):
     recipe = Recipe(options.data, options.model, options.bits, params.groups, options.seed,
                     options.epochs, options.batch, options.limit)
     progress = Progress()
-    with (Device.open(options.device, params, progress=progress.say) as device,
+    log = closing(EventLog(options.tensorboard)) if options.tensorboard else nullcontext()
+    with (log as events,
+          Device.open(options.device, params, progress=progress.say) as device,
           _traced(device, options.trace) as trace):
         report = {"device": options.device, **train(
-            device, data, recipe, out=out, resume=options.resume, progress=progress)}
+            device, data, recipe, out=out, resume=options.resume, progress=progress,
+            checkpoint_every=options.checkpoint_every, events=events)}
     if trace:
         report["units"] = {unit.name: used._asdict() for unit, used in trace.used.items()}
-        total = sum(used.clocks for used in trace.used.values())
-        for unit, used in trace.used.items():
-            progress.say(f"{unit.name:13} {used.instructions:8,} instructions "
-                         f"{used.clocks:14,} clocks {100 * used.clocks / total:5.1f} %")
+        report["queues"] = {queue.name: use._asdict() for queue, use in trace.queues.items()}
+        for line in trace.summary():
+            progress.say(line)
     if out:
         beside = out / "report.json.part"
         beside.write_text(json.dumps(report, indent=1) + "\n")
@@ -303,7 +297,7 @@ def main(arguments=None):
         print(f"host.train: {error}", file=sys.stderr)
         return code
     except KeyboardInterrupt:
-        print("\nhost.train: interrupted; the last finished epoch is in --out, "
+        print("\nhost.train: interrupted; the last checkpoint is in --out, "
               "continue with --resume", file=sys.stderr)
         return 130
     return 0

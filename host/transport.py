@@ -8,7 +8,8 @@
 
 A transport moves bytes: ``send(data)``, ``receive(deadline)`` (whatever has arrived; empty when
 the deadline, a ``time.monotonic`` value, has passed), ``close()``. ``cycles`` is the machine's
-clock count since power-up, or None where there is none.
+clock count since power-up, or None where nobody sees it; ``clocked`` says whether there is a clock,
+which programs are measured by.
 """
 
 import os
@@ -28,7 +29,7 @@ _SIM_SLICE = 200_000
 
 class ModelTransport:
     """The model of the machine as a device."""
-    cycles = None
+    cycles, clocked = None, False
 
     def __init__(self, params):
         from sim.model.machine import Machine
@@ -50,6 +51,7 @@ class ModelTransport:
 
 class SimTransport:
     """The simulated board: the verilated gateware in a shared library."""
+    clocked = True
 
     def __init__(self, params, progress):
         from sim.board import Board, ToolError
@@ -78,7 +80,7 @@ class SimTransport:
 
 class SerialTransport:
     """A board on a serial port."""
-    cycles = None
+    cycles, clocked = None, True
 
     def __init__(self, port, baud):
         import serial

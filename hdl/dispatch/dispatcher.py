@@ -5,9 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.dispatch.fetch import Fetch
+from hdl.dispatch.log import CLOCK_BITS, RunLog
 from hdl.dispatch.quarters import QUARTER_BITS
 from hdl.dispatch.queue import UnitQueue
 from hdl.instructions import AFTER_MASK, AFTER_SHIFT, Queue, opcode_of, queue_of
+from hdl.memory import ReadPort
 from hdl.program import WATCHDOG_CYCLES, units_of
 from hdl.protocol import MAX_STORED, Status, Unit
 from hdl.unit import UnitPort
@@ -65,8 +67,9 @@ class Dispatcher(wiring.Component):
         ``BAD_INSTRUCTION``.
     cycles : Out(32)
         Clocks from the first fetch until all units were done.
-    busy : Out(32) x queues
-        Clocks from ``start`` to ``done`` of the instructions of every queue since the run began.
+    log_r : In(ReadPort(CLOCK_BITS))
+        The values of ``cycles`` when instructions were queued, started and done, as
+        :class:`hdl.dispatch.log.RunLog` has them, of a run without an error.
     """
     def __init__(self, params, *, watchdog=WATCHDOG_CYCLES):
         self.params = params
@@ -82,8 +85,8 @@ class Dispatcher(wiring.Component):
             "status": Out(8),
             "completed": Out(8),
             "unit": Out(8),
-            "cycles": Out(32),
-            "busy": Out(32).array(len(Queue)),
+            "cycles": Out(CLOCK_BITS),
+            "log_r": In(ReadPort(CLOCK_BITS)),
         })
 
     def elaborate(self, platform):
@@ -131,6 +134,16 @@ class Dispatcher(wiring.Component):
                 queue.fault.eq(fault), queue.clear.eq(self.abort),
             ]
 
+        # What happened when.
+        m.submodules.log = log = RunLog()
+        wiring.connect(m, wiring.flipped(self.log_r), log.r)
+        m.d.comb += [
+            log.clock.eq(self.cycles), log.queued.eq(load), log.queued_number.eq(self.completed),
+            log.started.eq(Cat(queue.started for queue in queues)),
+            log.done.eq(Cat(queue.done for queue in queues)),
+            *(number.eq(queue.held) for number, queue in zip(log.number, queues, strict=True)),
+        ]
+
         def finish(status):
             m.d.sync += self.status.eq(status), self.done.eq(1), active.eq(0), more.eq(0)
 
@@ -139,12 +152,9 @@ class Dispatcher(wiring.Component):
             m.d.sync += [
                 active.eq(1), left.eq(self.count), more.eq(1), self.status.eq(Status.OK),
                 self.completed.eq(0), self.unit.eq(Unit.NONE), self.cycles.eq(0),
-                *(busy.eq(0) for busy in self.busy),
             ]
         with m.Elif(active):
             m.d.sync += self.cycles.eq(self.cycles + 1)
-            for busy, queue in zip(self.busy, queues, strict=True):
-                m.d.sync += busy.eq(busy + queue.working)
             with m.If(load):
                 m.d.sync += [
                     left.eq(left - 1), more.eq(left != 1), self.completed.eq(self.completed + 1),
@@ -154,7 +164,7 @@ class Dispatcher(wiring.Component):
             for number, queue in enumerate(queues):
                 with m.If(queue.failed) if number == 0 else m.Elif(queue.failed):
                     finish(queue.status)
-                    m.d.sync += [self.abort.eq(1), self.completed.eq(queue.failed_number),
+                    m.d.sync += [self.abort.eq(1), self.completed.eq(queue.held),
                                  self.unit.eq(queue.unit)]
             with m.Elif(~occupied.any()):
                 with m.If(~more):

@@ -46,13 +46,15 @@ class UnitQueue(wiring.Component):
     occupied : Out(1)
     end : Out(1)
         The instruction ends without an error in this clock, the last in which it is here.
-    working : Out(1)
-        In all clocks after the unit's ``start`` until its ``done``, a clock late.
+    started : Out(1)
+        The unit's ``start`` is in this clock.
+    done : Out(1)
+        The unit's ``done`` was in the clock before.
     failed : Out(1)
         The instruction has failed; until ``clear``.
     status : Out(8)
         If so, ``ADDRESS`` or ``WATCHDOG``.
-    failed_number, unit : Out(8)
+    held, unit : Out(8)
         Number and unit of the instruction.
     """
     def __init__(self, params, units, *, watchdog):
@@ -63,8 +65,8 @@ class UnitQueue(wiring.Component):
             "load": In(1), "instruction": In(INSTRUCTION_LAYOUT), "number": In(8),
             "waits": In(len(Queue)), "ended": In(len(Queue)), "go": In(1), "clear": In(1),
             "fault": In(1), "control": In(UnitPort()).array(len(units)),
-            "occupied": Out(1), "end": Out(1), "working": Out(1),
-            "failed": Out(1), "status": Out(8), "failed_number": Out(8), "unit": Out(8),
+            "occupied": Out(1), "end": Out(1), "started": Out(1), "done": Out(1),
+            "failed": Out(1), "status": Out(8), "held": Out(8), "unit": Out(8),
         })
 
     def elaborate(self, platform):
@@ -74,7 +76,7 @@ class UnitQueue(wiring.Component):
         waits = Signal(len(Queue))
         waiting, running, settling = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.failed_number.eq(number), self.unit.eq(opcode_of(instruction.op, self.params)),
+            self.held.eq(number), self.unit.eq(opcode_of(instruction.op, self.params)),
         ]
         # What comes from the whole die is in registers first.
         fault, done = Signal(), Signal(len(self.units))
@@ -95,7 +97,7 @@ class UnitQueue(wiring.Component):
         patience = Signal(range(self.watchdog + 1), reset_less=True)
         begin, unit_done = Signal(), Signal()
         m.d.comb += [begin.eq(waiting & ~waits.any() & self.go), unit_done.eq((done & mine).any()),
-                     self.working.eq(running & ~unit_done)]
+                     self.started.eq(begin)]
         for control, chosen in zip(self.control, mine, strict=True):
             m.d.comb += control.instruction.eq(instruction), control.start.eq(begin & chosen)
         m.d.sync += patience.eq(patience - 1)
@@ -110,6 +112,7 @@ class UnitQueue(wiring.Component):
             with m.If(fault):
                 fail(Status.ADDRESS)
             with m.Elif(unit_done):
+                m.d.comb += self.done.eq(1)
                 m.d.sync += running.eq(0), settling.eq(1)
             with m.Elif(patience == 0):
                 fail(Status.WATCHDOG)

@@ -25,17 +25,20 @@ from hdl.protocol import (
     END,
     ESC,
     ESC_END,
+    LOG_PART,
     MAX_BODY,
     MAX_STORED,
     PROGRAM_WORDS,
     REPEAT_WINDOW,
     Kind,
+    LogPart,
     Space,
     Status,
     encode,
     spaces,
     unescape,
     word_bytes,
+    writable,
 )
 from host import program
 from sim.bench.exchange import decoded
@@ -142,8 +145,8 @@ def errors_requests(params, seed, most=0):
     depth = {Space.WIDE: params.wide_words, Space.QUANT: params.rows * params.quant_words,
              Space.GROUP: params.table_words, Space.MASTER: params.master_words,
              Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
-             Space.PROGRAM: PROGRAM_WORDS}
-    for space in spaces(params):
+             Space.PROGRAM: PROGRAM_WORDS, Space.LOG: LOG_PART * len(LogPart)}
+    for space in writable(params):
         words = depth[space]
         size = word_bytes(space, params)
         value = rng.integers(0, 256, 3 * size).astype(np.uint8).tobytes()
@@ -160,7 +163,15 @@ def errors_requests(params, seed, most=0):
         for count in (0, longest + 1, 0xFFFF):
             assert requests.words(Kind.READ, space, 0, count) == Status.BAD_LENGTH
         requests.words(Kind.READ, space, 0, 3)
-    for space in {3, 4, 5, 6, 7, 255} - set(spaces(params)):
+    for space in set(spaces(params)) - set(writable(params)):
+        words, size = depth[space], word_bytes(space, params)
+        for address in (0, words - 1):
+            assert requests.words(Kind.WRITE, space, address, bytes(size)) == Status.ADDRESS
+        for address in (words - 2, words, 0xFFFE):
+            assert requests.words(Kind.READ, space, address, 3) == Status.ADDRESS
+        for count in (0, (MAX_BODY - 1) // size + 1):
+            assert requests.words(Kind.READ, space, 0, count) == Status.BAD_LENGTH
+    for space in {3, 4, 5, 6, 7, 8, 255} - set(spaces(params)):
         assert requests.words(Kind.WRITE, space, 0, bytes(12)) == Status.ADDRESS
         assert requests.words(Kind.READ, space, 0, 1) == Status.ADDRESS
     for length in {0, 1, 3, 4, 5, 31, 33, 2047} - ({4} if params.masters else set()):

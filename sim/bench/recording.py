@@ -50,7 +50,7 @@ class _Tracked(Memory):
 
 class _Link:
     """A transport to the model that keeps every exchange."""
-    cycles = None
+    cycles, clocked = None, False
 
     def __init__(self, params):
         self.exchanges = []

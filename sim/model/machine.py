@@ -32,12 +32,14 @@ from hdl.instructions import (
 from hdl.params import MASTER_BITS, PROTOCOL_VERSION, VELOCITY_BITS, WIDE_BITS
 from hdl.protocol import (
     END,
+    LOG_PART,
     MAX_BODY,
     MAX_STORED,
     PROGRAM_WORDS,
     REPEAT_WINDOW,
     FrameError,
     Kind,
+    LogPart,
     Space,
     Status,
     Unit,
@@ -46,6 +48,7 @@ from hdl.protocol import (
     spaces,
     unescape,
     word_bytes,
+    writable,
 )
 from sim.model.combine import combine
 from sim.model.gemm import gemm
@@ -155,6 +158,8 @@ class Machine:
         self.velocity = Memory(params.master_words, params.vector)
         #: Bytes of stored programs.
         self.program = np.zeros((PROGRAM_WORDS, 8), np.int64)
+        #: There is no clock.
+        self.log = np.zeros((LOG_PART * len(LogPart), 1), np.int64)
         #: Order tables as SORT leaves them: base -> (the index in every slot, -1 for padding, the
         #: group of every slot, number of groups).
         self.orders = {}
@@ -226,7 +231,8 @@ class Machine:
         words = {Space.WIDE: self.wide.array, Space.BYTES: self.wide.array,
                  Space.QUANT: self.quant.array.reshape(-1, self.params.depth),
                  Space.GROUP: self.group.array, Space.MASTER: self.master.array,
-                 Space.VELOCITY: self.velocity.array, Space.PROGRAM: self.program}[space]
+                 Space.VELOCITY: self.velocity.array, Space.PROGRAM: self.program,
+                 Space.LOG: self.log}[space]
         if address + count > len(words):
             raise RunError(Status.ADDRESS)
         return words[address:address + count]
@@ -234,6 +240,8 @@ class Machine:
     def _write(self, body):
         if len(body) < 4:
             raise RunError(Status.BAD_LENGTH)
+        if body[0] not in writable(self.params):
+            raise RunError(Status.ADDRESS)
         space, kind, size = self._space(body[0])
         address, words = int.from_bytes(body[2:4], "little"), body[4:]
         if not words or len(words) % size:

@@ -12,6 +12,7 @@ from amaranth.sim import Simulator
 
 from hdl.dispatch import AccessFaults, Dispatcher, Quarters, Watched
 from hdl.dispatch.fetch import Fetch
+from hdl.dispatch.log import CLOCK_BITS, EventClocks
 from hdl.instructions import (
     CombineFlag,
     MoveFlag,
@@ -26,7 +27,7 @@ from hdl.instructions import (
 from hdl.memory import READ_LATENCY
 from hdl.params import Params
 from hdl.program import units_of
-from hdl.protocol import MAX_STORED, PROGRAM_WORDS, Kind, Status, Unit
+from hdl.protocol import LOG_PART, MAX_STORED, PROGRAM_WORDS, Kind, LogPart, Status, Unit
 from hdl.stored import Stored
 from hdl.top import Accelerator
 from tests.support.requests import simulate
@@ -39,8 +40,9 @@ WATCHDOG = 60
 #: An instruction of a stand-in: so many clocks from start to done, ``inf`` for one that never ends;
 #: in which of them, from 0, it accesses a memory beyond its end, or None.
 Step = namedtuple("Step", "op after clocks fault good", defaults=(None, True))
-#: What a run came to; ``starts`` by number of the instruction.
-Outcome = namedtuple("Outcome", "status completed unit cycles busy starts")
+#: What a run came to; ``starts`` by number of the instruction, and so the parts of ``log``, which
+#: runs that fail have not.
+Outcome = namedtuple("Outcome", "status completed unit cycles starts log")
 
 
 def packed(number, step):
@@ -53,7 +55,7 @@ def packed(number, step):
 def expected(steps, first, ready=0):
     """The :class:`Outcome` of a program whose words are always there, if the first instruction is
     checked ``first`` clocks after ``start``, and units are ready from that clock on."""
-    starts, ends, failures, free = {}, {}, [], dict.fromkeys(Queue, 0)
+    loads, starts, ends, failures, free = {}, {}, {}, [], dict.fromkeys(Queue, 0)
     checked, bad = first, None
     for number, step in enumerate(steps):
         queue = queue_of(step.op)
@@ -65,7 +67,7 @@ def expected(steps, first, ready=0):
         start = max(load + 1, ready, *(free[named] for named in step.after))
         if load == inf:
             break
-        starts[number], ends[number] = start, start + step.clocks
+        loads[number], starts[number], ends[number] = load, start, start + step.clocks
         free[queue] = ends[number] + 3
         if step.fault is not None and step.fault <= min(step.clocks, WATCHDOG):
             failures.append((start + step.fault + 3, queue, number, Status.ADDRESS))
@@ -75,17 +77,16 @@ def expected(steps, first, ready=0):
     finish = max(checked if bad is not None else 0, *free.values())
     failed = min(failures, default=(inf,))
     last = min(failed[0], finish)
-    busy = dict.fromkeys(Queue, 0)
     ran = {number: start for number, start in starts.items() if start < last}
-    for number, start in ran.items():
-        own = failed[2:3] == (number,)
-        busy[queue_of(steps[number].op)] += min(ends[number], last - own) - start
     if failures:
         _, _, number, status = failed
-        return Outcome(status, number, Unit(steps[number].op), last, busy, ran)
+        return Outcome(status, number, Unit(steps[number].op), last, ran, None)
     if bad is not None:
-        return Outcome(Status.BAD_INSTRUCTION, bad, Unit.NONE, last, busy, ran)
-    return Outcome(Status.OK, len(steps), Unit(steps[-1].op), last, busy, ran)
+        return Outcome(Status.BAD_INSTRUCTION, bad, Unit.NONE, last, ran, None)
+    # The clock of ``start`` is not counted.
+    log = {part: {number: clock - 1 for number, clock in clocks.items()} for part, clocks in (
+        (LogPart.QUEUED, loads), (LogPart.STARTED, starts), (LogPart.DONE, ends))}
+    return Outcome(Status.OK, len(steps), Unit(steps[-1].op), last, ran, log)
 
 
 class Bench(wiring.Component):
@@ -184,8 +185,7 @@ class Bench(wiring.Component):
         status = Status(ctx.get(dut.status))
         assert ctx.get(dut.abort) == (status != Status.OK)
         outcome = Outcome(status, ctx.get(dut.completed), Unit(ctx.get(dut.unit)),
-                          ctx.get(dut.cycles),
-                          {queue: ctx.get(dut.busy[queue]) for queue in Queue}, starts)
+                          ctx.get(dut.cycles), starts, None)
         assert outcome.cycles == clock - 1
         ctx.set(self.dones, 0)
         ctx.set(dut.fault, 0)
@@ -197,7 +197,25 @@ class Bench(wiring.Component):
             assert not ctx.get(dut.done) and not ctx.get(self.starts) and not ctx.get(dut.abort)
         assert ctx.get(dut.completed) == outcome.completed
         assert ctx.get(dut.status) == outcome.status
-        return outcome
+        if status != Status.OK:
+            return outcome
+        return outcome._replace(log={part: await self.clocks(ctx, part, len(steps), chance)
+                                     for part in LogPart})
+
+    async def clocks(self, ctx, part, count, chance):
+        """A part of the log by number of the instruction, one word per clock, in any order."""
+        port, found, asked = self.dut.log_r, {}, []
+        numbers = chance.sample(range(count), count)
+        for clock in range(count + READ_LATENCY):
+            if clock >= READ_LATENCY:
+                found[asked[clock - READ_LATENCY]] = ctx.get(port.data)
+            if clock < count:
+                asked.append(numbers[clock])
+                ctx.set(port.addr, LOG_PART * part + numbers[clock])
+            else:
+                ctx.set(port.addr, chance.getrandbits(16))
+            await ctx.tick()
+        return found
 
 
 #: Clocks after ``start`` in which the first stored instruction is checked.
@@ -209,6 +227,14 @@ def some_step(chance, units, *, busy=40, dense=0.3):
     after = [queue for queue in Queue if chance.random() < dense]
     return Step(Opcode(chance.choice(units)), tuple(after),
                 chance.choice([1, 1, 2, 3, 7, 8, busy, chance.randint(1, busy)]))
+
+
+def log_says(steps, got):
+    """What the log says of a run fits what the bench has seen."""
+    for number, step in enumerate(steps):
+        queued, started, done = (got.log[part][number] for part in LogPart)
+        assert queued < started == got.starts[number] - 1 and done == started + step.clocks
+        assert number == 0 or got.log[LogPart.QUEUED][number - 1] < queued
 
 
 def may_start(steps, starts):
@@ -249,7 +275,9 @@ def test_programs_of_a_frame_start_nothing_too_early(pace):
             steps = [some_step(chance, bench.units, busy=WATCHDOG) for _ in range(count)]
             got = await bench.run(ctx, steps, pace=pace, chance=chance)
             want = expected(steps, FIRST)
-            assert got._replace(cycles=0, starts=0) == want._replace(cycles=0, starts=0)
+            assert got._replace(cycles=0, starts=0, log=0) == want._replace(
+                cycles=0, starts=0, log=0)
+            log_says(steps, got)
             may_start(steps, got.starts)
             assert len(got.starts) == count
 
@@ -278,12 +306,17 @@ def test_an_instruction_costs_few_clocks_and_independent_ones_overlap():
                  Step(Opcode.SCALE, (), 50), Step(Opcode.QUANTISE, (Queue.ARRAY,), 5)]
         got = await bench.run(ctx, steps)
         assert [got.starts[i] - got.starts[0] for i in range(5)] == [0, 7, 14, 54, 108]
-        assert got.busy == {Queue.ARRAY: 50, Queue.VECTOR: 105, Queue.MOVER: 50}
+        took = [got.log[LogPart.DONE][i] - got.log[LogPart.STARTED][i] for i in range(5)]
+        assert took == [step.clocks for step in steps]
+        waited = [got.log[LogPart.STARTED][i] - got.log[LogPart.QUEUED][i] for i in range(5)]
+        assert waited == [1, 1, 1, 1, 1]
         # What is behind an instruction that waits does not overtake it into the same queue.
         steps = [Step(Opcode.GEMM, (), 50), Step(Opcode.SCALE, (Queue.ARRAY,), 5),
                  Step(Opcode.SCALE, (), 5), Step(Opcode.MOVE, (), 5)]
         got = await bench.run(ctx, steps)
         assert [got.starts[i] - got.starts[0] for i in range(4)] == [0, 53, 62, 69]
+        waited = [got.log[LogPart.STARTED][i] - got.log[LogPart.QUEUED][i] for i in range(4)]
+        assert waited == [1, 47, 1, 1]
 
     bench.simulate(process)
 
@@ -382,7 +415,6 @@ def test_an_error_of_one_queue_is_not_that_of_another():
         got = await bench.run(ctx, [*slow, bad, *slow])
         assert got == expected([*slow, bad, *slow], FIRST)
         assert got[:3] == (Status.BAD_INSTRUCTION, 3, Unit.NONE)
-        assert list(got.busy.values()) == [55, 55, 55]
         got = await bench.run(ctx, [slow[0], slow[1]._replace(fault=54), slow[2], bad])
         assert got[:3] == (Status.ADDRESS, 1, Unit.SCALE)
         # Of two in a clock, that of the first queue.
@@ -405,6 +437,44 @@ def test_no_unit_starts_before_all_are_ready():
 
 
 # Parts.
+
+
+def test_events_of_one_clock_are_all_kept():
+    """As close as queues can have them, and all numbers of instructions."""
+    chance = random.Random(0)
+    dut = EventClocks(3, late=1)
+    want, wait, held = {}, [0] * 3, [0] * 3
+    numbers = chance.sample(range(LOG_PART), LOG_PART)
+
+    async def process(ctx):
+        clock = 0
+        while numbers or any(wait):
+            ctx.set(dut.clock, clock)
+            for source in range(3):
+                event = wait[source] == 0 and bool(numbers) and chance.random() < 0.6
+                if event:
+                    held[source] = numbers.pop()
+                    want[held[source]] = clock - 1
+                    wait[source] = 3
+                ctx.set(dut.event[source], event)
+                ctx.set(dut.number[source], held[source] if wait[source]
+                        else chance.randrange(LOG_PART))
+                wait[source] = max(0, wait[source] - 1)
+            await ctx.tick()
+            clock += 1
+        for _ in range(4):
+            await ctx.tick()
+        for number, event in want.items():
+            ctx.set(dut.raddr, number)
+            for _ in range(READ_LATENCY):
+                await ctx.tick()
+            assert ctx.get(dut.data) == event % 2**CLOCK_BITS
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(process)
+    simulator.run()
+    assert len(want) == LOG_PART
 
 
 def test_bytes_become_words_and_part_of_one_is_forgotten():

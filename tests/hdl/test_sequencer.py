@@ -18,6 +18,7 @@ from hdl.instructions import (
     NormFlag,
     Opcode,
     QuantiseFlag,
+    Queue,
     ScaleFlag,
     instruction,
     is_lawful,
@@ -39,17 +40,20 @@ from hdl.params import (
 )
 from hdl.program import InstructionCheck, Program, units_of
 from hdl.protocol import (
+    LOG_PART,
     MAX_BODY,
     MAX_STORED,
     PROGRAM_WORDS,
     REPEAT_WINDOW,
     Kind,
+    LogPart,
     Space,
     Status,
     Unit,
     encode,
     spaces,
     word_bytes,
+    writable,
 )
 from hdl.sequencer import Sequencer
 from hdl.unit import GROUP_BITS, UnitPort, lanes_word, wide_word
@@ -219,7 +223,7 @@ def stored(space, words, params):
 def test_what_is_written_is_read(params):
     async def process(ctx, request):
         chance = random.Random(1)
-        for space in spaces(params):
+        for space in writable(params):
             size, end = word_bytes(space, params), depths(params)[space]
             words = chance.randbytes(3 * size)
             await request.write(space, 5, words)
@@ -327,6 +331,8 @@ def test_clocks_of_write_and_read(params):
         for space in spaces(params):
             size, parted = word_bytes(space, params), space == Space.QUANT
             for write, each in ((1, 2 + size + 1), (0, size + 4 + parted)):
+                if write and space not in writable(params):
+                    continue
                 first = await clocks(ctx, write, space, 1)
                 assert await clocks(ctx, write, space, 5) - first == 4 * each
                 # What comes before: the head, the checks, the address.
@@ -365,6 +371,9 @@ def test_a_write_or_read_beyond_the_end_touches_nothing(params):
                 assert await request(Kind.READ, read_body(space, address, 2)) == refused
             assert await request.read(space, end - 1, 1) == bytes(size)
             assert await request.read(space, 0, 2) == bytes(2 * size)
+        for space in set(spaces(params)) - set(writable(params)):
+            for size in (1, word_bytes(space, params)):
+                assert await request(Kind.WRITE, bytes([space, 0, 0, 0]) + b"\1" * size) == refused
         for space in (len(spaces(params)), 255):
             assert await request(Kind.WRITE, bytes([space, 0, 0, 0, 1])) == refused
             assert await request(Kind.READ, read_body(space, 0, 1)) == refused
@@ -548,6 +557,34 @@ def test_stored_instructions_run_in_order_and_take_their_time():
                 i + 1 if i in places else 0 for i in range(6)]
             total += sum(1 << i for i in places)
             assert await status_of(request) == (0, total, Status.OK, 0, Unit.NONE)
+
+    simulate(Bench(KEEPER), process)
+
+
+def test_the_log_says_when_the_instructions_of_the_last_run_were_where():
+    """Of stored programs and of those that come with a RUN."""
+    async def log(request, count):
+        words = [await request.read(Space.LOG, LOG_PART * part, count) for part in LogPart]
+        return [[int.from_bytes(word[4 * i:4 * i + 4], "little") for i in range(count)]
+                for word in words]
+
+    async def process(ctx, request):
+        steps = [norm(m=5), norm(m=9, op=Opcode.MOVE), norm(m=20), norm(m=1),
+                 instruction(Opcode.MOVE, m=2, n=1, after=(Queue.VECTOR,))]
+        await store_program(request, 3, steps)
+        answer = await request(Kind.RUN, which(3, 5))
+        cycles = run_answer(answer[1])[2]
+        queued, started, done = await log(request, 5)
+        assert queued == [10, 17, 24, 48, 55]
+        assert started == [11, 18, 25, 49, 56]
+        assert done == [16, 27, 45, 50, 58] and cycles == 58 + 4
+        # Another run, whose instructions come a byte a clock and a clock for every quarter.
+        assert (await request(Kind.RUN, b"".join(steps[2:4])))[0] == Status.OK
+        queued, started, done = await log(request, 2)
+        assert [start - queue for queue, start in zip(queued, started, strict=True)] == [1, 1]
+        assert [end - start for start, end in zip(started, done, strict=True)] == [20, 1]
+        assert queued[1] == max(queued[0] + INSTRUCTION_BYTES + 4, done[0] + 3)
+        assert await status_of(request) == CLEAR
 
     simulate(Bench(KEEPER), process)
 

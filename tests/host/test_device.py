@@ -18,7 +18,7 @@ PARAMS = Params(lanes=0, rows=5, cols=5, memory=4)
 
 class Damaged:
     """A link that applies a function to the n-th chunk in one direction, once."""
-    cycles = None
+    cycles, clocked = None, False
 
     def __init__(self, *, down=None, up=None):
         self._inner = ModelTransport(PARAMS)

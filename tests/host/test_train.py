@@ -1,6 +1,14 @@
 """host.train: same bits everywhere, resumable, and clear about bad input."""
 
+import functools
+import io
 import json
+import os
+import random
+import re
+import signal
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +19,7 @@ from host.checkpoint import state_sha256
 from host.data import load_dataset
 from host.device import Device
 from host.layers import Hosted, Mlp
+from host.progress import Pace
 from host.resident import Resident
 from host.train import Recipe, main
 
@@ -109,6 +118,136 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch, kill_at, k
     assert [e["loss"] for e in report["epochs"]] == [e["loss"] for e in whole["epochs"]]
 
 
+def killed(*arguments, seconds=None, patch=lambda monkeypatch: None):
+    """Whether the command was killed: it is after so many seconds, or where ``patch`` does it."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            return True
+        assert os.waitstatus_to_exitcode(status) == 0
+        return False
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for output in (1, 2):
+            os.dup2(nowhere, output)
+        patch(pytest.MonkeyPatch())
+        if seconds:
+            threading.Timer(seconds, kill).start()
+        os._exit(main([str(argument) for argument in arguments]))
+    finally:
+        os._exit(99)
+
+
+def kill(*_):
+    """End this process at once."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+#: RECIPE as options.
+OPTIONS = ["--device=model:", "--limit=256", "--epochs=2"]
+
+
+def finished(folder):
+    """The report of a run."""
+    return json.loads((folder / "report.json").read_text())
+
+
+def same(report, whole):
+    """Whether two runs have the same result."""
+    return all(report[name] == whole[name] for name in ("weights_sha256", "state_sha256")) and [
+        (e["loss"], e["train_accuracy"], e["test_accuracy"]) for e in report["epochs"]] == [
+            (e["loss"], e["train_accuracy"], e["test_accuracy"]) for e in whole["epochs"]]
+
+
+@pytest.mark.parametrize("masters", [0, 8])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path, masters):
+    """At random moments, in steps, tests and checkpoints; it always gets on."""
+    chance, whole = random.Random(masters), run(recipe=RECIPE._replace(epochs=8))
+    folder = tmp_path / "run"
+    arguments = [*OPTIONS, "--epochs=8", f"--masters={masters}", "--checkpoint-every=1", "--out",
+                 folder]
+    kills, longest = 0, 0.1
+    while killed(*arguments, *["--resume"] * (folder / "checkpoint.npz").exists(),
+                 seconds=chance.uniform(0.01, longest)):
+        kills += 1
+        longest *= 1.03
+        assert kills < 200
+    assert kills > 2
+    assert same(finished(folder), whole)
+    # What was half written is gone.
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.npz", "report.json"]
+
+
+@pytest.mark.parametrize("masters", [0, 8])
+@pytest.mark.parametrize("point", ["before it", "in it", "before its name", "after it"])
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(tmp_path, monkeypatch, point, masters):
+    folder, saves = tmp_path / "run", iter(range(100))
+    real = {name: getattr(module, name) for module, name in (
+        (np, "savez"), (os, "fsync"), (os, "replace"))}
+
+    def third(function, *arguments, after=False, **options):
+        """The function, but the third time it kills."""
+        number = next(saves)
+        if number == 2 and not after:
+            kill()
+        done = real[function](*arguments, **options)
+        if number == 2:
+            kill()
+        return done
+
+    def half(file, **arrays):
+        if next(saves) == 2:
+            file.write(b"PK half a checkpoint")
+            file.flush()
+            kill()
+        real["savez"](file, **arrays)
+
+    def patch(patched):
+        if point == "before it":
+            patched.setattr(np, "savez", functools.partial(third, "savez"))
+        elif point == "in it":
+            patched.setattr(np, "savez", half)
+        else:
+            patched.setattr(os, "replace", functools.partial(third, "replace",
+                                                             after=point == "after it"))
+
+    arguments = [*OPTIONS, f"--masters={masters}", "--checkpoint-every=2", "--out", folder]
+    assert killed(*arguments, patch=patch)
+    saved = np.load(folder / "checkpoint.npz")
+    position = json.loads(str(saved["progress"]))
+    # Of 4 steps an epoch: after the second, the first epoch, and the sixth.
+    steps = 2 if point == "after it" else 0
+    assert (len(position["epochs"]), position["steps"]) == (1, steps)
+    assert not killed(*arguments, "--resume")
+    assert same(finished(folder), run())
+
+
+def test_costs_of_an_epoch_that_was_resumed_add_up(tmp_path, monkeypatch):
+    whole = run(Params(masters=8))
+    original = Resident.train_step
+
+    def dying(self, x, labels, rate, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return original(self, x, labels, rate, step)
+
+    monkeypatch.setattr(Resident, "train_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(Params(masters=8), out=tmp_path, checkpoint_every=2)
+    monkeypatch.undo()
+    said = []
+    monkeypatch.setattr(Quiet, "say", lambda self, text: said.append(text))
+    report = run(Params(masters=8), out=tmp_path, resume=True)
+    assert said[0] == "resumed after step 2 of epoch 1 of 2"
+    assert same(report, whole)
+    first, other = report["epochs"][0], whole["epochs"][0]
+    assert first["macs"] == other["macs"] and first["cycles"] is None
+    # The state came up once more.
+    assert other["bytes_down"] < first["bytes_down"] < 1.5 * other["bytes_down"]
+
+
 def test_a_checkpoint_keeps_its_state_hash(tmp_path):
     report = run(out=tmp_path)
     network = Mlp((64, 64, 10), 0)
@@ -138,6 +277,8 @@ def fails(capsys, *arguments):
     (["--masters", "257"], 2, "masters must be a whole number from 0 to 256, got 257"),
     (["--device", "model:", "--masters", "4"], 1, "0 left of 4096: choose a larger --masters"),
     (["--resume"], 2, "--resume needs --out"),
+    (["--checkpoint-every", "5"], 2, "--checkpoint-every needs --out"),
+    (["--checkpoint-every", "0"], 2, "checkpoint-every must be a whole number from 1"),
     (["--epochs", "0"], 2, "epochs must be a whole number from 1"),
     (["--arith", "fp16"], 2, "arith must be one of shift, int"),
     (["--arith", "int"], 2, "arith int has no groups"),
@@ -146,6 +287,53 @@ def fails(capsys, *arguments):
 def test_bad_input_is_one_sentence(capsys, arguments, code, sentence):
     got, err = fails(capsys, *arguments)
     assert got == code and sentence in err
+
+
+def test_tensorboard_without_its_package_is_one_sentence(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
+    code, err = fails(capsys, "--device=model:", "--tensorboard", tmp_path / "events")
+    assert code == 2 and err == (
+        "host.train: --tensorboard needs the package tensorboardX: install the extra tensorboard "
+        "of pyproject.toml\n")
+    assert not (tmp_path / "events").exists()
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("file", [Terminal, io.StringIO])
+def test_progress_says_how_far_and_how_fast(monkeypatch, file):
+    monkeypatch.setattr("host.progress._TICK_SECONDS", 0)
+    file = file()
+    data = load_dataset("digits").limited(RECIPE.limit)
+    with Device.open("model:", Params(masters=8)) as device:
+        host_train.train(device, data, RECIPE, progress=host_train.Progress(file))
+    lines = file.getvalue().splitlines()
+    if not file.isatty():
+        assert len(lines) == 2
+    step = (r"epoch 2/2  step 3/4  loss \d\.\d{4}  accuracy \d+\.\d\d %  [\d,]+ images/s  "
+            r"\d+:\d\d:\d\d left")
+    assert bool(re.search(step, file.getvalue())) == file.isatty()
+    epoch = (r"epoch 1/2  loss \d\.\d{4}  training \d+\.\d\d %  test \d+\.\d\d %  \d+\.\d s"
+             r"  [\d,]+ images/s  \d+:\d\d:\d\d left")
+    assert re.search(epoch, file.getvalue())
+    # On a terminal a line is cleared before another takes its place.
+    assert file.getvalue().count("\r\x1b[K") == (10 if file.isatty() else 0)
+
+
+def test_time_left_is_that_of_the_steps_so_far(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    pace = Pace(1000)
+    for seconds, left in ((10, "2:46:30"), (30, "5:32:40"), (2, "3:52:38")):
+        now[0] += seconds
+        pace.step()
+        assert str(pace) == f"{left} left"
 
 
 def test_a_missing_file_names_itself(capsys, monkeypatch, tmp_path):
