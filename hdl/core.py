@@ -95,10 +95,10 @@ class Streamer(wiring.Component):
         fresh, final, may = Signal(), tiles[-1], Signal()
         # Rows of results that are free, less those of a column tile, and what is added to them.
         size, free = Signal(range(MAX_M + 2)), Signal(signed(len(self.last_row) + 2))
-        taking, full, change = Signal(), free[-1], Signal.like(free)
+        taking, giving, full, change = Signal(), Signal(), free[-1], Signal.like(free)
         m.d.sync += [
-            size.eq(self.last_row + 1), taking.eq(self.taken & final),
-            change.eq(Mux(taking == self.released, 0, Mux(taking, -size, size))),
+            size.eq(self.last_row + 1), taking.eq(self.taken & final), giving.eq(self.released),
+            change.eq(Mux(taking == giving, 0, Mux(taking, -size, size))),
             free.eq(free + change),
         ]
 
@@ -116,7 +116,7 @@ class Streamer(wiring.Component):
                 self.tag.shifts.eq(self.shifts),
             ]
         with m.If(self.start):
-            m.d.sync += [running.eq(0), fresh.eq(1), taking.eq(0), change.eq(0)]
+            m.d.sync += [running.eq(0), fresh.eq(1), taking.eq(0), giving.eq(0), change.eq(0)]
         restart = Signal()
         m.d.sync += restart.eq(self.start)
         with m.If(restart):

@@ -101,7 +101,7 @@ def product_cycles(params, m, n, tiles, *, inner=False, cols=False):
             if taken is not None:
                 begins = max(begins, taken + m + 1)
             if tile == tiles - 1 and column >= room:
-                begins = max(begins, released[column - room] + 3)
+                begins = max(begins, released[column - room] + 4)
             taken = begins
         # Its results: each time the row of zeros, groups, rows.
         begins = clocks.out_of_array(taken + m + 1 + through) + 2
