@@ -22,7 +22,8 @@ class OperandMemory(wiring.Component):
     wait announce each access (:func:`hdl.memory.announced_ahead`) to those that can. A stream of a
     lane in the same cycle as a write to it returns an undefined element; no unit does that.
 
-    An access beyond the end raises ``fault`` in the next cycle; such a write has no effect.
+    An access beyond the end raises ``fault`` in the next cycle, that of a stream one later; such a
+    write has no effect.
 
     Parameters
     ----------
@@ -70,7 +71,8 @@ class OperandMemory(wiring.Component):
             beyond_write.eq(merged(self.w, "addr")[inside:].any()),
             beyond_stream.eq(stream_addr[inside:].any()),
         ]
-        stream_fault = stream_en & beyond_stream
+        stream_fault = Signal()
+        m.d[domain] += stream_fault.eq(stream_en & beyond_stream)
         m.d.sync += self.fault.eq(word_en & beyond_word
                                   | crossed_level(m, "stream_fault", params, stream_fault))
         if self.conflicts:
@@ -78,10 +80,13 @@ class OperandMemory(wiring.Component):
 
         # Requests, without a reset but for what would destroy something.
         written = Signal(quant_word(params), reset_less=True)
-        lanes, address = Signal(params.slots), Signal(inside, reset_less=True)
+        # Whether there is a write is known late, and all lanes want to know it.
+        lanes, address = (Signal(shape, name=name, reset_less=True) for name, shape in (
+            ("lanes", params.slots), ("address", inside)))
+        writes = Signal()
         m.d.sync += [
             Value.cast(written).eq(merged(self.w, "data")), address.eq(word_addr),
-            lanes.eq(merged(self.w, "lanes") & (wen & ~beyond_write).replicate(params.slots)),
+            lanes.eq(merged(self.w, "lanes")), writes.eq(wen & ~beyond_write),
         ]
         row_addr = stream_addr[:inside]
         words, streamed = (Signal(quant_word(params), name=name, reset_less=True)
@@ -98,7 +103,7 @@ class OperandMemory(wiring.Component):
                                        memory.read_port(domain="comb"), memory.write_port())
                 m.d.comb += [
                     stream.addr.eq(row_addr), read.addr.eq(address), write.addr.eq(address),
-                    write.data.eq(written[lane]), write.en.eq(lanes[lane]),
+                    write.data.eq(written[lane]), write.en.eq(lanes[lane] & writes),
                 ]
                 for clock, data, output in ((domain, stream.data, streamed),
                                             ("sync", read.data, words)):

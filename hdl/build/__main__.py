@@ -110,8 +110,8 @@ def _parser():
     parser.add_argument("--synth-only", action="store_true",
                         help="stop after synthesis: no clock, no bitstream")
     parser.add_argument("--timing-driven", action="store_true",
-                        help="place for the clock, not for short wires alone: a third longer, "
-                             "for a few MHz")
+                        help="place for the clock, as --max does, not for short wires alone: a third "
+                             "longer, for a few MHz")
     parser.add_argument("--compare", action="store_true",
                         help="build the plain-integer twin too, and the arrays of both and of "
                              "floating point alone; print them side by side")
@@ -207,7 +207,7 @@ def read_arguments(argv):
         raise ArgumentError(f"compare is for machines: arith must be {' or '.join(ARITHMETICS)}, "
                             f"got {given.arith}")
     return Options(params=params, board=board, part=part, clock_mhz=clock, seeds=seeds, out=out,
-                   synth_only=given.synth_only, timing_driven=given.timing_driven,
+                   synth_only=given.synth_only, timing_driven=given.timing_driven or given.max,
                    compare=given.compare, json=given.json, sizes=found)
 
 

@@ -554,7 +554,8 @@ def test_max_builds_the_largest(run, tmp_path):
     status, out, err = run("--max", "--json", "--cols", "1")
     assert status == 0 and "looking for the largest of" in err
     assert "trying shift-4b-4x4-47x1x4" in err
-    assert json.loads(out)["macs_per_clock"] == 188
+    report = json.loads(out)
+    assert report["macs_per_clock"] == 188 and report["placement"] == "timing"
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
     assert (tmp_path / "out" / "top.bit").exists()
 
