@@ -10,6 +10,7 @@ from hdl.accumulate import Accumulators, results_shape, sum_tag
 from hdl.array.mesh import Mesh, MeshTiming
 from hdl.array.skew import Delay, register
 from hdl.chain import SelectAdd
+from hdl.crossing import array_domain
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort
 from hdl.operand_memory import OperandMemory
 from hdl.params import MAX_M, Params
@@ -337,8 +338,13 @@ class CoreWithMemories(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
-        With ``array_clock`` 1: one domain.
+        With ``array_clock`` 1 all is in domain ``sync``.
     mapped : bool
+
+    Attributes
+    ----------
+    slow : tuple of str
+        Members whose clock is that of the machine, ``sync``; all others' is the array's.
 
     Members
     -------
@@ -351,6 +357,7 @@ class CoreWithMemories(wiring.Component):
     def __init__(self, params, *, mapped=False):
         self.params = params
         self.core = Core(params, mapped=mapped)
+        self.slow = ("w", "r", "fault", "number", "results") if params.array_clock > 1 else ()
         self._shared = {name: member for name, member in self.core.signature.members.items()
                         if name != "quant_s"}
         word = quant_word(params)
@@ -362,7 +369,8 @@ class CoreWithMemories(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         core = self.core
-        m.submodules.core = DomainRenamer({"readout": "sync"})(core)
+        m.submodules.core = DomainRenamer({"sync": array_domain(self.params),
+                                           "readout": "sync"})(core)
         m.submodules.operands = operands = OperandMemory(self.params, readers=1, writers=1)
         connect(m, flipped(self.rows), core.rows)
         for name, member in self._shared.items():

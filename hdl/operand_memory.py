@@ -80,13 +80,10 @@ class OperandMemory(wiring.Component):
 
         # Requests, without a reset but for what would destroy something.
         written = Signal(quant_word(params), reset_less=True)
-        # Whether there is a write is known late, and all lanes want to know it.
-        lanes, address = (Signal(shape, name=name, reset_less=True) for name, shape in (
-            ("lanes", params.slots), ("address", inside)))
-        writes = Signal()
+        lanes, address = Signal(params.slots), Signal(inside, reset_less=True)
         m.d.sync += [
             Value.cast(written).eq(merged(self.w, "data")), address.eq(word_addr),
-            lanes.eq(merged(self.w, "lanes")), writes.eq(wen & ~beyond_write),
+            lanes.eq(merged(self.w, "lanes") & (wen & ~beyond_write).replicate(params.slots)),
         ]
         row_addr = stream_addr[:inside]
         words, streamed = (Signal(quant_word(params), name=name, reset_less=True)
@@ -103,7 +100,7 @@ class OperandMemory(wiring.Component):
                                        memory.read_port(domain="comb"), memory.write_port())
                 m.d.comb += [
                     stream.addr.eq(row_addr), read.addr.eq(address), write.addr.eq(address),
-                    write.data.eq(written[lane]), write.en.eq(lanes[lane] & writes),
+                    write.data.eq(written[lane]), write.en.eq(lanes[lane]),
                 ]
                 for clock, data, output in ((domain, stream.data, streamed),
                                             ("sync", read.data, words)):

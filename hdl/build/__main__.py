@@ -110,8 +110,8 @@ def _parser():
     parser.add_argument("--synth-only", action="store_true",
                         help="stop after synthesis: no clock, no bitstream")
     parser.add_argument("--timing-driven", action="store_true",
-                        help="place for the clock, as --max does, not for short wires alone: a third "
-                             "longer, for a few MHz")
+                        help="place for the clock, as --max does, not for short wires alone: a "
+                             "third longer, for a few MHz")
     parser.add_argument("--compare", action="store_true",
                         help="build the plain-integer twin too, and the arrays of both and of "
                              "floating point alone; print them side by side")

@@ -123,8 +123,9 @@ class CoreAlone(MeshAlone):
         super().__post_init__()
 
     def params(self):
-        """Parameters of the core: of the machine that it would be in, with one clock."""
-        return replace(super().params(), array_clock=1)
+        """Parameters of the core: of the machine that it would be in, with the slower clock at the
+        units' port of the operands and at that of the results."""
+        return replace(super().params(), array_clock=2)
 
     def component(self):
         # Only here: other arrays need none of it.

@@ -12,6 +12,7 @@ from pathlib import Path
 from boards.top import BAUD
 from hdl.build.fit import FitError, over
 from hdl.build.floorplan import floorplan
+from hdl.build.harness import SLOW_CLOCK
 from hdl.build.netlist import (
     critical_path,
     open_carries,
@@ -106,11 +107,13 @@ def synthesis_script(design, repeated=()):
 class Run:
     """What one seed came to; ``failure`` says why it has no clock.
 
-    ``mhz`` is the clock that all domains allow, ``array_mhz`` what ``array`` allows by itself.
+    ``mhz`` is the clock that all domains allow, ``array_mhz`` what ``array`` allows by itself, and
+    ``slow_mhz`` the slower clock of a component that is measured alone.
     """
     seed: int
     mhz: float | None = None
     array_mhz: float | None = None
+    slow_mhz: float | None = None
     path: dict | None = None
     failure: str | None = None
 
@@ -164,13 +167,17 @@ def _place_and_route(design, folder, seed, timing_driven, patience, tools, progr
         report = json.loads((folder / f"{base}.json").read_text())
         mhz, array_mhz, slowest = clocks(report, design.array_clock)
         said.append(f"{mhz:.1f} MHz" + (f", the array {array_mhz:.1f} MHz" if array_mhz else ""))
-    return Run(seed, mhz, array_mhz, critical_path(report, design.units, slowest))
+        slow_mhz = min((round(clock["achieved"], 2) for net, clock in report["fmax"].items()
+                        if net.endswith(SLOW_CLOCK)), default=None)
+    return Run(seed, mhz, array_mhz, slow_mhz, critical_path(report, design.units, slowest))
 
 
 def clocks(report, array_clock):
     """``(the clock that nextpnr's report allows, that of domain array or None, the net of the one
-    that limits)``; 25 MHz of the pin is no limit."""
-    allowed = {net: clock["achieved"] for net, clock in report["fmax"].items()}
+    that limits)``; 25 MHz of the pin is no limit, nor is the slower clock of a component that is
+    measured alone."""
+    allowed = {net: clock["achieved"] for net, clock in report["fmax"].items()
+               if not net.endswith(SLOW_CLOCK)}
     if not allowed:
         raise ToolError("nextpnr-ecp5 reported no clock")
     array = [net for net in allowed if net.endswith(_ARRAY_CLOCK)] if array_clock > 1 else []
@@ -280,7 +287,8 @@ def make_report(design, *, total, units, packed, placed, runs, best, timing_driv
     """
     clock = float(design.clock)
     speeds = [run.mhz for run in runs if run.mhz]
-    array_speeds = [run.array_mhz for run in runs if run.array_mhz]
+    others = {name: [getattr(run, f"{name}_mhz") for run in runs if getattr(run, f"{name}_mhz")]
+              for name in ("array", "slow")}
     # Block RAM limits the faster clock, and the slower one by it.
     cap, reason = design.part.clock_cap(dsp=total["dsp"] > 0)
     median = statistics.median(speeds) if speeds else None
@@ -316,8 +324,8 @@ def make_report(design, *, total, units, packed, placed, runs, best, timing_driv
             "failed": {str(run.seed): run.failure for run in runs if run.failure},
             "aim_mhz": round(clock, 4),
             "cap_mhz": cap, "cap_reason": reason,
-            **({"array": {"median": _figures(statistics.median(array_speeds)),
-                          "seeds": array_speeds}} if array_speeds else {}),
+            **{name: {"median": _figures(statistics.median(mhz)), "seeds": mhz}
+               for name, mhz in others.items() if mhz},
         },
         "best_seed": best.seed if best else None,
         "slowest_path": path,

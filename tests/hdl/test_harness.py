@@ -15,7 +15,7 @@ from hdl.build.alone import MeshAlone, elaborate_alone
 from hdl.build.datapaths import DATAPATHS
 from hdl.build.fit import EstimateError, FitError, check_alone
 from hdl.build.flow import build
-from hdl.build.harness import Harness
+from hdl.build.harness import Harness, harness_rtlil
 from hdl.build.summary import DATA, read_point
 from hdl.build.tools import Progress, ToolError, Tools
 from hdl.params import ParameterError, Params
@@ -56,6 +56,47 @@ def test_every_input_bit_is_shifted_in_and_every_output_bit_leaves():
             answers.update(bit + 3 + 3 - place for place in range(4) if outputs >> place & 1)
         assert [cycle for cycle, bit in enumerate(seen) if bit] == sorted(
             cycle for cycle, ones in answers.items() if ones % 2) == [3, 6]
+
+    sim = Simulator(harness)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+class TwoClocks(wiring.Component):
+    """Counts the cycles of both clocks, and adds."""
+    slow = ("b", "cycles")
+    a: In(2)
+    b: In(2)
+    fast: Out(8)
+    cycles: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.array += self.fast.eq(self.fast + 1 + self.a)
+        m.d.sync += self.cycles.eq(self.cycles + 1 + self.b)
+        return m
+
+
+def test_slow_members_have_a_clock_half_as_fast():
+    text, lpf = harness_rtlil(TwoClocks(), PART)
+    assert 'FREQUENCY NET "slow_clk" 75 MHZ;\n' in lpf
+    assert "\\slow_clk" in text and "\\slow_o" in text
+    component = TwoClocks()
+    harness = Harness(component)
+
+    async def bench(ctx):
+        async def cycles(count):
+            before = ctx.get(component.fast), ctx.get(component.cycles)
+            for level in (1, 0) * count:
+                ctx.set(harness.clk, level)
+                await ctx.delay(1e-9)
+            return ctx.get(component.fast) - before[0], ctx.get(component.cycles) - before[1]
+
+        assert await cycles(20) == (20, 10)
+        # Ones in all inputs, of which the last is reset.
+        ctx.set(harness.i, 1)
+        await cycles(20)
+        assert ctx.get(component.fast) == ctx.get(component.cycles) == 0
 
     sim = Simulator(harness)
     sim.add_testbench(bench)
