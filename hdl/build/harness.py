@@ -69,7 +69,6 @@ class Harness(wiring.Component):
         if not _slow(self.component):
             m.d.comb += self.o.eq(self._around(m, "sync", "io", self.clk))
             return m
-        # A name of the whole design.
         half = Signal(name=SLOW_CLOCK)
         m.d.comb += [self.o.eq(self._around(m, "array", "io", self.clk)),
                      self.slow_o.eq(self._around(m, "sync", "slow_io", half, slow=True))]
@@ -80,13 +79,17 @@ class Harness(wiring.Component):
         """Registers around the members of a clock domain; what is left of the outputs."""
         inputs, outputs = (Cat(values) for values in _ports(self.component, slow=slow))
         # The harness itself needs no reset.
-        m.domains += [ClockDomain(io, reset_less=True), ClockDomain(domain)]
+        made = [ClockDomain(io, reset_less=True), ClockDomain(domain)]
+        m.domains += made
         shift, captured, folded = (Signal(len(inputs) + 1), Signal(len(outputs)),
                                    Signal(len(outputs)))
-        m.d.comb += [
-            ClockSignal(io).eq(clock), ClockSignal(domain).eq(clock),
-            Cat(inputs, ResetSignal(domain)).eq(shift),
-        ]
+        if slow:
+            # It has no other name that the tools might prefer.
+            for each in made:
+                each.clk = clock
+        else:
+            m.d.comb += [ClockSignal(io).eq(clock), ClockSignal(domain).eq(clock)]
+        m.d.comb += Cat(inputs, ResetSignal(domain)).eq(shift)
         m.d[io] += [
             shift.eq(Cat(self.i, shift)),
             captured.eq(outputs),
