@@ -53,6 +53,7 @@ __all__ = [
     "in_order",
     "instruction",
     "is_lawful",
+    "naming",
     "opcode_of",
     "queue_of",
     "unpack_instruction",
@@ -552,6 +553,16 @@ def opcode_of(op, params):
     return op & (0xFF & ~AFTER_MASK) if params.masters else op
 
 
+def naming(packed, queues):
+    """A packed instruction that names these queues, and no others.
+
+    >>> naming(instruction(Opcode.SORT, after=Queue), [Queue.VECTOR])[0] == 0x23
+    True
+    """
+    named = sum(1 << AFTER_SHIFT + queue for queue in set(queues))
+    return bytes([packed[0] & ~AFTER_MASK | named]) + bytes(packed[1:])
+
+
 def in_order(packed):
     """A packed instruction that starts after all before it: it names all queues. What is no opcode
     stays as it is.
@@ -562,7 +573,7 @@ def in_order(packed):
     15
     """
     known = packed[0] & ~AFTER_MASK in set(Opcode)
-    return bytes([packed[0] | AFTER_MASK if known else packed[0]]) + bytes(packed[1:])
+    return naming(packed, Queue) if known else bytes(packed)
 
 
 def instruction(op, *, after=(), **fields):

@@ -18,6 +18,7 @@ from hdl.instructions import STATE_ROWS, LossRow, ScaleRow, StateRow
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import Space
 from host import program
+from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, Tensor, lanes_of, load, store
 from sim.model import noise
@@ -339,6 +340,8 @@ class Resident:
         self._first = any(layer.running_mean is None for layer in network.hidden)
         #: Samples of the scales of the batch.
         self._samples = None
+        #: How programs overlap, by kind and samples.
+        self._plans = {}
         self._send()
         widest = max(network.sizes[1:])
         ones = np.zeros((len(ScaleRow), widest), np.int64)
@@ -390,8 +393,12 @@ class Resident:
         place = at.labels.view(*labels.shape)
         store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
 
-    def _run(self, steps):
-        self._device.store_program(steps)
+    def _run(self, kind, samples, steps):
+        """Run a program; those of a kind, for so many samples, differ in numbers alone."""
+        plan = self._plans.get((kind, samples))
+        if plan is None:
+            plan = self._plans[kind, samples] = schedule(steps, self._device.params)
+        self._device.store_program(scheduled(steps, plan), overlap=True)
         self._device.run_stored()
 
     def train_step(self, x, labels, rate, step):
@@ -406,7 +413,7 @@ class Resident:
             self._batch(x, labels)
         steps = Steps(self._device.params, network.sizes, at, len(x)).train(
             rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
-        self._run(steps)
+        self._run("train", len(x), steps)
         self._first = False
         found = load(self._device, at.loss)[:, 0]
         return ((int(found[LossRow.LOSS_HIGH]) << 32) + int(found[LossRow.LOSS_LOW] & 0xFFFFFFFF),
@@ -417,11 +424,12 @@ class Resident:
         device, at, sizes = self._device, self._places, self._network.sizes
         prepare = Steps(device.params, sizes, at, batch)
         prepare.quantise_weights()
-        self._run(prepare.list)
+        self._run("prepare", batch, prepare.list)
         correct = 0
         for i in range(0, len(x), batch):
             self._batch(x[i:i + batch], labels[i:i + batch])
-            self._run(Steps(device.params, sizes, at, len(x[i:i + batch])).test())
+            samples = len(x[i:i + batch])
+            self._run("test", samples, Steps(device.params, sizes, at, samples).test())
             correct += int(load(device, at.loss)[LossRow.CORRECT, 0])
         self._first = False
         return correct

@@ -16,6 +16,7 @@ from hdl.instructions import (
     StateRow,
     in_order,
     instruction,
+    naming,
     unpack_instruction,
 )
 from hdl.params import MASTER_BITS, MAX_K, MAX_M
@@ -23,12 +24,13 @@ from hdl.protocol import MAX_BODY, MAX_STORED, PROGRAM_WORDS, Space, word_bytes
 from host import program
 from host.layers import Mlp
 from host.resident import Places, Resident
+from host.schedule import after, schedule, scheduled
 from host.tensors import Tensor
 from host.train import Rate
 from sim.bench import draw
 from sim.bench.recording import Recording
 
-__all__ = ["SCENARIOS"]
+__all__ = ["SCENARIOS", "Mix"]
 
 
 # SCALE.
@@ -299,7 +301,7 @@ def spaces(params, seed, most=10):
 
 # Stored programs.
 
-class _Mix:
+class Mix:
     """Tensors of two sizes, and instructions of every kind that take any of them."""
 
     def __init__(self, recording, most):
@@ -525,7 +527,7 @@ def stored_programs(params, seed, most=10):
 
     def attempt(most):
         recording.begin("a stored program")
-        mix = _Mix(recording, most)
+        mix = Mix(recording, most)
         steps = mix.steps(40)
         device.store_program(steps)
         device.run_stored()
@@ -551,6 +553,28 @@ def stored_programs(params, seed, most=10):
 
     draw.fitting(attempt, min(most, 48))
     return recording.session("stored_programs")
+
+
+def overlapping_programs(params, seed, most=10):
+    """Random mixes that overlap, in the order in which they are made and in a better one."""
+    recording = Recording(params, f"overlapping_programs {seed}")
+    device = recording.device
+
+    def attempt(most):
+        recording.begin("a program that overlaps")
+        mix = Mix(recording, most)
+        steps = mix.steps(100)
+        device.run([naming(step, queues) for step, queues in zip(
+            steps, after(steps, params), strict=True)], overlap=True)
+        mix.read()
+        for _ in range(3):
+            steps = mix.steps(100)
+            device.store_program(scheduled(steps, schedule(steps, params)), overlap=True)
+            device.run_stored()
+            mix.read()
+
+    draw.fitting(attempt, min(most, 48))
+    return recording.session("overlapping_programs")
 
 
 def resident_training(params, seed, most=8):
@@ -586,4 +610,4 @@ def resident_training(params, seed, most=8):
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
     scale, scale_extremes, combine, cross_entropy, quantise_masters, spaces, stored_programs,
-    resident_training)}
+    overlapping_programs, resident_training)}

@@ -1,0 +1,70 @@
+"""About how long instructions take: a forecast, by which programs are put in order.
+
+What a unit takes in truth its ``cycles`` say (:data:`hdl.instructions.OPERATIONS` has where), which
+are gateware; a test holds the forecast to them.
+"""
+
+from hdl.instructions import MoveFlag, NormFlag, Opcode, QuantiseFlag, ScaleFlag
+
+__all__ = ["clocks"]
+
+#: Clocks that a move takes for what it reads and writes, and lanes that it transposes at a time.
+_MOVE_STEP, _BLOCK = 3, 8
+#: Clocks of an element of CROSS_ENTROPY, of which rows go through three places, and once; of a
+#: word of COMBINE.
+_ELEMENT, _LOSS, _WORD = 4, 150, 10
+#: Clocks that pass until results of the last rows are written, and that weights of a tile take.
+_ARRAY_DEPTH, _WEIGHTS = 150, 80
+
+
+def clocks(opcode, fields, params):
+    """Clocks from ``start`` to ``done`` of an instruction of these fields.
+
+    >>> from hdl.params import Params
+    >>> fields = {"flags": 0, "m": 100, "n": 3}
+    >>> clocks(Opcode.SCALE, fields, Params(masters=8))
+    334
+    """
+    flags, m, n = fields["flags"], fields["m"], fields["n"]
+    if opcode == Opcode.GEMM:
+        tiles = -(-n // params.cols) * (fields["key0"] & 0xFFFF)
+        return tiles * max(m + 1, _WEIGHTS) + m + _ARRAY_DEPTH
+    if opcode == Opcode.MOVE:
+        return _move(flags, m, n, params)
+    if opcode == Opcode.SORT:
+        return fields["arg"] * fields["k"]
+    if opcode == Opcode.COMBINE:
+        return _WORD * -(-n // params.vector)
+    if opcode == Opcode.CROSS_ENTROPY:
+        return _ELEMENT * (m + 2) * n + _LOSS
+    passes, tile, once = _passes(opcode, flags)
+    return -(-n // params.vector) * (passes * m + tile) + once
+
+
+def _move(flags, m, n, params):
+    """A word in three clocks, or a row of a block; what is sorted alone goes through a buffer, in
+    and out, a row in three clocks for either two."""
+    def blocks(count):
+        return -(-count // _BLOCK)
+
+    more = (params.max_groups - 1) * params.depth if flags & MoveFlag.SORTED else 0
+    if flags & MoveFlag.TRANSPOSED:
+        return _MOVE_STEP * _BLOCK * (blocks(m + more) * blocks(n) + 1)
+    if flags & MoveFlag.SORTED:
+        return _MOVE_STEP * _BLOCK // 2 * blocks(m) * (blocks(n) + blocks(n + more) + 4)
+    return _MOVE_STEP * m * -(-n // params.slots)
+
+
+def _passes(opcode, flags):
+    """Clocks per row of a tile, per tile, and once, with 8 lanes."""
+    if opcode == Opcode.QUANTISE:
+        if flags & QuantiseFlag.MASTER:
+            return 3, 120, 0
+        if flags & QuantiseFlag.PER_COLUMN:
+            return 2, 1000, 0
+        return (3, 57, 220) if flags & QuantiseFlag.GROUPED else (2, 25, 130)
+    if opcode == Opcode.SCALE:
+        return (2, 27, 24) if flags & ScaleFlag.ALIGN else (1, 5, 19)
+    if opcode == Opcode.NORM_FORWARD:
+        return (2, 332, 1) if flags & NormFlag.INFERENCE else (4, 698, 1)
+    return 6, 1047, 138
