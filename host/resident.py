@@ -11,10 +11,11 @@ words, known to the device alone, and of a constant: a :class:`Unit`.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import lcm
 
 import numpy as np
 
-from hdl.instructions import STATE_ROWS, LossRow, ScaleRow, StateRow
+from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRow
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import Space
 from host import program
@@ -29,6 +30,10 @@ from sim.model.update import GRADIENT_FRACTION, MASTER_FRACTION
 
 __all__ = ["Resident"]
 
+#: Rows of a weight matrix of which gradients are made at a time, where there is room.
+_CHUNK = 128
+#: Parts that the columns of all weight matrices together are in, at most, or one each.
+_BLOCKS = 24
 #: Width of wide activations, and what a division by a mantissa shifts left.
 _ACTIVATION_BITS, _FINER = 24, -12
 
@@ -111,9 +116,23 @@ class Places:
         passing = pairs[1:]
         self.transposed = quant.allocate(
             "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
-        self.streamed = quant.allocate("a streamed operand",
-                                       *program.streamed_shapes(params, pairs, batch))
+        #: Rows of weights of which gradients are made at a time, and places of what streams for
+        #: them, which are used in turn.
+        self.chunk, self.streamed = self._streamed(params, pairs, batch, quant)
         program.check_tables(params, batch, widest)
+
+    @staticmethod
+    def _streamed(params, pairs, batch, quant):
+        """As many rows as two places have room for, and as many places as there may be."""
+        shapes = program.streamed_shapes(params, pairs, batch)
+        features, cols = max(shapes[:len(pairs)])
+        rows = min(_CHUNK, quant.left // 2 // quant.words(1, cols)) // params.slots * params.slots
+        rows = min(max(rows, params.slots), features)
+        shapes = [(rows, cols), *shapes[len(pairs):]]
+        useful = sum(-(-a // rows) for a, _ in pairs) + len(pairs) - 1
+        count = quant.left // max(quant.words(*shape) for shape in shapes)
+        return rows, [quant.allocate("a streamed operand", *shapes)
+                      for _ in range(min(max(count, 1), useful))]
 
 
 class Steps:
@@ -122,6 +141,7 @@ class Steps:
     def __init__(self, params, sizes, places, m):
         self.params, self.sizes, self.at, self.m = params, sizes, places, m
         self.list = []
+        self._places_used = 0
 
     def _do(self, *instructions):
         self.list += instructions
@@ -154,14 +174,36 @@ class Steps:
                                bits=bits, exponent=PARAMETER_FRACTION - MASTER_FRACTION))
         self._copy(row, target)
 
+    # Parts.
+
+    def _blocks(self, number):
+        """``(first, count)`` of the columns of a layer that instructions take at a time: whole
+        words, and what SCALE can count."""
+        n, unit = self.sizes[number + 1], lcm(self.params.slots, COLUMN_UNIT)
+        most = max(1, _BLOCKS // (len(self.sizes) - 1))
+        width = unit * -(-n // (unit * most))
+        return [(first, min(width, n - first)) for first in range(0, n, width)]
+
+    def _columns(self, tensor, block):
+        return tensor.columns_from(*block, self.params)
+
+    def _streamed(self, rows, cols):
+        """A place for what streams, the one that was used the longest time ago."""
+        places = self.at.streamed
+        self._places_used += 1
+        return places[self._places_used % len(places)].view(rows, cols)
+
     # Forward.
 
     def quantise_weights(self):
         """All layers' weights, gammas, betas and biases as the forward pass takes them."""
         at = self.at
         for number, masters in enumerate(at.weights):
-            self._do(program.quantise_masters(masters, at.codes[number], at.scales[number],
-                                              clip=WEIGHT_CLIP[self.params.bits]))
+            for block in self._blocks(number):
+                self._do(program.quantise_masters(*(
+                    self._columns(tensor, block)
+                    for tensor in (masters, at.codes[number], at.scales[number])),
+                    clip=WEIGHT_CLIP[self.params.bits]))
         for number, state in enumerate(at.states):
             self._parameter(at.gammas[number], _row(state, StateRow.GAMMA), 16)
             self._parameter(at.betas[number], _row(state, StateRow.BETA), WIDE_BITS)
@@ -171,10 +213,12 @@ class Steps:
         """``(products, the exponent of their columns but for that of the weights)``."""
         at, (k, n) = self.at, self.sizes[number:number + 2]
         work = at.work.view(self.m, n)
-        products, shift = program.gemm(
-            self.params, at.inputs[number].view(self.m, k), at.codes[number], work,
-            unsigned=True, limit=_ACTIVATION_BITS)
-        self._do(*products)
+        for block in self._blocks(number):
+            products, shift = program.gemm(
+                self.params, at.inputs[number].view(self.m, k),
+                self._columns(at.codes[number], block), self._columns(work, block),
+                unsigned=True, limit=_ACTIVATION_BITS)
+            self._do(*products)
         return work, self.unit_of(number) + (shift - MASTER_FRACTION)
 
     def forward_hidden(self, number, *, inference=False, first=False):
@@ -192,12 +236,14 @@ class Steps:
                     scalar=scalar,
                     exponent=NORM_FRACTION - RUNNING_FRACTION + _FINER - unit.const))
                 self._copy(rows[0], _row(state, row))
-        self._do(
-            program.norm_forward(work, work, at.contexts[number].view(self.m, n), state,
-                                 relu=True, inference=inference),
-            program.quantise(work, at.inputs[number + 1].view(self.m, n),
-                             at.exponents[number + 1], unsigned=True,
-                             clip=ACTIVATION_CLIP[self.params.bits]))
+        context = at.contexts[number].view(self.m, n)
+        for block in self._blocks(number):
+            x, kept, statistic = (self._columns(tensor, block)
+                                  for tensor in (work, context, state))
+            self._do(program.norm_forward(x, x, kept, statistic, relu=True, inference=inference))
+        self._do(program.quantise(work, at.inputs[number + 1].view(self.m, n),
+                                  at.exponents[number + 1], unsigned=True,
+                                  clip=ACTIVATION_CLIP[self.params.bits]))
         if not inference:
             scalar = self._scalar(unit)
             for row, running in statistics:
@@ -279,24 +325,47 @@ class Steps:
             self._do(program.move(at.codes[number], transposed, transposed=True))
             operand = q
             if cols:
-                operand = at.streamed.view(m, program.slot_columns(params, n, cols.count))
+                operand = self._streamed(m, program.slot_columns(params, n, cols.count))
                 self._do(program.move(q, operand, order=cols))
             products, du_shift = program.gemm(
                 params, operand, transposed, at.work.view(m, k), inner=cols, rows=rows,
                 limit=_ACTIVATION_BITS)
             self._do(*products)
-        operand = at.streamed.view(k, program.slot_columns(params, m, rows.count) if rows else m)
-        self._do(program.move(at.inputs[number].view(m, k), operand, transposed=True, order=rows))
-        gradient = at.products.view(k, n)
-        products, shift = program.gemm(params, operand, q, gradient, unsigned=True, inner=rows,
-                                       cols=cols)
-        self._do(*products)
         unit = unit + Unit((_word(exponents),),
                            const=-sum(groups.count - 1 for groups in (rows, cols) if groups))
-        self._update(at.weights[number], gradient, unit + (shift + _FINER + MASTER_FRACTION),
-                     Noise.WEIGHT_UPDATE, number, scales=at.scales[number], divide=True,
-                     negate=True)
+        self._weights(number, q, rows, cols, unit)
         return unit + du_shift
+
+    def _weights(self, number, q, rows, cols, unit):
+        """Update the weights along the products of a layer's input and of its gradient q, of that
+        unit: rows of the weights after each other, and with the last of them block by block."""
+        at, params, m = self.at, self.params, self.m
+        k, n = self.sizes[number:number + 2]
+        # What streams for all rows; all of them alike, so that all products are in one unit.
+        width = program.slot_columns(params, m, rows.count) if rows else m
+        inputs, gradient = at.inputs[number].view(m, k), at.products.view(k, n)
+        blocks = self._blocks(number)
+        for first in range(0, k, at.chunk):
+            count = min(at.chunk, k - first)
+            operand = self._streamed(count, width)
+            self._do(program.move(inputs.columns_from(first, count, params), operand,
+                                  transposed=True, order=rows))
+            last = first + count == k
+            for block in blocks if last else [(0, n)]:
+                products, shift = program.gemm(
+                    params, operand, self._columns(q, block),
+                    self._columns(gradient, block).rows_from(first, count), unsigned=True,
+                    inner=rows, cols=cols and cols.part(*block))
+                self._do(*products)
+        finer = unit + (shift + _FINER + MASTER_FRACTION)
+        scalar = self._scalar(finer)
+        for block in blocks:
+            masters, x, scales = (self._columns(tensor, block) for tensor in (
+                at.weights[number], gradient, at.scales[number]))
+            self._do(program.update(
+                masters, x, scales, self.rate, self.key_of(tensor_id(number, Noise.WEIGHT_UPDATE)),
+                first=block[0], more=n - block[1], scalar=scalar,
+                exponent=finer.const + GRADIENT_FRACTION, divide=True, negate=True))
 
     # Programs.
 

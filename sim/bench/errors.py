@@ -242,9 +242,12 @@ def _unlawful_with_masters(but):
         yield but(Opcode.QUANTISE, flags=both | flag)
     F = ScaleFlag
     yield but(Opcode.SCALE, flags=F.UPDATE, m=MAX_K + 1)
-    for fields in ({"arg": 0}, {"arg": 33}, {"arg": 255}, {"k": 4096}, {"k": 0xFFFF},
-                   {"tab0": 4096}, {"shift": 18}, {"shift": 255}):
+    for fields in ({"k": 4096}, {"k": 0xFFFF}, {"tab0": 4096}, {"shift": 18}, {"shift": 255}):
         yield but(Opcode.SCALE, **fields)
+        yield but(Opcode.SCALE, flags=F.UPDATE, **fields)
+    for fields in ({"arg": 0}, {"arg": 33}, {"arg": 255}):
+        yield but(Opcode.SCALE, **fields)
+    for fields in ({"dst1": 4096}, {"dst1": 0xFFFF}):
         yield but(Opcode.SCALE, flags=F.UPDATE, **fields)
     for flags in (F.UPDATE | F.MASTER, F.UPDATE | F.BIAS, F.UPDATE | F.ALIGN, F.UPDATE | F.SUM,
                   F.ALIGN | F.BIAS, F.ALIGN | F.SUM, F.SUM | F.BIAS,

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 
 from hdl.instructions import (
+    COLUMN_UNIT,
     INSTRUCTION_BYTES,
     STATE_ROWS,
     CombineFlag,
@@ -97,8 +98,9 @@ def _scale(recording, x, flags, *, spread=None, bits=None):
     key0, key1 = (int(word) for word in rng.integers(0, 1 << 32, 2))
     recording.device.run([instruction(
         Opcode.SCALE, flags=flags, m=m, n=n, src0=source.base, src1=scales.base, dst0=out.base,
-        dst1=exponents.base, tab0=int(rng.choice([0, 4095, rng.integers(4096)])),
-        tab1=scalar.base, tab2=offset & 0xFFFF, arg=bits,
+        dst1=int(rng.choice([0, 4095, rng.integers(4096)])) if update else exponents.base,
+        tab0=int(rng.choice([0, 4095, rng.integers(4096)])),
+        tab1=scalar.base, tab2=offset & 0xFFFF, arg=int(rng.integers(256)) if update else bits,
         k=int(rng.choice([0, 4095, rng.integers(4096)])), shift=int(rng.integers(18)),
         key0=key0, key1=key1)])
     recording.read(out, *([_velocity(out)] if update else []),
@@ -440,6 +442,7 @@ class Mix:
         return [program.update(
             self.masters[m, n], self._one(self.wide[m, n]), self._one(self.scales[n]),
             Rate(int(self.rng.integers(4096)), int(self.rng.integers(18))), self._key(),
+            first=COLUMN_UNIT * int(self.rng.integers(256)), more=int(self.rng.integers(4096)),
             exponent=int(self.rng.integers(-30, 5)), scalar=self._scalar(),
             divide=bool(self.rng.integers(2)), negate=bool(self.rng.integers(2)))]
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from hdl.instructions import (
+    COLUMN_UNIT,
     INSTRUCTION_BYTES,
     STATE_ROWS,
     TABLE_HEADER,
@@ -475,7 +476,8 @@ class Machine:
             key = [f[name] >> shift & 0xFFFF for name in ("key0", "key1") for shift in (0, 16)]
             master, velocity, clamped = update(
                 master, velocity, x, factor, exponent, f["k"], f["shift"],
-                element_noise(key, m, n), divide=divide, decay=f["tab0"])
+                element_noise(key, m, n, first=COLUMN_UNIT * f["arg"], more=f["dst1"]),
+                divide=divide, decay=f["tab0"])
             self.master.put(f["dst0"], master)
             self.velocity.put(f["dst0"], velocity)
         elif flags & ScaleFlag.ALIGN:

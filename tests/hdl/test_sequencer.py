@@ -796,7 +796,10 @@ CASES = [
     *((KEEPER, {**SCALE, "flags": flags}, changes, good)
       for flags in (0, ScaleFlag.UPDATE, ScaleFlag.SUM)
       for changes, good in (
-          ({"arg": 0}, False), ({"arg": 1}, True), ({"arg": 33}, False), ({"arg": 255}, False),
+          *(({"arg": arg}, arg in (1, 32) or flags == ScaleFlag.UPDATE)
+            for arg in (0, 1, 32, 33, 255)),
+          ({"dst1": 4095}, True), ({"dst1": 4096}, flags != ScaleFlag.UPDATE),
+          ({"dst1": 0xFFFF}, flags != ScaleFlag.UPDATE),
           ({"k": 4095, "tab0": 4095, "shift": 17}, True), ({"k": 4096}, False),
           ({"k": 0xFFFF}, False), ({"tab0": 4096}, False), ({"tab0": 0x8000}, False),
           ({"shift": 18}, False), ({"shift": 255}, False),
