@@ -66,5 +66,5 @@ def _passes(opcode, flags):
     if opcode == Opcode.SCALE:
         return (2, 27, 24) if flags & ScaleFlag.ALIGN else (1, 5, 19)
     if opcode == Opcode.NORM_FORWARD:
-        return (2, 332, 1) if flags & NormFlag.INFERENCE else (4, 698, 1)
-    return 6, 1047, 138
+        return (2, 113, 1) if flags & NormFlag.INFERENCE else (4, 233, 1)
+    return 6, 348, 39

@@ -17,7 +17,7 @@ from hdl.norm.backward_lane import (
     BackwardLane,
 )
 from hdl.norm.l1 import SignCorrection
-from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation
+from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation, divider_span
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.params import XHAT_FRACTION
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, quant_word, wide_word
@@ -58,7 +58,8 @@ class NormBackward(wiring.Component):
     def __init__(self, params, correction=SignCorrection):
         self.params = params
         self.correction = correction
-        self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS)
+        self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS,
+                                   span=divider_span(params))
         members = {
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -72,8 +73,8 @@ class NormBackward(wiring.Component):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138. On a
-        machine that keeps masters a tile takes ``3 announced_ahead`` more.
+        With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138; on a
+        machine that keeps masters ``6 m + 330 + 3 announced_ahead``, and 39.
         """
         drain = READ_LATENCY + _Writer.stages(self.correction)
         divide, invert, length = (
@@ -131,7 +132,7 @@ class NormBackward(wiring.Component):
             ]
             results.append(result)
         for j in range(vector):
-            group = j // divider.SPAN
+            group = j // divider.span
             m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction())
             m.d.comb += [
                 lane.control.eq(control.lanes),
