@@ -67,7 +67,7 @@ class _Requests:
 
     def words(self, kind, space, address, rest):
         """A WRITE with ``rest`` bytes or a READ of ``rest`` words."""
-        head = bytes([space, 0]) + address.to_bytes(2, "little")
+        head = bytes([space, address >> 16]) + (address & 0xFFFF).to_bytes(2, "little")
         return self.say(kind, head + (rest if kind == Kind.WRITE else rest.to_bytes(2, "little")))
 
     def refused(self, *steps):
@@ -150,7 +150,10 @@ def errors_requests(params, seed, most=0):
         for address in (0, words - 3):
             assert requests.words(Kind.WRITE, space, address, value) == Status.OK
             assert requests.words(Kind.READ, space, address, 3) == Status.OK
-        for address in {words - 2, words - 1, min(words, 0xFFFF), 0xFFFE}:
+        beyond = {words - 2, words - 1, max(words, 0xFFFE)}
+        if params.masters:
+            beyond |= {words - 2 + (1 << 20), 0xFFFFFE}
+        for address in sorted(beyond):
             assert requests.words(Kind.WRITE, space, address, value[::-1]) == Status.ADDRESS
             assert requests.words(Kind.READ, space, address, 3) == Status.ADDRESS
         requests.words(Kind.READ, space, words - 3, 3)

@@ -90,7 +90,8 @@ class _Link:
         word = word_bytes(request[0], machine.params)
         size = 1 if request[0] in (Space.QUANT, Space.BYTES) else 4
         words = (request[4:] if kind == Kind.WRITE else answered[0][2][1:])
-        first = int.from_bytes(request[2:4], "little") * word // size
+        address = int.from_bytes(request[2:4], "little") + (request[1] << 16)
+        first = address * word // size
         known = memory.known.reshape(-1)[first:first + len(words) // size]
         if kind == Kind.WRITE:
             known[:] = True

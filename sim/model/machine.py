@@ -232,11 +232,15 @@ class Machine:
             raise RunError(Status.ADDRESS)
         return words[address:address + count]
 
+    def _address(self, body):
+        high = body[1] << 16 if self.params.masters else 0
+        return int.from_bytes(body[2:4], "little") + high
+
     def _write(self, body):
         if len(body) < 4:
             raise RunError(Status.BAD_LENGTH)
         space, kind, size = self._space(body[0])
-        address, words = int.from_bytes(body[2:4], "little"), body[4:]
+        address, words = self._address(body), body[4:]
         if not words or len(words) % size:
             raise RunError(Status.BAD_LENGTH)
         count = len(words) // size
@@ -250,7 +254,7 @@ class Machine:
         if len(body) != 6:
             raise RunError(Status.BAD_LENGTH)
         space, kind, size = self._space(body[0])
-        address, count = int.from_bytes(body[2:4], "little"), int.from_bytes(body[4:], "little")
+        address, count = self._address(body), int.from_bytes(body[4:], "little")
         if not count or count * size >= MAX_BODY:
             raise RunError(Status.BAD_LENGTH)
         return Status.OK, self.words(space, address, count).astype(kind).tobytes()
