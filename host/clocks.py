@@ -4,12 +4,15 @@ What a unit takes in truth its ``cycles`` say (:data:`hdl.instructions.OPERATION
 are gateware; a test holds the forecast to them.
 """
 
+from math import gcd
+
 from hdl.instructions import MoveFlag, NormFlag, Opcode, QuantiseFlag, ScaleFlag
 
 __all__ = ["clocks"]
 
-#: Clocks that a move takes for what it reads and writes, and lanes that it transposes at a time.
-_MOVE_STEP, _BLOCK = 3, 8
+#: Clocks that a move takes for what it reads and writes, and lanes that it transposes at a time,
+#: or as many as divide a word's.
+_MOVE_STEP, _BLOCK = 3, 16
 #: Clocks of an element of CROSS_ENTROPY, of which rows go through three places, and once; of a
 #: word of COMBINE.
 _ELEMENT, _LOSS, _WORD = 4, 150, 10
@@ -44,14 +47,16 @@ def clocks(opcode, fields, params):
 def _move(flags, m, n, params):
     """A word in three clocks, or a row of a block; what is sorted alone goes through a buffer, in
     and out, a row in three clocks for either two."""
+    block = gcd(params.slots, _BLOCK)
+
     def blocks(count):
-        return -(-count // _BLOCK)
+        return -(-count // block)
 
     more = (params.max_groups - 1) * params.depth if flags & MoveFlag.SORTED else 0
     if flags & MoveFlag.TRANSPOSED:
-        return _MOVE_STEP * _BLOCK * (blocks(m + more) * blocks(n) + 1)
+        return _MOVE_STEP * block * (blocks(m + more) * blocks(n) + 1)
     if flags & MoveFlag.SORTED:
-        return _MOVE_STEP * _BLOCK // 2 * blocks(m) * (blocks(n) + blocks(n + more) + 4)
+        return _MOVE_STEP * block // 2 * blocks(m) * (blocks(n) + blocks(n + more) + 4)
     return _MOVE_STEP * m * -(-n // params.slots)
 
 

@@ -72,6 +72,11 @@ def _word(tensor):
     return tensor.view(1, 1)
 
 
+def _joined(blocks):
+    """The columns of blocks that follow each other."""
+    return blocks[0][0], sum(count for _, count in blocks)
+
+
 class Places:
     """Where everything is, for batches of at most so many samples."""
 
@@ -116,23 +121,32 @@ class Places:
         passing = pairs[1:]
         self.transposed = quant.allocate(
             "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
-        #: Rows of weights of which gradients are made at a time, and places of what streams for
-        #: them, which are used in turn.
-        self.chunk, self.streamed = self._streamed(params, pairs, batch, quant)
+        #: By layer ``(first, count)`` of rows of weights of which gradients are made at a time; and
+        #: places of what streams for them, which are used in turn.
+        self.chunks, self.streamed = self._streamed(params, pairs, batch, quant)
         program.check_tables(params, batch, widest)
 
     @staticmethod
     def _streamed(params, pairs, batch, quant):
-        """As many rows as two places have room for, and as many places as there may be."""
+        """Chunks of about ``_CHUNK`` rows, or as many as two places have room for; as many places
+        as there may be."""
         shapes = program.streamed_shapes(params, pairs, batch)
-        features, cols = max(shapes[:len(pairs)])
-        rows = min(_CHUNK, quant.left // 2 // quant.words(1, cols)) // params.slots * params.slots
-        rows = min(max(rows, params.slots), features)
-        shapes = [(rows, cols), *shapes[len(pairs):]]
-        useful = sum(-(-a // rows) for a, _ in pairs) + len(pairs) - 1
+        unit, cols = params.slots, shapes[0][1]
+        most = max(1, quant.left // 2 // quant.words(unit, cols)) * unit
+
+        def chunks(k):
+            units = -(-k // unit)
+            count = max(-(-k // most), k // _CHUNK, 1)
+            ends = [min(units * (i + 1) // count * unit, k) for i in range(count)]
+            return [(first, end - first) for first, end in pairwise([0, *ends])]
+
+        found = [chunks(k) for k, _ in pairs]
+        largest = max(count for each in found for _, count in each)
+        shapes = [(largest, cols), *shapes[len(pairs):]]
+        useful = sum(map(len, found)) + len(pairs) - 1
         count = quant.left // max(quant.words(*shape) for shape in shapes)
-        return rows, [quant.allocate("a streamed operand", *shapes)
-                      for _ in range(min(max(count, 1), useful))]
+        return found, [quant.allocate("a streamed operand", *shapes)
+                       for _ in range(min(max(count, 1), useful))]
 
 
 class Steps:
@@ -184,6 +198,21 @@ class Steps:
         width = unit * -(-n // (unit * most))
         return [(first, min(width, n - first)) for first in range(0, n, width)]
 
+    def _parts(self, number):
+        """A layer's blocks in lists, of which gradients are made one after the other; in two where
+        what streams for them has places enough to stay."""
+        blocks = self._blocks(number)
+        middle = len(blocks) // 2
+        if not middle or len(self.at.chunks[number]) > len(self.at.streamed):
+            return [blocks]
+        return [blocks[:middle], blocks[middle:]]
+
+    def _ahead(self, number):
+        """The blocks that a step quantises for the next: all, but of the layer that is updated
+        last only those whose gradients are not the last."""
+        return self._blocks(number) if number else [
+            block for part in self._parts(number)[:-1] for block in part]
+
     def _columns(self, tensor, block):
         return tensor.columns_from(*block, self.params)
 
@@ -195,15 +224,17 @@ class Steps:
 
     # Forward.
 
-    def quantise_weights(self):
-        """All layers' weights, gammas, betas and biases as the forward pass takes them."""
+    def _quantise_weights(self, number, blocks):
         at = self.at
-        for number, masters in enumerate(at.weights):
-            for block in self._blocks(number):
-                self._do(program.quantise_masters(*(
-                    self._columns(tensor, block)
-                    for tensor in (masters, at.codes[number], at.scales[number])),
-                    clip=WEIGHT_CLIP[self.params.bits]))
+        for block in blocks:
+            self._do(program.quantise_masters(*(
+                self._columns(tensor, block)
+                for tensor in (at.weights[number], at.codes[number], at.scales[number])),
+                clip=WEIGHT_CLIP[self.params.bits]))
+
+    def _parameters(self):
+        """All gammas, betas and biases as the forward pass takes them."""
+        at = self.at
         for number, state in enumerate(at.states):
             self._parameter(at.gammas[number], _row(state, StateRow.GAMMA), 16)
             self._parameter(at.betas[number], _row(state, StateRow.BETA), WIDE_BITS)
@@ -338,52 +369,66 @@ class Steps:
 
     def _weights(self, number, q, rows, cols, unit):
         """Update the weights along the products of a layer's input and of its gradient q, of that
-        unit: rows of the weights after each other, and with the last of them block by block."""
+        unit; and quantise those of them that the next step finds quantised."""
         at, params, m = self.at, self.params, self.m
         k, n = self.sizes[number:number + 2]
         # What streams for all rows; all of them alike, so that all products are in one unit.
         width = program.slot_columns(params, m, rows.count) if rows else m
         inputs, gradient = at.inputs[number].view(m, k), at.products.view(k, n)
-        blocks = self._blocks(number)
-        for first in range(0, k, at.chunk):
-            count = min(at.chunk, k - first)
-            operand = self._streamed(count, width)
-            self._do(program.move(inputs.columns_from(first, count, params), operand,
-                                  transposed=True, order=rows))
-            last = first + count == k
-            for block in blocks if last else [(0, n)]:
-                products, shift = program.gemm(
-                    params, operand, self._columns(q, block),
-                    self._columns(gradient, block).rows_from(first, count), unsigned=True,
-                    inner=rows, cols=cols and cols.part(*block))
-                self._do(*products)
-        finer = unit + (shift + _FINER + MASTER_FRACTION)
-        scalar = self._scalar(finer)
-        for block in blocks:
-            masters, x, scales = (self._columns(tensor, block) for tensor in (
-                at.weights[number], gradient, at.scales[number]))
-            self._do(program.update(
-                masters, x, scales, self.rate, self.key_of(tensor_id(number, Noise.WEIGHT_UPDATE)),
-                first=block[0], more=n - block[1], scalar=scalar,
-                exponent=finer.const + GRADIENT_FRACTION, divide=True, negate=True))
+        shift = program.gemm_shift(params, m, unsigned=True, groups=(rows, cols))
+        unit = unit + (shift + _FINER + MASTER_FRACTION)
+        scalar, parts, operands = self._scalar(unit), self._parts(number), {}
+        for part in parts:
+            for first, count in at.chunks[number]:
+                if part is parts[0]:
+                    operands[first] = self._streamed(count, width)
+                    self._do(program.move(inputs.columns_from(first, count, params),
+                                          operands[first], transposed=True, order=rows))
+                # The last products are as short as may be.
+                last = part is parts[-1] and first + count == k
+                for block in part if last else [_joined(part)]:
+                    products, _ = program.gemm(
+                        params, operands[first], self._columns(q, block),
+                        self._columns(gradient, block).rows_from(first, count), unsigned=True,
+                        inner=rows, cols=cols and cols.part(*block))
+                    self._do(*products)
+            for block in part:
+                masters, x, scales = (self._columns(tensor, block) for tensor in (
+                    at.weights[number], gradient, at.scales[number]))
+                self._do(program.update(
+                    masters, x, scales, self.rate,
+                    self.key_of(tensor_id(number, Noise.WEIGHT_UPDATE)), first=block[0],
+                    more=n - block[1], scalar=scalar, exponent=unit.const + GRADIENT_FRACTION,
+                    divide=True, negate=True))
+        self._quantise_weights(number, self._ahead(number))
 
     # Programs.
 
+    def prepare(self):
+        """All weights and parameters as a step, or a test, finds them; a step leaves them so."""
+        for number in range(len(self.sizes) - 1):
+            self._quantise_weights(number, self._blocks(number))
+        self._parameters()
+        return self.list
+
     def train(self, rate, key_of, *, first):
-        """One step."""
+        """One step. For the next it leaves what :meth:`prepare` makes, except for the blocks that
+        it begins with."""
         self.rate, self.key_of = rate, key_of
         last = len(self.sizes) - 2
-        self.quantise_weights()
+        ahead = self._ahead(0)
+        self._quantise_weights(0, [block for block in self._blocks(0) if block not in ahead])
         for number in range(last):
             self.forward_hidden(number, first=first)
         self.forward_head()
         unit = self.backward_head()
         for number in reversed(range(last)):
             unit = self.backward_hidden(number, unit)
+        self._parameters()
         return self.list
 
     def test(self):
-        """The forward pass with running statistics, of weights that are quantised already."""
+        """The forward pass with running statistics, of what is prepared."""
         for number in range(len(self.sizes) - 2):
             self.forward_hidden(number, inference=True)
         self.forward_head()
@@ -409,6 +454,8 @@ class Resident:
         self._first = any(layer.running_mean is None for layer in network.hidden)
         #: Samples of the scales of the batch.
         self._samples = None
+        #: The first step finds what it needs.
+        self._prepared = False
         #: How programs overlap, by kind and samples.
         self._plans = {}
         self._send()
@@ -478,6 +525,8 @@ class Resident:
             scales = np.zeros((len(ScaleRow), at.batches.cols), np.int64)
             scales[ScaleRow.FACTOR] = self._samples = len(x)
             store(self._device, at.batches, scales)
+        if not self._prepared:
+            self._prepare()
         with phase("the batch"):
             self._batch(x, labels)
         steps = Steps(self._device.params, network.sizes, at, len(x)).train(
@@ -488,12 +537,15 @@ class Resident:
         return ((int(found[LossRow.LOSS_HIGH]) << 32) + int(found[LossRow.LOSS_LOW] & 0xFFFFFFFF),
                 int(found[LossRow.CORRECT]))
 
+    def _prepare(self):
+        steps = Steps(self._device.params, self._network.sizes, self._places, 1)
+        self._run("prepare", 1, steps.prepare())
+        self._prepared = True
+
     def count_correct(self, x, labels, batch):
         """How many labels are predicted, with the running statistics."""
         device, at, sizes = self._device, self._places, self._network.sizes
-        prepare = Steps(device.params, sizes, at, batch)
-        prepare.quantise_weights()
-        self._run("prepare", batch, prepare.list)
+        self._prepare()
         correct = 0
         for i in range(0, len(x), batch):
             self._batch(x[i:i + batch], labels[i:i + batch])

@@ -116,7 +116,7 @@ def test_orders_are_read_after_they_are_made():
 def test_forecasts_are_close():
     params = Params(rows=8, cols=8, depth=4, lanes=8, masters=64)
     quantiser, scaler, loss = Quantiser(params, masters=True), Scaler(params), CrossEntropy(params)
-    mover = Mover(params, gcd(params.slots, 8))
+    mover = Mover(params, gcd(params.slots, 16))
     forward, backward, combine = NormForward(params), NormBackward(params), Combine(params)
     q, s = QuantiseFlag, ScaleFlag
     for m, n in ((128, 64), (784, 32), (128, 10), (60, 200), (1, 64)):
