@@ -40,8 +40,8 @@ def clocks(opcode, fields, params):
         return _WORD * -(-n // params.vector)
     if opcode == Opcode.CROSS_ENTROPY:
         return _ELEMENT * (m + 2) * n + _LOSS
-    passes, tile, once = _passes(opcode, flags)
-    return -(-n // params.vector) * (passes * m + tile) + once
+    halves, tile, once = _passes(opcode, flags)
+    return -(-n // params.vector) * (halves * m // 2 + tile) + once
 
 
 def _move(flags, m, n, params):
@@ -61,15 +61,15 @@ def _move(flags, m, n, params):
 
 
 def _passes(opcode, flags):
-    """Clocks per row of a tile, per tile, and once, with 8 lanes."""
+    """Half clocks per row of a tile, clocks per tile, and once, with 8 lanes."""
     if opcode == Opcode.QUANTISE:
         if flags & QuantiseFlag.MASTER:
-            return 3, 120, 0
+            return 7, 120, 0
         if flags & QuantiseFlag.PER_COLUMN:
-            return 2, 1000, 0
-        return (3, 57, 220) if flags & QuantiseFlag.GROUPED else (2, 25, 130)
+            return 4, 1000, 0
+        return (6, 57, 220) if flags & QuantiseFlag.GROUPED else (4, 25, 130)
     if opcode == Opcode.SCALE:
-        return (2, 27, 24) if flags & ScaleFlag.ALIGN else (1, 5, 19)
+        return (4, 27, 24) if flags & ScaleFlag.ALIGN else (2, 5, 19)
     if opcode == Opcode.NORM_FORWARD:
-        return (2, 113, 1) if flags & NormFlag.INFERENCE else (4, 233, 1)
-    return 6, 348, 39
+        return (4, 113, 1) if flags & NormFlag.INFERENCE else (8, 233, 1)
+    return 12, 348, 39
