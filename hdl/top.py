@@ -105,6 +105,9 @@ class Accelerator(wiring.Component):
             made = _UNITS[unit]
             if unit == Unit.MOVE and params.masters:
                 made, options = Mover, {"width": gcd(params.slots, 16)}
+            elif unit == Unit.CROSS_ENTROPY:
+                # Two clocks for an element.
+                options = {"multipliers": 8, "dividers": 12}
             units[unit] = made(params, **options)
             if unit == Unit.GEMM:
                 m.submodules.array_reset = long = LongReset(params, units[unit].settle_cycles)

@@ -15,7 +15,7 @@ __all__ = ["clocks"]
 _MOVE_STEP, _BLOCK = 3, 16
 #: Clocks of an element of CROSS_ENTROPY, of which rows go through three places, and once; of a
 #: word of COMBINE.
-_ELEMENT, _LOSS, _WORD = 4, 150, 10
+_ELEMENT, _LOSS, _WORD = 2, 150, 10
 #: Clocks that pass until results of the last rows are written, and that weights of a tile take.
 _ARRAY_DEPTH, _WEIGHTS = 150, 80
 

@@ -136,7 +136,7 @@ class Places:
 
         def chunks(k):
             units = -(-k // unit)
-            count = max(-(-k // most), k // _CHUNK, 1)
+            count = max(-(-k // most), round(k / _CHUNK), 1)
             ends = [min(units * (i + 1) // count * unit, k) for i in range(count)]
             return [(first, end - first) for first, end in pairwise([0, *ends])]
 

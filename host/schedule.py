@@ -71,8 +71,9 @@ def schedule(program, params):
     """The :class:`Schedule` of a program, such that queues are idle as little as may be.
 
     Of all instructions that may be next the one that can start first is, and of those that can
-    start at once the one that most clocks follow (list scheduling). That is a forecast: how long
-    instructions take (:mod:`host.clocks`) may be wrong, which costs time, but nothing else.
+    start at once the one that most clocks follow (list scheduling); or such an instruction is even
+    waited for, if that ends sooner. That is a forecast: how long instructions take
+    (:mod:`host.clocks`) may be wrong, which costs time, but nothing else.
     """
     steps = [_Step(packed, params) for packed in program]
     before = [[j for j in range(i) if bound(steps[j].accesses, step.accesses)]
@@ -82,14 +83,33 @@ def schedule(program, params):
         for j in before[i]:
             behind[j] = max(behind[j], steps[j].clocks + behind[i])
 
+    orders = [_listed(steps, before, behind, waits) for waits in (False, True)]
+    _, order = min(orders, key=lambda found: found[0])
+    return Schedule(order, _after([steps[i] for i in order]))
+
+
+def _listed(steps, before, behind, waits):
+    """``(end, order)`` of all instructions, one chosen after the other. If it ``waits``, one that
+    would delay another that more clocks follow comes after that."""
     forecast, order, left = _Forecast(steps, before), [], set(range(len(steps)))
     while left:
-        ready = [i for i in left if all(j in forecast.ends for j in before[i])]
-        chosen = min(ready, key=lambda i: (forecast.start(i), -behind[i], i))
+        start = {i: forecast.start(i) for i in left
+                 if all(j in forecast.ends for j in before[i])}
+
+        def rank(i, start=start):
+            return start[i], -behind[i], i
+
+        chosen, delayed = min(start, key=rank), list(start)
+        while waits and delayed:
+            end = start[chosen] + steps[chosen].clocks
+            delayed = [i for i in start if behind[i] > behind[chosen] and start[i] < end and (
+                steps[i].queue == steps[chosen].queue or steps[i].meets(steps[chosen]))]
+            if delayed:
+                chosen = min(delayed, key=rank)
         forecast.load(chosen)
         order.append(chosen)
         left.remove(chosen)
-    return Schedule(order, _after([steps[i] for i in order]))
+    return max(forecast.ends.values()), order
 
 
 class _Forecast:

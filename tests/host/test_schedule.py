@@ -115,7 +115,8 @@ def test_orders_are_read_after_they_are_made():
 
 def test_forecasts_are_close():
     params = Params(rows=8, cols=8, depth=4, lanes=8, masters=64)
-    quantiser, scaler, loss = Quantiser(params, masters=True), Scaler(params), CrossEntropy(params)
+    quantiser, scaler = Quantiser(params, masters=True), Scaler(params)
+    loss = CrossEntropy(params, multipliers=8, dividers=12)
     mover = Mover(params, gcd(params.slots, 16))
     forward, backward, combine = NormForward(params), NormBackward(params), Combine(params)
     q, s = QuantiseFlag, ScaleFlag
