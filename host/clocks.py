@@ -72,4 +72,4 @@ def _passes(opcode, flags):
         return (4, 27, 24) if flags & ScaleFlag.ALIGN else (2, 5, 19)
     if opcode == Opcode.NORM_FORWARD:
         return (4, 113, 1) if flags & NormFlag.INFERENCE else (8, 233, 1)
-    return 12, 348, 39
+    return 12, 273, 39
