@@ -54,12 +54,12 @@ class Groups:
         return Groups(self.base + first, length, self.count)
 
 
-def gradient_groups(params, m, n):
+def gradient_groups(params, m, n, base=0):
     """The groups of a gradient of m samples and n channels; (None, None) without groups."""
     if params.max_groups == 1:
         return None, None
-    return (Groups(0, m, params.sample_groups),
-            Groups(table_words(params, m), n, params.channel_groups))
+    return (Groups(base, m, params.sample_groups),
+            Groups(base + table_words(params, m), n, params.channel_groups))
 
 
 def check_tables(params, batch, widest):

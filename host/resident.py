@@ -91,6 +91,12 @@ class Places:
             return [arena.allocate(f"{name} of layer {i}", shape)
                     for i, shape in enumerate(shapes)]
 
+        def by_turns(arena, name, shapes):
+            """A place for every layer, which those two layers away have as well: what is done for
+            a layer need not be done when the next one is begun."""
+            places = [arena.allocate(name, *shapes[turn::2]) for turn in range(2) if shapes[turn:]]
+            return [places[i % 2] for i, _ in enumerate(shapes)]
+
         rows = [(1, n) for n in outputs]
         self.weights = each(masters, "the weight matrix", pairs)
         #: gamma and beta of hidden layers, the bias of the last.
@@ -98,7 +104,7 @@ class Places:
         self.betas = each(masters, "beta", rows)
 
         self.work = wide.allocate("a layer's output", *((batch, n) for n in outputs))
-        self.products = wide.allocate("a weight gradient", *pairs)
+        self.products = by_turns(wide, "a weight gradient", pairs)
         self.contexts = each(wide, "the norm context", [(batch, n) for n in hidden])
         self.states = each(wide, "the norm state", [(STATE_ROWS, n) for n in hidden])
         self.means = each(wide, "the running mean", rows[:-1])
@@ -109,7 +115,8 @@ class Places:
         self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
         self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
         self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
-        self.sum, self.zero = (wide.allocate("a number", (1, 1)) for _ in range(2))
+        self.sums = by_turns(wide, "a number", [(1, 1) for _ in outputs])
+        self.zero = wide.allocate("a number", (1, 1))
         self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
         self.batches = wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
         self.labels = wide.allocate("the labels", (batch, 1))
@@ -117,7 +124,7 @@ class Places:
 
         self.inputs = each(quant, "the quantised input", [(batch, n) for n in sizes[:-1]])
         self.codes = each(quant, "the quantised weight matrix", pairs)
-        self.gradient = quant.allocate("a quantised gradient", *((batch, n) for n in outputs))
+        self.gradients = by_turns(quant, "a quantised gradient", [(batch, n) for n in outputs])
         passing = pairs[1:]
         self.transposed = quant.allocate(
             "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
@@ -125,6 +132,10 @@ class Places:
         #: places of what streams for them, which are used in turn.
         self.chunks, self.streamed = self._streamed(params, pairs, batch, quant)
         program.check_tables(params, batch, widest)
+        #: Where groups of gradients are, by turns if there is room.
+        need = program.table_words(params, batch) + program.table_words(params, widest)
+        self.tables = [need * (i % 2) * (2 * need <= params.table_words)
+                       for i, _ in enumerate(pairs)]
 
     @staticmethod
     def _streamed(params, pairs, batch, quant):
@@ -155,7 +166,7 @@ class Steps:
     def __init__(self, params, sizes, places, m):
         self.params, self.sizes, self.at, self.m = params, sizes, places, m
         self.list = []
-        self._places_used = 0
+        self._places_used, self._sum = 0, places.sums[0]
 
     def _do(self, *instructions):
         self.list += instructions
@@ -174,8 +185,8 @@ class Steps:
         total = self.at.zero
         for word, subtract in (*((word, False) for word in unit.plus),
                                *((word, True) for word in unit.minus)):
-            self._do(program.combine(total, word, self.at.sum, subtract=subtract))
-            total = self.at.sum
+            self._do(program.combine(total, word, self._sum, subtract=subtract))
+            total = self._sum
         return total
 
     def _copy(self, source, target):
@@ -208,9 +219,9 @@ class Steps:
         return [blocks[:middle], blocks[middle:]]
 
     def _ahead(self, number):
-        """The blocks that a step quantises for the next: all, but of the layer that is updated
-        last only those whose gradients are not the last."""
-        return self._blocks(number) if number else [
+        """The blocks that a step quantises for the next: of the layer that is updated last those
+        whose gradients are not the last. All others wait for no product when the next begins."""
+        return [] if number else [
             block for part in self._parts(number)[:-1] for block in part]
 
     def _columns(self, tensor, block):
@@ -305,7 +316,7 @@ class Steps:
     def backward_head(self):
         """From the gradient of the logits: update, and the unit of the one that is passed on."""
         at, number = self.at, len(self.sizes) - 2
-        n = self.sizes[-1]
+        n, self._sum = self.sizes[-1], at.sums[number]
         work, row = at.work.view(self.m, n), at.first.view(1, n)
         unit = Unit(const=-PROBABILITY_FRACTION - (self.m - 1).bit_length())
         self._do(program.column_sums(work, row))
@@ -317,7 +328,7 @@ class Steps:
     def backward_hidden(self, number, unit):
         """From the gradient of its activations, of the unit of the layer behind."""
         at, n = self.at, self.sizes[number + 1]
-        work, state = at.work.view(self.m, n), at.states[number]
+        work, state, self._sum = at.work.view(self.m, n), at.states[number], at.sums[number]
         unit = unit - self.unit_of(number + 1)
         self._do(program.norm_backward(work, work, at.contexts[number].view(self.m, n), state,
                                        at.inputs[number + 1].view(self.m, n)))
@@ -340,8 +351,8 @@ class Steps:
     def _backward(self, number, unit):
         at, params, m = self.at, self.params, self.m
         k, n = self.sizes[number:number + 2]
-        work, q = at.work.view(m, n), at.gradient.view(m, n)
-        samples, channels = program.gradient_groups(params, m, n)
+        work, q = at.work.view(m, n), at.gradients[number].view(m, n)
+        samples, channels = program.gradient_groups(params, m, n, at.tables[number])
         # Groups of one need no shifts.
         rows, cols = (groups if groups and groups.count > 1 else None
                       for groups in (samples, channels))
@@ -374,7 +385,7 @@ class Steps:
         k, n = self.sizes[number:number + 2]
         # What streams for all rows; all of them alike, so that all products are in one unit.
         width = program.slot_columns(params, m, rows.count) if rows else m
-        inputs, gradient = at.inputs[number].view(m, k), at.products.view(k, n)
+        inputs, gradient = at.inputs[number].view(m, k), at.products[number].view(k, n)
         shift = program.gemm_shift(params, m, unsigned=True, groups=(rows, cols))
         unit = unit + (shift + _FINER + MASTER_FRACTION)
         scalar, parts, operands = self._scalar(unit), self._parts(number), {}
@@ -416,8 +427,10 @@ class Steps:
         it begins with."""
         self.rate, self.key_of = rate, key_of
         last = len(self.sizes) - 2
-        ahead = self._ahead(0)
-        self._quantise_weights(0, [block for block in self._blocks(0) if block not in ahead])
+        for number in range(last + 1):
+            ahead = self._ahead(number)
+            self._quantise_weights(number, [block for block in self._blocks(number)
+                                            if block not in ahead])
         for number in range(last):
             self.forward_hidden(number, first=first)
         self.forward_head()
