@@ -32,8 +32,11 @@ __all__ = ["Resident"]
 
 #: Rows of a weight matrix of which gradients are made at a time, where there is room.
 _CHUNK = 128
-#: Parts that the columns of all weight matrices together are in, at most, or one each.
+#: Parts that the columns of all weight matrices together are in, at most.
 _BLOCKS = 24
+#: Layers of a network that is gone through in parts; exponents alone fill the programs of deeper
+#: ones.
+_LAYERS = 4
 #: Width of wide activations, and what a division by a mantissa shifts left.
 _ACTIVATION_BITS, _FINER = 24, -12
 
@@ -147,7 +150,7 @@ class Places:
 
         def chunks(k):
             units = -(-k // unit)
-            count = max(-(-k // most), round(k / _CHUNK), 1)
+            count = max(-(-k // most), round(k / _CHUNK) if len(pairs) <= _LAYERS else 0, 1)
             ends = [min(units * (i + 1) // count * unit, k) for i in range(count)]
             return [(first, end - first) for first, end in pairwise([0, *ends])]
 
@@ -205,7 +208,8 @@ class Steps:
         """``(first, count)`` of the columns of a layer that instructions take at a time: whole
         words, and what SCALE can count."""
         n, unit = self.sizes[number + 1], lcm(self.params.slots, COLUMN_UNIT)
-        most = max(1, _BLOCKS // (len(self.sizes) - 1))
+        layers = len(self.sizes) - 1
+        most = _BLOCKS // layers if layers <= _LAYERS else 1
         width = unit * -(-n // (unit * most))
         return [(first, min(width, n - first)) for first in range(0, n, width)]
 
