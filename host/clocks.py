@@ -16,8 +16,8 @@ _MOVE_STEP, _BLOCK = 3, 16
 #: Clocks of an element of CROSS_ENTROPY, of which rows go through three places, and once; of a
 #: word of COMBINE.
 _ELEMENT, _LOSS, _WORD = 2, 150, 10
-#: Clocks that pass until results of the last rows are written, and that weights of a tile take.
-_ARRAY_DEPTH, _WEIGHTS = 150, 80
+#: Clocks beside those of rows: of a product, of a column tile's results; those that weights take.
+_ARRAY_DEPTH, _READ_OUT, _WEIGHTS = 150, 60, 80
 
 
 def clocks(opcode, fields, params):
@@ -30,8 +30,10 @@ def clocks(opcode, fields, params):
     """
     flags, m, n = fields["flags"], fields["m"], fields["n"]
     if opcode == Opcode.GEMM:
-        tiles = -(-n // params.cols) * (fields["key0"] & 0xFFFF)
-        return tiles * max(m + 1, _WEIGHTS) + m + _ARRAY_DEPTH
+        inner = (fields["key0"] & 0xFFFF) * max(m + 1, _WEIGHTS)
+        # The last tile waits until results of the column tile before it are read out.
+        rest = (-(-n // params.cols) - 1) * max(inner, 2 * m + _READ_OUT)
+        return inner + rest + m + _ARRAY_DEPTH
     if opcode == Opcode.MOVE:
         return _move(flags, m, n, params)
     if opcode == Opcode.SORT:
@@ -39,7 +41,7 @@ def clocks(opcode, fields, params):
     if opcode == Opcode.COMBINE:
         return _WORD * -(-n // params.vector)
     if opcode == Opcode.CROSS_ENTROPY:
-        return _ELEMENT * (m + 2) * n + _LOSS
+        return _ELEMENT * (m + 2) * (n + 1) + _LOSS
     halves, tile, once = _passes(opcode, flags)
     return -(-n // params.vector) * (halves * m // 2 + tile) + once
 
