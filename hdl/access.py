@@ -23,7 +23,8 @@ from hdl.unit import GROUP_BITS, lanes_word, quant_word, wide_word
 
 __all__ = ["Access", "depths", "memory_ports"]
 
-#: The head of a READ's body; a WRITE's is the same without ``count``.
+#: The head of a READ's body; a WRITE's is the same without ``count``. What is ``zero`` on other
+#: machines are the high bits of the address on one that keeps masters.
 _HEAD = data.StructLayout({"space": 8, "zero": 8, "address": ADDRESS_BITS, "count": 16})
 _READ_BYTES = Shape.cast(_HEAD).width // 8
 _WRITE_BYTES = _READ_BYTES - 2
@@ -79,8 +80,8 @@ class Access(wiring.Component):
 
     A word of w bytes takes ``w + 1`` clocks to write, after two clocks per word for the checks,
     and ``w + 4`` to read, a part of a word of the quantised memory ``w + 5``; either waits for its
-    stream. Before the first part its address is divided by the number of rows, ``ADDRESS_BITS``
-    clocks.
+    stream. Before the first part its address is divided by the number of rows, a clock for every
+    bit of it.
 
     Parameters
     ----------
@@ -132,11 +133,12 @@ class Access(wiring.Component):
         count = Signal(16)
         bytes_, depth, most = (Signal(range(limit + 1)) for limit in (
             _longest(self.params), max(depths(self.params).values()), MAX_BODY))
-        rest, end = Signal(signed(len(left) + 1)), Signal(ADDRESS_BITS + 1)
+        address = Cat(head.address, head.zero) if self.params.masters else head.address
+        rest, end = Signal(signed(len(left) + 1)), Signal(len(address) + 1)
         bad, beyond = Signal(), Signal()
         # Of a part, the row; its word is the address once that is divided.
         rows, parted = self.params.rows, Signal()
-        row, step = Signal(range(rows)), Signal(range(ADDRESS_BITS))
+        row, step = Signal(range(rows)), Signal(range(len(address)))
         m.d.sync += parted.eq(head.space == Space.QUANT)
         with m.Switch(head.space):
             for space in spaces(self.params):
@@ -208,7 +210,7 @@ class Access(wiring.Component):
             with m.State("COUNT"):
                 # A WRITE's words by repeated subtraction.
                 m.d.sync += [rest.eq(left - bytes_), bad.eq((count == 0) | (count > most)),
-                             end.eq(head.address + count)]
+                             end.eq(address + count)]
                 m.next = "COUNTED"
             with m.State("COUNTED"):
                 m.d.sync += [bad.eq(bad | (left != 0)), beyond.eq(end > depth)]
@@ -228,14 +230,16 @@ class Access(wiring.Component):
                     begin()
             with m.State("SPLIT"):
                 # A bit of the address leaves at the top, one of its quotient enters below.
-                part = Cat(head.address[-1], row)
+                part = Cat(address[-1], row)
                 fits = part >= rows
                 m.d.sync += [
                     row.eq(Mux(fits, part - rows, part)),
-                    head.address.eq(Cat(fits, head.address)),
+                    address.eq(Cat(fits, address)),
                     step.eq(step + 1),
                 ]
-                with m.If(step == ADDRESS_BITS - 1):
+                with m.If(step == len(address) - 1):
+                    if self.params.masters:
+                        m.d.sync += step.eq(0)
                     begin()
             # A word from the body.
             with m.State("TAKE"):

@@ -29,6 +29,7 @@ from hdl.params import MAX_K, MAX_M, MAX_N
 __all__ = [
     "AFTER_MASK",
     "AFTER_SHIFT",
+    "COLUMN_UNIT",
     "INSTRUCTION",
     "INSTRUCTION_BYTES",
     "MAX_SHIFT",
@@ -53,6 +54,7 @@ __all__ = [
     "in_order",
     "instruction",
     "is_lawful",
+    "naming",
     "opcode_of",
     "queue_of",
     "unpack_instruction",
@@ -72,6 +74,8 @@ INSTRUCTION_BYTES = sum(width for _, width in INSTRUCTION) // 8
 _PLACES = {name: (sum(width for _, width in INSTRUCTION[:place]), width)
            for place, (name, width) in enumerate(INSTRUCTION)}
 
+#: Columns of which SCALE with UPDATE counts the first one's place in a wider tensor.
+COLUMN_UNIT = 16
 #: Largest right shift of a GEMM's result.
 MAX_SHIFT = 31
 
@@ -424,12 +428,15 @@ OPERATIONS = {
         text="By columns: f is row FACTOR of the scale tensor src1(w)[3,n], 0 to 1,023, and e row "
              "EXPONENT, plus ``tab2`` as a signed number, from -32,768 to 32,767 each. With "
              "``UPDATE`` the result, of 24 bits, is the gradient of the parameters dst0(p)[m,n], "
-             "which make one step of descent. Source and destination may be the same.",
+             "which make one step of descent; they may be columns of a wider tensor, from a "
+             f"multiple of {COLUMN_UNIT} on. Source and destination may be the same.",
         model="sim.model.scale.scale", clocks="hdl.scale.scaler.Scaler.cycles",
         sizes={"m": MAX_K, "n": MAX_N},
         fields={
-            "arg": "bits of the result, 1 to 32",
-            "dst1": "(w) with ``ALIGN``, the exponent [1,n]",
+            "arg": "bits of the result, 1 to 32; with ``UPDATE``: the first column, in units of "
+                   f"{COLUMN_UNIT}",
+            "dst1": "(w) with ``ALIGN``, the exponent [1,n]; with ``UPDATE``: columns that the "
+                    "whole tensor has beyond the n, below 4,096",
             "tab1": "(w) with ``ADD``, a word whose first element is added to e, from -32,768 to "
                     "32,767",
             "tab2": "added to e", "k": "with ``UPDATE``: the learning rate, below 4,096",
@@ -450,7 +457,11 @@ OPERATIONS = {
         needs_masters=True,
         rules=(
             _rows_of_masters(ScaleFlag.UPDATE),
-            Rule("``arg`` that is 0 or above 32", lambda f, groups: (f.arg != 0) & (f.arg <= 32)),
+            Rule("``arg`` that is 0 or above 32 without ``UPDATE``",
+                 lambda f, groups: (f.flags & ScaleFlag.UPDATE).any()
+                 | (f.arg != 0) & (f.arg <= 32)),
+            Rule("``dst1`` from 4,096 on with ``UPDATE``",
+                 lambda f, groups: ~(f.flags & ScaleFlag.UPDATE).any() | (f.dst1 <= 4095)),
             Rule("``k`` or ``tab0`` from 4,096 on, ``shift`` above 17",
                  lambda f, groups: (f.k <= 4095) & (f.tab0 <= 4095) & (f.shift <= 17)),
             Rule("``UPDATE`` with ``MASTER``, ``BIAS``, ``ALIGN`` or ``SUM``, ``ALIGN`` with "
@@ -552,6 +563,16 @@ def opcode_of(op, params):
     return op & (0xFF & ~AFTER_MASK) if params.masters else op
 
 
+def naming(packed, queues):
+    """A packed instruction that names these queues, and no others.
+
+    >>> naming(instruction(Opcode.SORT, after=Queue), [Queue.VECTOR])[0] == 0x23
+    True
+    """
+    named = sum(1 << AFTER_SHIFT + queue for queue in set(queues))
+    return bytes([packed[0] & ~AFTER_MASK | named]) + bytes(packed[1:])
+
+
 def in_order(packed):
     """A packed instruction that starts after all before it: it names all queues. What is no opcode
     stays as it is.
@@ -562,7 +583,7 @@ def in_order(packed):
     15
     """
     known = packed[0] & ~AFTER_MASK in set(Opcode)
-    return bytes([packed[0] | AFTER_MASK if known else packed[0]]) + bytes(packed[1:])
+    return naming(packed, Queue) if known else bytes(packed)
 
 
 def instruction(op, *, after=(), **fields):

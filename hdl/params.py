@@ -256,14 +256,15 @@ class Params:
 
     @property
     def quant_words(self):
-        """Words of ``slots`` quantised elements in the quantised memory, so few that the host
-        can address the ``rows`` parts of each.
+        """Words of ``slots`` quantised elements in the quantised memory; on a machine that keeps no
+        masters so few that an address of 16 bits reaches the ``rows`` parts of each.
 
-        >>> Params().quant_words, Params(rows=64, depth=1, memory=256, lanes=4).quant_words
-        (4096, 1024)
+        >>> tall = {"rows": 64, "depth": 1, "memory": 256, "lanes": 4}
+        >>> Params().quant_words, Params(**tall).quant_words, Params(**tall, masters=8).quant_words
+        (4096, 1024, 8192)
         """
-        return _floor_power_of_two(
-            min(2 * self.memory * 1024 // self.slots, (1 << 16) // self.rows))
+        most = 1 << 16 if self.masters else (1 << 16) // self.rows
+        return _floor_power_of_two(min(2 * self.memory * 1024 // self.slots, most))
 
     @property
     def master_words(self):

@@ -25,8 +25,10 @@ and ``REPEAT_WINDOW`` requests of other kinds since that RUN forget it.
 kind    body of the request                    body of the answer after the status byte
 ======  =====================================  ==================================================
 HELLO   protocol version (1 byte)              protocol version (1), fingerprint (16)
-WRITE   space (1), 0 (1), address (2), words   (nothing)
-READ    space (1), 0 (1), address (2), n (2)   n words
+WRITE   space (1), high (1), address (2),      (nothing)
+        words
+READ    space (1), high (1), address (2),      n words
+        n (2)
 RUN     instructions of 32 bytes each, or      instructions completed (1), unit (1), cycles (4)
         first (2), count (2)
 STATUS  (nothing)                              bad frames (4), saturations (4), sticky error (1),
@@ -38,7 +40,8 @@ Numbers are unsigned and least significant byte first. Words of a space: see :cl
 A request with a bad body is answered by its status alone, as is a RUN that is refused with
 ``STICKY``. HELLO with another protocol version is answered by ``VERSION``, its own version and
 fingerprint. WRITE and READ move at least one word, or are refused with ``BAD_LENGTH``, and touch
-no memory unless all of it is there; an unknown space is an ``ADDRESS``.
+no memory unless all of it is there; an unknown space is an ``ADDRESS``. ``high`` are bits 16 to 23
+of the address on a machine that keeps masters, and has no meaning on others, which take 0.
 
 RUN takes 1 to 64 instructions, or, on a machine that keeps masters, runs ``count`` of those that
 are stored in ``PROGRAM``, 1 to 255 of them, from number ``first`` on. It stops at the first that

@@ -104,7 +104,10 @@ class Accelerator(wiring.Component):
                 options = {"masters": params.masters > 0}
             made = _UNITS[unit]
             if unit == Unit.MOVE and params.masters:
-                made, options = Mover, {"width": gcd(params.slots, 8)}
+                made, options = Mover, {"width": gcd(params.slots, 16)}
+            elif unit == Unit.CROSS_ENTROPY:
+                # Two clocks for an element.
+                options = {"multipliers": 8, "dividers": 12}
             units[unit] = made(params, **options)
             if unit == Unit.GEMM:
                 m.submodules.array_reset = long = LongReset(params, units[unit].settle_cycles)

@@ -156,8 +156,7 @@ class Device:
         step = (MAX_BODY - 4) // size * size
         for offset in range(0, len(data), step):
             base = address + offset // size
-            self._request(Kind.WRITE, bytes([space, 0]) + base.to_bytes(2, "little")
-                          + data[offset:offset + step])
+            self._request(Kind.WRITE, _head(space, base) + data[offset:offset + step])
 
     def read(self, space, address, count):
         """Read ``count`` words from ``address``, [count, elements]; as :meth:`write`."""
@@ -166,8 +165,7 @@ class Device:
         data = b""
         for offset in range(0, count, step):
             part = min(step, count - offset)
-            answer = self._request(Kind.READ, bytes([space, 0])
-                                   + (address + offset).to_bytes(2, "little")
+            answer = self._request(Kind.READ, _head(space, address + offset)
                                    + part.to_bytes(2, "little"))
             if len(answer) != part * size:
                 raise LinkError(f"the device sent {len(answer)} bytes for {part} words")
@@ -308,3 +306,8 @@ class Device:
                 return None
             self.bytes_up += len(data)
             self._received += data
+
+
+def _head(space, address):
+    """What the body of a WRITE or a READ begins with."""
+    return bytes([space, address >> 16]) + (address & 0xFFFF).to_bytes(2, "little")

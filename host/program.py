@@ -1,6 +1,7 @@
 """Instructions for named tensors: every field of an instruction that follows from others."""
 
 from hdl.instructions import (
+    COLUMN_UNIT,
     TABLE_HEADER,
     BackwardFlag,
     CombineFlag,
@@ -48,13 +49,17 @@ class Groups:
     def __init__(self, base, length, count):
         self.base, self.length, self.count = base, length, count
 
+    def part(self, first, length):
+        """Those of so many indices from one on."""
+        return Groups(self.base + first, length, self.count)
 
-def gradient_groups(params, m, n):
+
+def gradient_groups(params, m, n, base=0):
     """The groups of a gradient of m samples and n channels; (None, None) without groups."""
     if params.max_groups == 1:
         return None, None
-    return (Groups(0, m, params.sample_groups),
-            Groups(table_words(params, m), n, params.channel_groups))
+    return (Groups(base, m, params.sample_groups),
+            Groups(base + table_words(params, m), n, params.channel_groups))
 
 
 def check_tables(params, batch, widest):
@@ -159,14 +164,21 @@ def column_sums(x, out):
     return _scale(x, x, ScaleFlag.SUM, 0, None, dst0=out.base, arg=WIDE_BITS)
 
 
-def update(masters, gradient, scales, rate, key, *, exponent=0, scalar=None, divide=False,
-           negate=False):
+def update(masters, gradient, scales, rate, key, *, first=0, more=0, exponent=0, scalar=None,
+           divide=False, negate=False):
     """One step of descent of ``masters`` along ``gradient``, brought to ``GRADIENT_FRACTION``
-    fraction bits as by :func:`scale`."""
+    fraction bits as by :func:`scale`.
+
+    ``masters`` are the columns from ``first``, a multiple of ``COLUMN_UNIT``, of a tensor that has
+    ``more`` besides.
+    """
     flags = ScaleFlag.UPDATE | ScaleFlag.DIVIDE * divide | ScaleFlag.NEGATE * negate
     key0, key1 = key_words(key)
-    return _scale(gradient, scales, flags, exponent, scalar, dst0=masters.base, arg=WIDE_BITS,
-                  k=rate.rate, shift=rate.shift, key0=key0, key1=key1)
+    unit, rest = divmod(first, COLUMN_UNIT)
+    if rest:
+        raise ValueError(f"first must be a multiple of {COLUMN_UNIT}, got {first}")
+    return _scale(gradient, scales, flags, exponent, scalar, dst0=masters.base, dst1=more,
+                  arg=unit, k=rate.rate, shift=rate.shift, key0=key0, key1=key1)
 
 
 def _scale(x, scales, flags, exponent, scalar, **fields):

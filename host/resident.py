@@ -11,13 +11,15 @@ words, known to the device alone, and of a constant: a :class:`Unit`.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import lcm
 
 import numpy as np
 
-from hdl.instructions import STATE_ROWS, LossRow, ScaleRow, StateRow
+from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRow
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import Space
 from host import program
+from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, Tensor, lanes_of, load, store
 from sim.model import noise
@@ -28,6 +30,13 @@ from sim.model.update import GRADIENT_FRACTION, MASTER_FRACTION
 
 __all__ = ["Resident"]
 
+#: Rows of a weight matrix of which gradients are made at a time, where there is room.
+_CHUNK = 128
+#: Parts that the columns of all weight matrices together are in, at most.
+_BLOCKS = 24
+#: Layers of a network that is gone through in parts; exponents alone fill the programs of deeper
+#: ones.
+_LAYERS = 4
 #: Width of wide activations, and what a division by a mantissa shifts left.
 _ACTIVATION_BITS, _FINER = 24, -12
 
@@ -66,6 +75,11 @@ def _word(tensor):
     return tensor.view(1, 1)
 
 
+def _joined(blocks):
+    """The columns of blocks that follow each other."""
+    return blocks[0][0], sum(count for _, count in blocks)
+
+
 class Places:
     """Where everything is, for batches of at most so many samples."""
 
@@ -80,6 +94,12 @@ class Places:
             return [arena.allocate(f"{name} of layer {i}", shape)
                     for i, shape in enumerate(shapes)]
 
+        def by_turns(arena, name, shapes):
+            """A place for every layer, which those two layers away have as well: what is done for
+            a layer need not be done when the next one is begun."""
+            places = [arena.allocate(name, *shapes[turn::2]) for turn in range(2) if shapes[turn:]]
+            return [places[i % 2] for i, _ in enumerate(shapes)]
+
         rows = [(1, n) for n in outputs]
         self.weights = each(masters, "the weight matrix", pairs)
         #: gamma and beta of hidden layers, the bias of the last.
@@ -87,7 +107,7 @@ class Places:
         self.betas = each(masters, "beta", rows)
 
         self.work = wide.allocate("a layer's output", *((batch, n) for n in outputs))
-        self.products = wide.allocate("a weight gradient", *pairs)
+        self.products = by_turns(wide, "a weight gradient", pairs)
         self.contexts = each(wide, "the norm context", [(batch, n) for n in hidden])
         self.states = each(wide, "the norm state", [(STATE_ROWS, n) for n in hidden])
         self.means = each(wide, "the running mean", rows[:-1])
@@ -98,7 +118,8 @@ class Places:
         self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
         self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
         self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
-        self.sum, self.zero = (wide.allocate("a number", (1, 1)) for _ in range(2))
+        self.sums = by_turns(wide, "a number", [(1, 1) for _ in outputs])
+        self.zero = wide.allocate("a number", (1, 1))
         self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
         self.batches = wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
         self.labels = wide.allocate("the labels", (batch, 1))
@@ -106,13 +127,40 @@ class Places:
 
         self.inputs = each(quant, "the quantised input", [(batch, n) for n in sizes[:-1]])
         self.codes = each(quant, "the quantised weight matrix", pairs)
-        self.gradient = quant.allocate("a quantised gradient", *((batch, n) for n in outputs))
+        self.gradients = by_turns(quant, "a quantised gradient", [(batch, n) for n in outputs])
         passing = pairs[1:]
         self.transposed = quant.allocate(
             "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
-        self.streamed = quant.allocate("a streamed operand",
-                                       *program.streamed_shapes(params, pairs, batch))
+        #: By layer ``(first, count)`` of rows of weights of which gradients are made at a time; and
+        #: places of what streams for them, which are used in turn.
+        self.chunks, self.streamed = self._streamed(params, pairs, batch, quant)
         program.check_tables(params, batch, widest)
+        #: Where groups of gradients are, by turns if there is room.
+        need = program.table_words(params, batch) + program.table_words(params, widest)
+        self.tables = [need * (i % 2) * (2 * need <= params.table_words)
+                       for i, _ in enumerate(pairs)]
+
+    @staticmethod
+    def _streamed(params, pairs, batch, quant):
+        """Chunks of about ``_CHUNK`` rows, or as many as two places have room for; as many places
+        as there may be."""
+        shapes = program.streamed_shapes(params, pairs, batch)
+        unit, cols = params.slots, shapes[0][1]
+        most = max(1, quant.left // 2 // quant.words(unit, cols)) * unit
+
+        def chunks(k):
+            units = -(-k // unit)
+            count = max(-(-k // most), round(k / _CHUNK) if len(pairs) <= _LAYERS else 0, 1)
+            ends = [min(units * (i + 1) // count * unit, k) for i in range(count)]
+            return [(first, end - first) for first, end in pairwise([0, *ends])]
+
+        found = [chunks(k) for k, _ in pairs]
+        largest = max(count for each in found for _, count in each)
+        shapes = [(largest, cols), *shapes[len(pairs):]]
+        useful = sum(map(len, found)) + len(pairs) - 1
+        count = quant.left // max(quant.words(*shape) for shape in shapes)
+        return found, [quant.allocate("a streamed operand", *shapes)
+                       for _ in range(min(max(count, 1), useful))]
 
 
 class Steps:
@@ -121,6 +169,7 @@ class Steps:
     def __init__(self, params, sizes, places, m):
         self.params, self.sizes, self.at, self.m = params, sizes, places, m
         self.list = []
+        self._places_used, self._sum = 0, places.sums[0]
 
     def _do(self, *instructions):
         self.list += instructions
@@ -139,8 +188,8 @@ class Steps:
         total = self.at.zero
         for word, subtract in (*((word, False) for word in unit.plus),
                                *((word, True) for word in unit.minus)):
-            self._do(program.combine(total, word, self.at.sum, subtract=subtract))
-            total = self.at.sum
+            self._do(program.combine(total, word, self._sum, subtract=subtract))
+            total = self._sum
         return total
 
     def _copy(self, source, target):
@@ -153,14 +202,54 @@ class Steps:
                                bits=bits, exponent=PARAMETER_FRACTION - MASTER_FRACTION))
         self._copy(row, target)
 
+    # Parts.
+
+    def _blocks(self, number):
+        """``(first, count)`` of the columns of a layer that instructions take at a time: whole
+        words, and what SCALE can count."""
+        n, unit = self.sizes[number + 1], lcm(self.params.slots, COLUMN_UNIT)
+        layers = len(self.sizes) - 1
+        most = _BLOCKS // layers if layers <= _LAYERS else 1
+        width = unit * -(-n // (unit * most))
+        return [(first, min(width, n - first)) for first in range(0, n, width)]
+
+    def _parts(self, number):
+        """A layer's blocks in lists, of which gradients are made one after the other; in two where
+        what streams for them has places enough to stay."""
+        blocks = self._blocks(number)
+        middle = len(blocks) // 2
+        if not middle or len(self.at.chunks[number]) > len(self.at.streamed):
+            return [blocks]
+        return [blocks[:middle], blocks[middle:]]
+
+    def _ahead(self, number):
+        """The blocks that a step quantises for the next: of the layer that is updated last those
+        whose gradients are not the last. All others wait for no product when the next begins."""
+        return [] if number else [
+            block for part in self._parts(number)[:-1] for block in part]
+
+    def _columns(self, tensor, block):
+        return tensor.columns_from(*block, self.params)
+
+    def _streamed(self, rows, cols):
+        """A place for what streams, the one that was used the longest time ago."""
+        places = self.at.streamed
+        self._places_used += 1
+        return places[self._places_used % len(places)].view(rows, cols)
+
     # Forward.
 
-    def quantise_weights(self):
-        """All layers' weights, gammas, betas and biases as the forward pass takes them."""
+    def _quantise_weights(self, number, blocks):
         at = self.at
-        for number, masters in enumerate(at.weights):
-            self._do(program.quantise_masters(masters, at.codes[number], at.scales[number],
-                                              clip=WEIGHT_CLIP[self.params.bits]))
+        for block in blocks:
+            self._do(program.quantise_masters(*(
+                self._columns(tensor, block)
+                for tensor in (at.weights[number], at.codes[number], at.scales[number])),
+                clip=WEIGHT_CLIP[self.params.bits]))
+
+    def _parameters(self):
+        """All gammas, betas and biases as the forward pass takes them."""
+        at = self.at
         for number, state in enumerate(at.states):
             self._parameter(at.gammas[number], _row(state, StateRow.GAMMA), 16)
             self._parameter(at.betas[number], _row(state, StateRow.BETA), WIDE_BITS)
@@ -170,10 +259,12 @@ class Steps:
         """``(products, the exponent of their columns but for that of the weights)``."""
         at, (k, n) = self.at, self.sizes[number:number + 2]
         work = at.work.view(self.m, n)
-        products, shift = program.gemm(
-            self.params, at.inputs[number].view(self.m, k), at.codes[number], work,
-            unsigned=True, limit=_ACTIVATION_BITS)
-        self._do(*products)
+        for block in self._blocks(number):
+            products, shift = program.gemm(
+                self.params, at.inputs[number].view(self.m, k),
+                self._columns(at.codes[number], block), self._columns(work, block),
+                unsigned=True, limit=_ACTIVATION_BITS)
+            self._do(*products)
         return work, self.unit_of(number) + (shift - MASTER_FRACTION)
 
     def forward_hidden(self, number, *, inference=False, first=False):
@@ -191,12 +282,14 @@ class Steps:
                     scalar=scalar,
                     exponent=NORM_FRACTION - RUNNING_FRACTION + _FINER - unit.const))
                 self._copy(rows[0], _row(state, row))
-        self._do(
-            program.norm_forward(work, work, at.contexts[number].view(self.m, n), state,
-                                 relu=True, inference=inference),
-            program.quantise(work, at.inputs[number + 1].view(self.m, n),
-                             at.exponents[number + 1], unsigned=True,
-                             clip=ACTIVATION_CLIP[self.params.bits]))
+        context = at.contexts[number].view(self.m, n)
+        for block in self._blocks(number):
+            x, kept, statistic = (self._columns(tensor, block)
+                                  for tensor in (work, context, state))
+            self._do(program.norm_forward(x, x, kept, statistic, relu=True, inference=inference))
+        self._do(program.quantise(work, at.inputs[number + 1].view(self.m, n),
+                                  at.exponents[number + 1], unsigned=True,
+                                  clip=ACTIVATION_CLIP[self.params.bits]))
         if not inference:
             scalar = self._scalar(unit)
             for row, running in statistics:
@@ -227,7 +320,7 @@ class Steps:
     def backward_head(self):
         """From the gradient of the logits: update, and the unit of the one that is passed on."""
         at, number = self.at, len(self.sizes) - 2
-        n = self.sizes[-1]
+        n, self._sum = self.sizes[-1], at.sums[number]
         work, row = at.work.view(self.m, n), at.first.view(1, n)
         unit = Unit(const=-PROBABILITY_FRACTION - (self.m - 1).bit_length())
         self._do(program.column_sums(work, row))
@@ -239,7 +332,7 @@ class Steps:
     def backward_hidden(self, number, unit):
         """From the gradient of its activations, of the unit of the layer behind."""
         at, n = self.at, self.sizes[number + 1]
-        work, state = at.work.view(self.m, n), at.states[number]
+        work, state, self._sum = at.work.view(self.m, n), at.states[number], at.sums[number]
         unit = unit - self.unit_of(number + 1)
         self._do(program.norm_backward(work, work, at.contexts[number].view(self.m, n), state,
                                        at.inputs[number + 1].view(self.m, n)))
@@ -262,8 +355,8 @@ class Steps:
     def _backward(self, number, unit):
         at, params, m = self.at, self.params, self.m
         k, n = self.sizes[number:number + 2]
-        work, q = at.work.view(m, n), at.gradient.view(m, n)
-        samples, channels = program.gradient_groups(params, m, n)
+        work, q = at.work.view(m, n), at.gradients[number].view(m, n)
+        samples, channels = program.gradient_groups(params, m, n, at.tables[number])
         # Groups of one need no shifts.
         rows, cols = (groups if groups and groups.count > 1 else None
                       for groups in (samples, channels))
@@ -278,42 +371,81 @@ class Steps:
             self._do(program.move(at.codes[number], transposed, transposed=True))
             operand = q
             if cols:
-                operand = at.streamed.view(m, program.slot_columns(params, n, cols.count))
+                operand = self._streamed(m, program.slot_columns(params, n, cols.count))
                 self._do(program.move(q, operand, order=cols))
             products, du_shift = program.gemm(
                 params, operand, transposed, at.work.view(m, k), inner=cols, rows=rows,
                 limit=_ACTIVATION_BITS)
             self._do(*products)
-        operand = at.streamed.view(k, program.slot_columns(params, m, rows.count) if rows else m)
-        self._do(program.move(at.inputs[number].view(m, k), operand, transposed=True, order=rows))
-        gradient = at.products.view(k, n)
-        products, shift = program.gemm(params, operand, q, gradient, unsigned=True, inner=rows,
-                                       cols=cols)
-        self._do(*products)
         unit = unit + Unit((_word(exponents),),
                            const=-sum(groups.count - 1 for groups in (rows, cols) if groups))
-        self._update(at.weights[number], gradient, unit + (shift + _FINER + MASTER_FRACTION),
-                     Noise.WEIGHT_UPDATE, number, scales=at.scales[number], divide=True,
-                     negate=True)
+        self._weights(number, q, rows, cols, unit)
         return unit + du_shift
+
+    def _weights(self, number, q, rows, cols, unit):
+        """Update the weights along the products of a layer's input and of its gradient q, of that
+        unit; and quantise those of them that the next step finds quantised."""
+        at, params, m = self.at, self.params, self.m
+        k, n = self.sizes[number:number + 2]
+        # What streams for all rows; all of them alike, so that all products are in one unit.
+        width = program.slot_columns(params, m, rows.count) if rows else m
+        inputs, gradient = at.inputs[number].view(m, k), at.products[number].view(k, n)
+        shift = program.gemm_shift(params, m, unsigned=True, groups=(rows, cols))
+        unit = unit + (shift + _FINER + MASTER_FRACTION)
+        scalar, parts, operands = self._scalar(unit), self._parts(number), {}
+        for part in parts:
+            for first, count in at.chunks[number]:
+                if part is parts[0]:
+                    operands[first] = self._streamed(count, width)
+                    self._do(program.move(inputs.columns_from(first, count, params),
+                                          operands[first], transposed=True, order=rows))
+                # The last products are as short as may be.
+                last = part is parts[-1] and first + count == k
+                for block in part if last else [_joined(part)]:
+                    products, _ = program.gemm(
+                        params, operands[first], self._columns(q, block),
+                        self._columns(gradient, block).rows_from(first, count), unsigned=True,
+                        inner=rows, cols=cols and cols.part(*block))
+                    self._do(*products)
+            for block in part:
+                masters, x, scales = (self._columns(tensor, block) for tensor in (
+                    at.weights[number], gradient, at.scales[number]))
+                self._do(program.update(
+                    masters, x, scales, self.rate,
+                    self.key_of(tensor_id(number, Noise.WEIGHT_UPDATE)), first=block[0],
+                    more=n - block[1], scalar=scalar, exponent=unit.const + GRADIENT_FRACTION,
+                    divide=True, negate=True))
+        self._quantise_weights(number, self._ahead(number))
 
     # Programs.
 
+    def prepare(self):
+        """All weights and parameters as a step, or a test, finds them; a step leaves them so."""
+        for number in range(len(self.sizes) - 1):
+            self._quantise_weights(number, self._blocks(number))
+        self._parameters()
+        return self.list
+
     def train(self, rate, key_of, *, first):
-        """One step."""
+        """One step. For the next it leaves what :meth:`prepare` makes, except for the blocks that
+        it begins with."""
         self.rate, self.key_of = rate, key_of
         last = len(self.sizes) - 2
-        self.quantise_weights()
+        for number in range(last + 1):
+            ahead = self._ahead(number)
+            self._quantise_weights(number, [block for block in self._blocks(number)
+                                            if block not in ahead])
         for number in range(last):
             self.forward_hidden(number, first=first)
         self.forward_head()
         unit = self.backward_head()
         for number in reversed(range(last)):
             unit = self.backward_hidden(number, unit)
+        self._parameters()
         return self.list
 
     def test(self):
-        """The forward pass with running statistics, of weights that are quantised already."""
+        """The forward pass with running statistics, of what is prepared."""
         for number in range(len(self.sizes) - 2):
             self.forward_hidden(number, inference=True)
         self.forward_head()
@@ -339,6 +471,10 @@ class Resident:
         self._first = any(layer.running_mean is None for layer in network.hidden)
         #: Samples of the scales of the batch.
         self._samples = None
+        #: The first step finds what it needs.
+        self._prepared = False
+        #: How programs overlap, by kind and samples.
+        self._plans = {}
         self._send()
         widest = max(network.sizes[1:])
         ones = np.zeros((len(ScaleRow), widest), np.int64)
@@ -390,8 +526,12 @@ class Resident:
         place = at.labels.view(*labels.shape)
         store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
 
-    def _run(self, steps):
-        self._device.store_program(steps)
+    def _run(self, kind, samples, steps):
+        """Run a program; those of a kind, for so many samples, differ in numbers alone."""
+        plan = self._plans.get((kind, samples))
+        if plan is None:
+            plan = self._plans[kind, samples] = schedule(steps, self._device.params)
+        self._device.store_program(scheduled(steps, plan), overlap=True)
         self._device.run_stored()
 
     def train_step(self, x, labels, rate, step):
@@ -402,26 +542,32 @@ class Resident:
             scales = np.zeros((len(ScaleRow), at.batches.cols), np.int64)
             scales[ScaleRow.FACTOR] = self._samples = len(x)
             store(self._device, at.batches, scales)
+        if not self._prepared:
+            self._prepare()
         with phase("the batch"):
             self._batch(x, labels)
         steps = Steps(self._device.params, network.sizes, at, len(x)).train(
             rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
-        self._run(steps)
+        self._run("train", len(x), steps)
         self._first = False
         found = load(self._device, at.loss)[:, 0]
         return ((int(found[LossRow.LOSS_HIGH]) << 32) + int(found[LossRow.LOSS_LOW] & 0xFFFFFFFF),
                 int(found[LossRow.CORRECT]))
 
+    def _prepare(self):
+        steps = Steps(self._device.params, self._network.sizes, self._places, 1)
+        self._run("prepare", 1, steps.prepare())
+        self._prepared = True
+
     def count_correct(self, x, labels, batch):
         """How many labels are predicted, with the running statistics."""
         device, at, sizes = self._device, self._places, self._network.sizes
-        prepare = Steps(device.params, sizes, at, batch)
-        prepare.quantise_weights()
-        self._run(prepare.list)
+        self._prepare()
         correct = 0
         for i in range(0, len(x), batch):
             self._batch(x[i:i + batch], labels[i:i + batch])
-            self._run(Steps(device.params, sizes, at, len(x[i:i + batch])).test())
+            samples = len(x[i:i + batch])
+            self._run("test", samples, Steps(device.params, sizes, at, samples).test())
             correct += int(load(device, at.loss)[LossRow.CORRECT, 0])
         self._first = False
         return correct

@@ -51,6 +51,20 @@ class Tensor:
                       self.more_rows + self.rows - count)
 
 
+    def columns_from(self, first, count, params):
+        """``count`` of its columns, from one that begins a word.
+
+        >>> from hdl.params import Params
+        >>> Tensor(Space.WIDE, 100, 8, 40).columns_from(16, 10, Params(lanes=4))
+        Tensor(space=<Space.WIDE: 0>, base=132, rows=8, cols=10, more_rows=0)
+        """
+        tile, rest = divmod(first, lanes_of(self.space, params))
+        if rest:
+            raise ValueError(f"column {first} of a tensor begins no word")
+        return Tensor(self.space, self.base + tile * (self.rows + self.more_rows), self.rows,
+                      count, self.more_rows)
+
+
 class Arena:
     """Hands out the words of one memory from the bottom up."""
 
@@ -60,14 +74,18 @@ class Arena:
         self._lanes = lanes
         self._next = 0
 
+    @property
+    def left(self):
+        """Words that are left."""
+        return self._words - self._next
+
     def words(self, rows, cols):
         """Words that a tensor takes."""
         return -(-cols // self._lanes) * rows
 
     def allocate(self, name, *shapes):
         """A place for a tensor of the first shape that could hold each of ``shapes``."""
-        need = max(self.words(*shape) for shape in shapes)
-        left = self._words - self._next
+        need, left = max(self.words(*shape) for shape in shapes), self.left
         if need > left:
             rows, cols = max(shapes, key=lambda shape: self.words(*shape))
             raise MemoryFullError(

@@ -17,7 +17,7 @@ from hdl.norm.backward_lane import (
     BackwardLane,
 )
 from hdl.norm.l1 import SignCorrection
-from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation
+from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation, divider_span
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.params import XHAT_FRACTION
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, quant_word, wide_word
@@ -37,7 +37,7 @@ class NormBackward(wiring.Component):
 
     Nothing is clamped and nothing can stall the unit. The time does not depend on the data:
     :meth:`cycles`. On a machine that keeps masters, passes over rows of dy begin so much later as
-    codes are announced before they are read.
+    codes are announced before they are read, and reciprocals are taken beside the sums.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ class NormBackward(wiring.Component):
     def __init__(self, params, correction=SignCorrection):
         self.params = params
         self.correction = correction
-        self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS)
+        self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS,
+                                   span=divider_span(params))
         members = {
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -72,8 +73,9 @@ class NormBackward(wiring.Component):
     def cycles(self, m, n):
         """Cycles from ``start`` to ``done``.
 
-        With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138. On a
-        machine that keeps masters a tile takes ``3 announced_ahead`` more.
+        With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138; on a
+        machine that keeps masters ``6 m + 255 + 3 announced_ahead``, and 39, where rows take as
+        long as a reciprocal.
         """
         drain = READ_LATENCY + _Writer.stages(self.correction)
         divide, invert, length = (
@@ -83,7 +85,8 @@ class NormBackward(wiring.Component):
         if self.correction.HAS_MEAN:
             tile += Multiplier.LATENCY + divide
         if self.params.masters:
-            tile += 3 * announced_ahead(self.params)
+            ahead = announced_ahead(self.params)
+            tile += 3 * ahead + max(0, invert + 2 - (2 * m + drain + ahead)) - invert
         return -(-n // self.params.vector) * tile + length + 5
 
     def elaborate(self, platform):
@@ -131,7 +134,7 @@ class NormBackward(wiring.Component):
             ]
             results.append(result)
         for j in range(vector):
-            group = j // divider.SPAN
+            group = j // divider.span
             m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction())
             m.d.comb += [
                 lane.control.eq(control.lanes),
@@ -197,6 +200,8 @@ class _Control(wiring.Component):
     def __init__(self, params, correction):
         self.params = params
         self.correction = correction
+        #: Reciprocals are taken beside the sums.
+        self.beside = params.masters > 0
         members = {
             "start": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
@@ -305,11 +310,18 @@ class _Control(wiring.Component):
             m.d.comb += [lanes.multiply.eq(1), a.eq(1), b.eq(1)]
             m.next = following
 
+        def invert():
+            if self.beside:
+                multiply(lanes.gamma, lanes.factor, "FACTOR")
+            else:
+                divide(Operation.INVERT, "INVERT")
+
         def save(row):
             m.d.comb += [writer.save.eq(1), writer.row.eq(row)]
 
         first, second = PRODUCTS
         parameter = Signal(range(STATE_ROWS))
+        inverting = Signal() if self.beside else None
         m.d.sync += self.done.eq(0)
         with m.FSM():
             with m.State("IDLE"):
@@ -367,6 +379,9 @@ class _Control(wiring.Component):
                     divide(Operation.LENGTH, "MEASURE")
                 with m.Elif(drained):
                     read_dy("SUMS")
+                    if self.beside:
+                        divide(Operation.INVERT, "SUMS")
+                        m.d.sync += inverting.eq(1)
             with m.State("MAGNITUDES"):
                 m.d.comb += [lanes.gate.eq(1), lanes.scan.eq(rows[GATED])]
                 with m.If(drained):
@@ -390,7 +405,11 @@ class _Control(wiring.Component):
                     lanes.xhat.eq(rows[first - 1]),
                     lanes.one.eq(rows[second]),
                 ]
-                with m.If(drained):
+                if self.beside:
+                    m.d.comb += lanes.inverted.eq(inverting)
+                    with m.If(self.divided):
+                        m.d.sync += inverting.eq(0)
+                with m.If(drained & ~inverting if self.beside else drained):
                     divide(Operation.DIVIDE, "GRAD_BETA")
             with m.State("GRAD_BETA"):
                 m.d.comb += lanes.divided_offset.eq(1)
@@ -410,7 +429,7 @@ class _Control(wiring.Component):
                 if self.correction.HAS_MEAN:
                     multiply(lanes.grad_gamma, lanes.signs, "CENTRE")
                 else:
-                    divide(Operation.INVERT, "INVERT")
+                    invert()
             if self.correction.HAS_MEAN:
                 with m.State("CENTRE"):
                     m.d.comb += lanes.accumulate.eq(1)
@@ -419,11 +438,12 @@ class _Control(wiring.Component):
                 with m.State("OFFSET"):
                     m.d.comb += lanes.divided_offset.eq(1)
                     with m.If(self.divided):
-                        divide(Operation.INVERT, "INVERT")
-            with m.State("INVERT"):
-                m.d.comb += lanes.inverted.eq(1)
-                with m.If(self.divided):
-                    multiply(lanes.gamma, lanes.factor, "FACTOR")
+                        invert()
+            if not self.beside:
+                with m.State("INVERT"):
+                    m.d.comb += lanes.inverted.eq(1)
+                    with m.If(self.divided):
+                        multiply(lanes.gamma, lanes.factor, "FACTOR")
             with m.State("FACTOR"):
                 m.d.comb += lanes.scaled.eq(1)
                 with m.If(self.product):

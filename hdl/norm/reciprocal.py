@@ -8,7 +8,7 @@ from hdl.divide import Divider
 from hdl.params import MAX_M
 
 __all__ = ["COUNT_BITS", "LENGTH_BITS", "RECIPROCAL_BITS", "VALUE_BITS", "LaneDivider",
-           "Operation", "Reciprocal", "divider_members"]
+           "Operation", "Reciprocal", "divider_members", "divider_span"]
 
 #: Width of a count of rows.
 COUNT_BITS = MAX_M.bit_length()
@@ -44,6 +44,17 @@ def divider_members(numerator_bits, quotient_bits):
         "quotient": Out(signed(quotient_bits)),
         "length": Out(LENGTH_BITS),
     }
+
+
+def divider_span(params):
+    """Lanes of a norm that share a divider: 4, but where units overlap the norms are what the array
+    waits for, and every lane has its own.
+
+    >>> from hdl.params import Params
+    >>> divider_span(Params()), divider_span(Params(masters=8))
+    (4, 1)
+    """
+    return 1 if params.masters else LaneDivider.SPAN
 
 
 class Reciprocal(wiring.Component):
@@ -129,10 +140,10 @@ class Reciprocal(wiring.Component):
 
 
 class LaneDivider(wiring.Component):
-    """A :class:`Reciprocal` for every ``SPAN`` lanes, which walk over their lanes together.
+    """A :class:`Reciprocal` for every ``span`` lanes, which walk over their lanes together.
 
-    After ``start`` each step serves one lane of every group of ``SPAN``: group i, which is lanes
-    ``i * SPAN ...``, presents its result at ``quotient[i]`` and ``length[i]`` in the cycle in
+    After ``start`` each step serves one lane of every group of ``span``: group i, which is lanes
+    ``i * span ...``, presents its result at ``quotient[i]`` and ``length[i]`` in the cycle in
     which ``take[lane]`` pulses. ``done`` pulses ``latency(operation)`` cycles after ``start``,
     in the cycle after the last ``take``. Operands are taken when a lane's turn comes: they must
     hold until its ``take``.
@@ -144,6 +155,8 @@ class LaneDivider(wiring.Component):
         Signed widths, as of :class:`Reciprocal`.
     unit : type
         :class:`Reciprocal` or what does more operations.
+    span : int
+        Lanes that share one.
 
     Members
     -------
@@ -159,14 +172,15 @@ class LaneDivider(wiring.Component):
     length : Out(LENGTH_BITS) x groups
     done : Out(1)
     """
-    #: Lanes that share a divider.
+    #: Lanes that share one unless told otherwise.
     SPAN = 4
 
-    def __init__(self, lanes, numerator_bits, quotient_bits, unit=Reciprocal):
+    def __init__(self, lanes, numerator_bits, quotient_bits, unit=Reciprocal, *, span=SPAN):
         self.lanes = lanes
-        self.steps = min(self.SPAN, lanes)
+        self.span = span
+        self.steps = min(span, lanes)
         self.reciprocals = [unit(numerator_bits, quotient_bits)
-                            for _ in range(0, lanes, self.SPAN)]
+                            for _ in range(0, lanes, span)]
         groups = len(self.reciprocals)
         super().__init__({
             "start": In(1),
@@ -186,7 +200,7 @@ class LaneDivider(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        step = Signal(range(self.SPAN))
+        step = Signal(range(self.span))
         launch = Signal()
         operation = Signal(Operation)
         # All take the same time, so one speaks for all.
@@ -200,7 +214,7 @@ class LaneDivider(wiring.Component):
 
         for group, reciprocal in enumerate(self.reciprocals):
             m.submodules[f"reciprocal_{group}"] = reciprocal
-            lanes = range(group * self.SPAN, min((group + 1) * self.SPAN, self.lanes))
+            lanes = range(group * self.span, min((group + 1) * self.span, self.lanes))
             m.d.comb += [
                 reciprocal.start.eq(launch),
                 reciprocal.operation.eq(operation),
@@ -210,5 +224,5 @@ class LaneDivider(wiring.Component):
                 self.quotient[group].eq(reciprocal.quotient),
                 self.length[group].eq(reciprocal.length),
             ]
-            m.d.comb += [self.take[lane].eq(ready & (step == lane % self.SPAN)) for lane in lanes]
+            m.d.comb += [self.take[lane].eq(ready & (step == lane % self.span)) for lane in lanes]
         return m

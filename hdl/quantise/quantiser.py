@@ -43,7 +43,8 @@ class Quantiser(wiring.Component):
     address in the masters' memory, and dst1 that of a scale tensor (:class:`ScaleRow`), whose
     FACTOR becomes the mantissas 4..7 and whose EXPONENT the exponents of the columns; BIAS stays
     as it is. A master is read three times: for the mantissa of its column, for the exponent of
-    the column over its mantissa, and to quantise. ``PER_COLUMN`` belongs to it, other flags do not.
+    the column over its mantissa, and to quantise, which leaves every third clock at the quantised
+    memory to products. ``PER_COLUMN`` belongs to it, other flags do not.
     Columns then have up to ``MAX_K`` rows, with ``MASTER`` or ``PER_COLUMN`` and nearest rounding;
     in all other modes, as without ``masters``, up to ``MAX_M``.
 
@@ -107,7 +108,7 @@ class Quantiser(wiring.Component):
         tiles, lanes = -(-n // self.params.vector), phase(self.params.vector)
         if master:
             find = 1 + self.column_scale.steps + self.column_scale.latency
-            return tiles * (2 * (phase(m) + find) + 2 + phase(m))
+            return tiles * (2 * (phase(m) + find) + 2 + phase(m + (m - 1) // 2))
         cycles = tiles * (phase(m) + 1 + phase(m))
         scale = 1 + self.scale.latency(clip)
         if per_column:

@@ -1,5 +1,7 @@
 """The order in which the quantiser walks over a tensor."""
 
+from contextlib import nullcontext
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
@@ -35,7 +37,7 @@ class Schedule(wiring.Component):
     exponents; ``ROUND``. Per column, for every tile: ``SCAN``; for every lane a step of
     ``REDUCE``, scale; write the exponents, ``ROUND``. Of masters, for every tile: ``SCAN`` and
     ``REDUCE`` for the mantissas, the same of what is ``normalised`` by them for the exponents;
-    write the mantissas and the exponents; ``ROUND``.
+    write the mantissas and the exponents; ``ROUND``, with steps in two of three cycles.
 
     A phase of ``s`` steps takes ``s + 1`` cycles and then one until ``drained``; a scaling one
     and then until ``scaled``; the mantissas and the exponents one each.
@@ -118,6 +120,12 @@ class Schedule(wiring.Component):
             self.rounding.eq(self.phase == Phase.ROUND),
         ]
 
+        if self.finding:
+            # Of three clocks one without a step while masters are rounded.
+            beat, held = Signal(range(3)), Signal()
+            m.d.comb += held.eq((beat == 2) & self.rounding & self.master)
+            m.d.sync += beat.eq(Mux(self.enter | (beat == 2), 0, beat + 1))
+
         def first_tile():
             m.d.sync += [self.source.eq(fields.src0), self.channel.eq(0), self.left.eq(fields.n)]
 
@@ -155,7 +163,7 @@ class Schedule(wiring.Component):
                         with m.If(self.master):
                             m.d.sync += steps.eq(self.finding)
                 m.next = "STEP"
-            with m.State("STEP"):
+            with m.State("STEP"), m.If(~held) if self.finding else nullcontext():
                 m.d.comb += self.step.eq(1)
                 m.d.sync += steps.eq(steps - 1)
                 with m.If(steps == 1):

@@ -4,7 +4,7 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hdl.instructions import ScaleFlag
+from hdl.instructions import COLUMN_UNIT, ScaleFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.noise import Noise
 from hdl.params import INDEX_BITS, MAX_K, MAX_N, WIDE_BITS
@@ -144,21 +144,22 @@ class Scaler(wiring.Component):
             # Nothing is clamped in that pass, and the lanes can put the mask out.
             m.d.sync += mask.eq(alignment.exponent)
 
-        # Random bits: the block of the row's first element in this tile, ``ceil(n / 8)`` further
-        # every row.
+        # Random bits: the block of the row's first element in this tile, ``ceil(columns / 8)``
+        # further every row of a tensor of so many.
         noise_stage = Schedule.NOISE
-        block = Signal(range(MAX_K * -(-MAX_N // Noise.BLOCK)))
-        blocks, place = Signal(INDEX_BITS - 3), Signal(3)
+        block = Signal(range((MAX_K + 1) * -(-2 * MAX_N // Noise.BLOCK)))
+        blocks, place = Signal(INDEX_BITS + 1 - 3), Signal(3)
+        first_block = fields.arg * (COLUMN_UNIT // Noise.BLOCK)
         m.d.comb += [
             Cat(noise.key).eq(Cat(fields.key0, fields.key1)),
             noise.block.eq(block),
             noise.place.eq(place),
         ]
-        m.d.sync += blocks.eq(fields.n + Noise.BLOCK - 1 >> 3)
+        m.d.sync += blocks.eq(fields.n + fields.dst1 + Noise.BLOCK - 1 >> 3)
         with m.If(first[noise_stage - 2]):
             m.d.sync += place.eq(schedule.channel)
         with m.If(first[noise_stage - 1]):
-            m.d.sync += block.eq(schedule.channel >> 3)
+            m.d.sync += block.eq((schedule.channel >> 3) + first_block)
         with m.Elif(at[noise_stage]):
             m.d.sync += block.eq(block + blocks)
 

@@ -70,7 +70,7 @@ class _Requests:
 
     def words(self, kind, space, address, rest):
         """A WRITE with ``rest`` bytes or a READ of ``rest`` words."""
-        head = bytes([space, 0]) + address.to_bytes(2, "little")
+        head = bytes([space, address >> 16]) + (address & 0xFFFF).to_bytes(2, "little")
         return self.say(kind, head + (rest if kind == Kind.WRITE else rest.to_bytes(2, "little")))
 
     def refused(self, *steps):
@@ -153,7 +153,10 @@ def errors_requests(params, seed, most=0):
         for address in (0, words - 3):
             assert requests.words(Kind.WRITE, space, address, value) == Status.OK
             assert requests.words(Kind.READ, space, address, 3) == Status.OK
-        for address in {words - 2, words - 1, min(words, 0xFFFF), 0xFFFE}:
+        beyond = {words - 2, words - 1, max(words, 0xFFFE)}
+        if params.masters:
+            beyond |= {words - 2 + (1 << 20), 0xFFFFFE}
+        for address in sorted(beyond):
             assert requests.words(Kind.WRITE, space, address, value[::-1]) == Status.ADDRESS
             assert requests.words(Kind.READ, space, address, 3) == Status.ADDRESS
         requests.words(Kind.READ, space, words - 3, 3)
@@ -253,9 +256,12 @@ def _unlawful_with_masters(but):
         yield but(Opcode.QUANTISE, flags=both | flag)
     F = ScaleFlag
     yield but(Opcode.SCALE, flags=F.UPDATE, m=MAX_K + 1)
-    for fields in ({"arg": 0}, {"arg": 33}, {"arg": 255}, {"k": 4096}, {"k": 0xFFFF},
-                   {"tab0": 4096}, {"shift": 18}, {"shift": 255}):
+    for fields in ({"k": 4096}, {"k": 0xFFFF}, {"tab0": 4096}, {"shift": 18}, {"shift": 255}):
         yield but(Opcode.SCALE, **fields)
+        yield but(Opcode.SCALE, flags=F.UPDATE, **fields)
+    for fields in ({"arg": 0}, {"arg": 33}, {"arg": 255}):
+        yield but(Opcode.SCALE, **fields)
+    for fields in ({"dst1": 4096}, {"dst1": 0xFFFF}):
         yield but(Opcode.SCALE, flags=F.UPDATE, **fields)
     for flags in (F.UPDATE | F.MASTER, F.UPDATE | F.BIAS, F.UPDATE | F.ALIGN, F.UPDATE | F.SUM,
                   F.ALIGN | F.BIAS, F.ALIGN | F.SUM, F.SUM | F.BIAS,

@@ -210,6 +210,11 @@ def _counters(body):
             if len(body) == 12 else body.hex())
 
 
+def _address(body):
+    """Where a WRITE or a READ begins."""
+    return int.from_bytes(body[2:4], "little") + (body[1] << 16)
+
+
 def describe(request):
     """A request in words.
 
@@ -240,10 +245,10 @@ def describe(request):
             first, count = (int.from_bytes(body[i:i + 2], "little") for i in (0, 2))
             text += f" stored from {first}, {count} instructions"
         elif kind == Kind.READ and len(body) == 6:
-            address, count = (int.from_bytes(body[i:i + 2], "little") for i in (2, 4))
+            address, count = _address(body), int.from_bytes(body[4:], "little")
             text += f" {_name(Space, body[0])} {address:#x}, {count} words"
         elif kind == Kind.WRITE and len(body) >= 4:
-            address = int.from_bytes(body[2:4], "little")
+            address = _address(body)
             text += f" {_name(Space, body[0])} {address:#x}, {len(body) - 4} bytes"
         texts.append(text)
     return " and ".join(texts) or "bytes without a frame"

@@ -55,15 +55,15 @@ class _Link:
     def __init__(self, params):
         self.exchanges = []
         self.about = ""
-        self._machine = Machine(params)
-        self._machine.wide = _Tracked(params.wide_words, params.vector)
-        self._machine.quant = _Tracked(params.quant_words, params.slots)
-        self._machine.master = _Tracked(params.master_words, params.vector)
-        self._machine.velocity = _Tracked(params.master_words, params.vector)
+        self.machine = Machine(params)
+        self.machine.wide = _Tracked(params.wide_words, params.vector)
+        self.machine.quant = _Tracked(params.quant_words, params.slots)
+        self.machine.master = _Tracked(params.master_words, params.vector)
+        self.machine.velocity = _Tracked(params.master_words, params.vector)
         self._answers = b""
 
     def send(self, data):
-        answer = self._machine.feed(data)
+        answer = self.machine.feed(data)
         self.exchanges.append(Exchange(data, answer, self._ignored(data, answer), self.about))
         self._answers += answer
 
@@ -80,7 +80,7 @@ class _Link:
         if len(asked) != 1 or len(answered) != 1 or None in asked or answered[0][2][0] != Status.OK:
             return ()
         _, kind, request = asked[0]
-        machine = self._machine
+        machine = self.machine
         memory = {Space.WIDE: machine.wide, Space.QUANT: machine.quant, Space.BYTES: machine.wide,
                   Space.MASTER: machine.master, Space.VELOCITY: machine.velocity}.get(
             request[0] if kind in (Kind.READ, Kind.WRITE) else None)
@@ -90,7 +90,8 @@ class _Link:
         word = word_bytes(request[0], machine.params)
         size = 1 if request[0] in (Space.QUANT, Space.BYTES) else 4
         words = (request[4:] if kind == Kind.WRITE else answered[0][2][1:])
-        first = int.from_bytes(request[2:4], "little") * word // size
+        address = int.from_bytes(request[2:4], "little") + (request[1] << 16)
+        first = address * word // size
         known = memory.known.reshape(-1)[first:first + len(words) // size]
         if kind == Kind.WRITE:
             known[:] = True
@@ -124,6 +125,11 @@ class Recording:
         self.device.hello()
         self.device.reset()
         self.begin("")
+
+    @property
+    def machine(self):
+        """The model behind the device."""
+        return self._link.machine
 
     def begin(self, about):
         """Forget all places: what follows is about something else."""

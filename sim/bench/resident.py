@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 
 from hdl.instructions import (
+    COLUMN_UNIT,
     INSTRUCTION_BYTES,
     STATE_ROWS,
     CombineFlag,
@@ -16,6 +17,7 @@ from hdl.instructions import (
     StateRow,
     in_order,
     instruction,
+    naming,
     unpack_instruction,
 )
 from hdl.params import MASTER_BITS, MAX_K, MAX_M
@@ -23,12 +25,13 @@ from hdl.protocol import MAX_BODY, MAX_STORED, PROGRAM_WORDS, Space, word_bytes
 from host import program
 from host.layers import Mlp
 from host.resident import Places, Resident
+from host.schedule import after, schedule, scheduled
 from host.tensors import Tensor
 from host.train import Rate
 from sim.bench import draw
 from sim.bench.recording import Recording
 
-__all__ = ["SCENARIOS"]
+__all__ = ["SCENARIOS", "Mix"]
 
 
 # SCALE.
@@ -95,8 +98,9 @@ def _scale(recording, x, flags, *, spread=None, bits=None):
     key0, key1 = (int(word) for word in rng.integers(0, 1 << 32, 2))
     recording.device.run([instruction(
         Opcode.SCALE, flags=flags, m=m, n=n, src0=source.base, src1=scales.base, dst0=out.base,
-        dst1=exponents.base, tab0=int(rng.choice([0, 4095, rng.integers(4096)])),
-        tab1=scalar.base, tab2=offset & 0xFFFF, arg=bits,
+        dst1=int(rng.choice([0, 4095, rng.integers(4096)])) if update else exponents.base,
+        tab0=int(rng.choice([0, 4095, rng.integers(4096)])),
+        tab1=scalar.base, tab2=offset & 0xFFFF, arg=int(rng.integers(256)) if update else bits,
         k=int(rng.choice([0, 4095, rng.integers(4096)])), shift=int(rng.integers(18)),
         key0=key0, key1=key1)])
     recording.read(out, *([_velocity(out)] if update else []),
@@ -299,7 +303,7 @@ def spaces(params, seed, most=10):
 
 # Stored programs.
 
-class _Mix:
+class Mix:
     """Tensors of two sizes, and instructions of every kind that take any of them."""
 
     def __init__(self, recording, most):
@@ -438,6 +442,7 @@ class _Mix:
         return [program.update(
             self.masters[m, n], self._one(self.wide[m, n]), self._one(self.scales[n]),
             Rate(int(self.rng.integers(4096)), int(self.rng.integers(18))), self._key(),
+            first=COLUMN_UNIT * int(self.rng.integers(256)), more=int(self.rng.integers(4096)),
             exponent=int(self.rng.integers(-30, 5)), scalar=self._scalar(),
             divide=bool(self.rng.integers(2)), negate=bool(self.rng.integers(2)))]
 
@@ -525,7 +530,7 @@ def stored_programs(params, seed, most=10):
 
     def attempt(most):
         recording.begin("a stored program")
-        mix = _Mix(recording, most)
+        mix = Mix(recording, most)
         steps = mix.steps(40)
         device.store_program(steps)
         device.run_stored()
@@ -551,6 +556,28 @@ def stored_programs(params, seed, most=10):
 
     draw.fitting(attempt, min(most, 48))
     return recording.session("stored_programs")
+
+
+def overlapping_programs(params, seed, most=10):
+    """Random mixes that overlap, in the order in which they are made and in a better one."""
+    recording = Recording(params, f"overlapping_programs {seed}")
+    device = recording.device
+
+    def attempt(most):
+        recording.begin("a program that overlaps")
+        mix = Mix(recording, most)
+        steps = mix.steps(100)
+        device.run([naming(step, queues) for step, queues in zip(
+            steps, after(steps, params), strict=True)], overlap=True)
+        mix.read()
+        for _ in range(3):
+            steps = mix.steps(100)
+            device.store_program(scheduled(steps, schedule(steps, params)), overlap=True)
+            device.run_stored()
+            mix.read()
+
+    draw.fitting(attempt, min(most, 48))
+    return recording.session("overlapping_programs")
 
 
 def resident_training(params, seed, most=8):
@@ -586,4 +613,4 @@ def resident_training(params, seed, most=8):
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
     scale, scale_extremes, combine, cross_entropy, quantise_masters, spaces, stored_programs,
-    resident_training)}
+    overlapping_programs, resident_training)}

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from hdl.instructions import (
+    COLUMN_UNIT,
     INSTRUCTION_BYTES,
     STATE_ROWS,
     TABLE_HEADER,
@@ -237,13 +238,17 @@ class Machine:
             raise RunError(Status.ADDRESS)
         return words[address:address + count]
 
+    def _address(self, body):
+        high = body[1] << 16 if self.params.masters else 0
+        return int.from_bytes(body[2:4], "little") + high
+
     def _write(self, body):
         if len(body) < 4:
             raise RunError(Status.BAD_LENGTH)
         if body[0] not in writable(self.params):
             raise RunError(Status.ADDRESS)
         space, kind, size = self._space(body[0])
-        address, words = int.from_bytes(body[2:4], "little"), body[4:]
+        address, words = self._address(body), body[4:]
         if not words or len(words) % size:
             raise RunError(Status.BAD_LENGTH)
         count = len(words) // size
@@ -257,7 +262,7 @@ class Machine:
         if len(body) != 6:
             raise RunError(Status.BAD_LENGTH)
         space, kind, size = self._space(body[0])
-        address, count = int.from_bytes(body[2:4], "little"), int.from_bytes(body[4:], "little")
+        address, count = self._address(body), int.from_bytes(body[4:], "little")
         if not count or count * size >= MAX_BODY:
             raise RunError(Status.BAD_LENGTH)
         return Status.OK, self.words(space, address, count).astype(kind).tobytes()
@@ -483,7 +488,8 @@ class Machine:
             key = [f[name] >> shift & 0xFFFF for name in ("key0", "key1") for shift in (0, 16)]
             master, velocity, clamped = update(
                 master, velocity, x, factor, exponent, f["k"], f["shift"],
-                element_noise(key, m, n), divide=divide, decay=f["tab0"])
+                element_noise(key, m, n, first=COLUMN_UNIT * f["arg"], more=f["dst1"]),
+                divide=divide, decay=f["tab0"])
             self.master.put(f["dst0"], master)
             self.velocity.put(f["dst0"], velocity)
         elif flags & ScaleFlag.ALIGN:

@@ -80,19 +80,25 @@ def bits16(words, index):
     return hash32(words, index)[0].astype(np.int64)
 
 
-def element_noise(words, rows, cols):
-    """[rows, cols] of 16 random bits for the elements of a tensor.
+def element_noise(words, rows, cols, *, first=0, more=0):
+    """[rows, cols] of 16 random bits for the elements of a tensor; or of columns of a wider one, of
+    ``cols + more`` columns, from a multiple of 8, ``first``, on.
 
-    Element (i, j) is place ``p = j mod 8`` of block ``i ceil(cols / 8) + j // 8``. With
+    Element (i, j) is place ``p = j mod 8`` of block ``i ceil((cols + more) / 8) + (first + j) //
+    8``. With
     ``(x, y)`` the hash of the block's number, its bits are ``y + p x`` in GF(2**16), where p
     stands for the polynomial of its three bits. For uniform ``(x, y)`` the eight are uniform and
     pairwise independent (the construction of Carter and Wegman, 1979).
     """
-    blocks = -(-cols // BLOCK)
-    check_number(rows, "rows", 0, 2**32)
-    check_number(cols, "cols", 0, 2**32)
-    check_number(rows * blocks, "hashes", 0, 2**32)
-    x, y = _hash32(_key(words), np.arange(rows * blocks).reshape(rows, blocks))
+    blocks, whole = -(-cols // BLOCK), -(-(cols + more) // BLOCK)
+    for value, name in ((rows, "rows"), (cols, "cols"), (more, "more")):
+        check_number(value, name, 0, 2**32)
+    check_number(first, "first", 0, 2**32)
+    if first % BLOCK:
+        raise ModelError(f"first must be a multiple of {BLOCK}, got {first}")
+    check_number(rows * whole + first // BLOCK + blocks, "hashes", 0, 2**32)
+    index = np.arange(rows)[:, None] * whole + first // BLOCK + np.arange(blocks)
+    x, y = _hash32(_key(words), index)
     noise = np.empty((rows, blocks, BLOCK), np.uint16)
     noise[..., 0] = y
     for bit in range(3):

@@ -73,9 +73,9 @@ def test_products():
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize("lanes", [1, 6])
-def test_every_lane_gets_its_results(lanes):
-    dut = LaneDivider(lanes, 41, 32)
+@pytest.mark.parametrize(("lanes", "span"), [(1, 4), (6, 4), (5, 1)])
+def test_every_lane_gets_its_results(lanes, span):
+    dut = LaneDivider(lanes, 41, 32, span=span)
     rng = random.Random(lanes)
     values = [0, 1, 2, 3, 2**15, 2**16 - 1, 2**16, 2**16 + 1, 2**17 - 1, 2**30, 2**30 + 1,
               2**31 - 1]
@@ -96,8 +96,8 @@ def test_every_lane_gets_its_results(lanes):
             for lane in range(lanes):
                 if ctx.get(dut.take) >> lane & 1:
                     served.append(lane)
-                    found = (ctx.get(dut.quotient[lane // dut.SPAN]),
-                             ctx.get(dut.length[lane // dut.SPAN]))
+                    found = (ctx.get(dut.quotient[lane // dut.span]),
+                             ctx.get(dut.length[lane // dut.span]))
                     assert all(e is None or e == f for e, f in zip(expected(lane), found,
                                                                    strict=True))
         assert sorted(served) == list(range(lanes))

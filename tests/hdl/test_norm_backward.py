@@ -14,12 +14,13 @@ def norm(params, cases):
     return norm_backward(NormBackward(params), (l1_forward, l1_backward), cases, largest=2**23)
 
 
+@pytest.mark.parametrize("masters", [0, 4])
 @pytest.mark.parametrize(("cols", "n", "x_scale", "dy_scale", "seed"), [
     (1, 2, 1, 1, 0), (1, 3, 10, 2**31, 1), (3, 5, 1000, 1000, 2), (3, 5, 2**20, 2**19, 3),
     (5, 3, 2**23, 2**20, 4), (9, 11, 2**31, 2**12, 5)])
-def test_random_tensors_equal_the_model(cols, n, x_scale, dy_scale, seed):
+def test_random_tensors_equal_the_model(cols, n, x_scale, dy_scale, seed, masters):
     rng = np.random.default_rng(seed)
-    norm(Params(lanes=cols, rows=cols, cols=cols, memory=4), [
+    norm(Params(lanes=cols, rows=cols, cols=cols, memory=4, masters=masters), [
         random_backward(rng, 9, n, x_scale, dy_scale, in_place=bool(seed % 2))])
 
 

@@ -17,12 +17,13 @@ def norm(params, cases):
     return norm_forward(NormForward(params), l1_forward, cases)
 
 
+@pytest.mark.parametrize("masters", [0, 4])
 @pytest.mark.parametrize(("cols", "n", "scales", "seed"), [
     (1, 2, [1, 1000], 0), (3, 5, [10, 2**23], 1), (5, 3, [2**20, 2**31], 2),
     (9, 11, [100, 2**30], 3)])
-def test_random_tensors_equal_the_model(cols, n, scales, seed):
+def test_random_tensors_equal_the_model(cols, n, scales, seed, masters):
     rng = np.random.default_rng(seed)
-    norm(Params(lanes=cols, rows=cols, cols=cols, memory=4), [
+    norm(Params(lanes=cols, rows=cols, cols=cols, memory=4, masters=masters), [
         random_forward(rng, 9, n, scale, in_place=scale == max(scales)) for scale in scales])
 
 

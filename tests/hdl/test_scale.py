@@ -8,7 +8,7 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.sim import Simulator
 
 import hdl.scale.update as update_constants
-from hdl.instructions import ScaleFlag
+from hdl.instructions import COLUMN_UNIT, ScaleFlag
 from hdl.params import MAX_M, Params
 from hdl.scale import Scaler
 from hdl.scale.align import ALIGNED_BITS, BitLength
@@ -283,6 +283,9 @@ class Case:
     rate_shift: int = 0
     decay: int = 0
     key: tuple = KEY
+    #: The first column in a wider tensor, in units, and columns that it has besides.
+    unit: int = 0
+    more: int = 0
     #: Beside the mode's own.
     more_flags: ScaleFlag = field(default=ScaleFlag(0))
 
@@ -315,7 +318,8 @@ class Case:
             return {"y": y, "exponent": np.full((1, self.x.shape[1]), least)}, 0
         if self.mode == "sum":
             return {"y": model.column_sums(self.x)[None]}, 0
-        noise = element_noise(self.key, *self.x.shape)
+        noise = element_noise(self.key, *self.x.shape, first=COLUMN_UNIT * self.unit,
+                              more=self.more)
         w, v, clamped = model.update(
             self.weight, self.velocity, self.x, factor, by, self.rate, self.rate_shift, noise,
             divide=self.divide, decay=self.decay, master=form[0], speed=form[1])
@@ -357,8 +361,9 @@ def check(params, cases, form=FORMATS[0]):
         before = [bench.peek(ctx, *word) for word in frame]
         key0, key1 = key_words(case.key)
         cycles, clamped = await bench.run(
-            ctx, OPERATION, flags=case.flags, m=m, n=n, src0=SRC0, src1=SRC1, dst0=dst0, dst1=DST1,
-            tab0=case.decay, tab1=SCALAR, tab2=case.offset & 0xFFFF, arg=case.bits, k=case.rate,
+            ctx, OPERATION, flags=case.flags, m=m, n=n, src0=SRC0, src1=SRC1, dst0=dst0,
+            dst1=case.more if updating else DST1, tab0=case.decay, tab1=SCALAR,
+            tab2=case.offset & 0xFFFF, arg=case.unit if updating else case.bits, k=case.rate,
             shift=case.rate_shift, key0=key0, key1=key1)
         expected, count = case.expected(form)
         places = {"y": ("wide", dst0), "exponent": ("wide", DST1),
@@ -416,7 +421,9 @@ def random_cases(rng, count, shapes, form):
                        "velocity": tensor(rng, m, n, form[1][0]),
                        "rate": int(rng.integers(4096)), "rate_shift": int(rng.integers(18)),
                        "decay": int(rng.integers(4096)),
-                       "key": tuple(int(word) for word in rng.integers(0, 1 << 16, 4))}
+                       "key": tuple(int(word) for word in rng.integers(0, 1 << 16, 4)),
+                       "unit": int(rng.choice([0, 255, rng.integers(256)])),
+                       "more": int(rng.choice([0, 4095, rng.integers(4096)]))}
         yield Case(**common)
 
 

@@ -57,11 +57,13 @@ from hdl.protocol import (
 )
 from hdl.sequencer import Sequencer
 from hdl.unit import GROUP_BITS, UnitPort, lanes_word, wide_word
-from tests.support.requests import read_body, simulate
+from tests.support.requests import head, read_body, simulate
 
 SMALL = Params(lanes=0, bits=3, rows=3, cols=3, depth=2, memory=4)
 #: One that keeps masters.
 KEEPER = Params(lanes=2, bits=5, rows=3, cols=2, depth=2, memory=4, masters=3)
+#: One of which the quantised memory has more parts than 16 bits can count.
+LARGE = Params(bits=2, rows=13, cols=1, depth=1, memory=64, masters=1)
 WATCHDOG = 300
 #: ``key1`` of an instruction whose unit never finishes.
 HANG = 0xFFFF
@@ -245,8 +247,9 @@ def test_what_is_written_is_read(params):
     simulate(Bench(params), process)
 
 
-def test_parts_of_a_word_are_the_rows_of_the_array():
-    rows, depth, bits = SMALL.rows, SMALL.depth, SMALL.bits
+@pytest.mark.parametrize("params", [SMALL, LARGE], ids=lambda params: params.name)
+def test_parts_of_a_word_are_the_rows_of_the_array(params):
+    rows, depth, bits = params.rows, params.depth, params.bits
 
     async def word_at(ctx, address):
         port = bench.memories["quant"].r[1]
@@ -260,7 +263,7 @@ def test_parts_of_a_word_are_the_rows_of_the_array():
 
     async def process(ctx, request):
         chance = random.Random(3)
-        for first, count in ((0, 2), (255, 3), (SMALL.quant_words - 2, 2)):
+        for first, count in ((0, 2), (255, 3), (params.quant_words - 2, 2)):
             word = depth * rows
             words = bytearray(chance.randrange(1 << bits) for _ in range(count * word))
             await request.write(Space.QUANT, first * rows, words)
@@ -272,7 +275,7 @@ def test_parts_of_a_word_are_the_rows_of_the_array():
                 assert await word_at(ctx, first + place) == list(
                     words[place * word:(place + 1) * word])
 
-    bench = Bench()
+    bench = Bench(params)
     simulate(bench, process)
 
 
@@ -336,7 +339,8 @@ def test_clocks_of_write_and_read(params):
                 first = await clocks(ctx, write, space, 1)
                 assert await clocks(ctx, write, space, 5) - first == 4 * each
                 # What comes before: the head, the checks, the address.
-                assert first - each == (12 if write else 13) + ADDRESS_BITS * parted, space
+                assert first - each == (12 if write else 13) + parted * (
+                    ADDRESS_BITS + 8 * (params.masters > 0)), space
 
     simulator = Simulator(m)
     simulator.add_clock(1e-8)
@@ -359,15 +363,18 @@ def test_the_longest_write_and_read():
     simulate(Bench(), process)
 
 
-@pytest.mark.parametrize("params", [SMALL, KEEPER], ids=lambda params: params.name)
+@pytest.mark.parametrize("params", [SMALL, KEEPER, LARGE], ids=lambda params: params.name)
 def test_a_write_or_read_beyond_the_end_touches_nothing(params):
     async def process(ctx, request):
         refused = (Status.ADDRESS, b"")
         for space in spaces(params):
             size, end = word_bytes(space, params), depths(params)[space]
-            for address in (end - 1, end, 0xFFFF):
-                head = bytes([space, 0]) + address.to_bytes(2, "little")
-                assert await request(Kind.WRITE, head + b"\1" * 2 * size) == refused
+            beyond = {end - 1, end, max(end, 0xFFFF)}
+            if params.masters:
+                beyond |= {1 << bit for bit in range(16, 24) if 1 << bit >= end} | {0xFFFFFF}
+            for address in sorted(beyond):
+                body = head(space, address) + b"\1" * 2 * size
+                assert await request(Kind.WRITE, body) == refused
                 assert await request(Kind.READ, read_body(space, address, 2)) == refused
             assert await request.read(space, end - 1, 1) == bytes(size)
             assert await request.read(space, 0, 2) == bytes(2 * size)
@@ -833,7 +840,10 @@ CASES = [
     *((KEEPER, {**SCALE, "flags": flags}, changes, good)
       for flags in (0, ScaleFlag.UPDATE, ScaleFlag.SUM)
       for changes, good in (
-          ({"arg": 0}, False), ({"arg": 1}, True), ({"arg": 33}, False), ({"arg": 255}, False),
+          *(({"arg": arg}, arg in (1, 32) or flags == ScaleFlag.UPDATE)
+            for arg in (0, 1, 32, 33, 255)),
+          ({"dst1": 4095}, True), ({"dst1": 4096}, flags != ScaleFlag.UPDATE),
+          ({"dst1": 0xFFFF}, flags != ScaleFlag.UPDATE),
           ({"k": 4095, "tab0": 4095, "shift": 17}, True), ({"k": 4096}, False),
           ({"k": 0xFFFF}, False), ({"tab0": 4096}, False), ({"tab0": 0x8000}, False),
           ({"shift": 18}, False), ({"shift": 255}, False),

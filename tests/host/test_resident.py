@@ -1,18 +1,19 @@
 """host.resident: networks on the device compute what they compute with the host's help."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hdl.instructions import Opcode, instruction
+from hdl.instructions import Opcode, QuantiseFlag, instruction, unpack_instruction
 from hdl.params import Params
 from hdl.protocol import MAX_STORED, Space
 from host.checkpoint import state_sha256, weights_sha256
 from host.device import Device
 from host.errors import DeviceError, MemoryFullError
 from host.layers import Hosted, Mlp
-from host.resident import Resident, Unit
+from host.resident import Places, Resident, Steps, Unit
 from host.tensors import Tensor
 from host.train import Rate
 
@@ -109,6 +110,31 @@ def test_what_does_not_fit_is_said():
         with Device.open("model:", params) as device, pytest.raises(MemoryFullError,
                                                                     match=sentence):
             Resident(network, device, m)
+
+
+@pytest.mark.parametrize("sizes", [(64,) * 5 + (10,), (784, 64, 64, 64, 10), (784, 224, 10)],
+                         ids=str)
+def test_steps_are_short_enough_to_be_stored(sizes):
+    params = Params(rows=8, cols=8, depth=4, lanes=8, masters=256, memory=256)
+    steps = Steps(params, sizes, Places(params, sizes, 128), 128)
+    assert len(steps.train(Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=False)) <= (
+        MAX_STORED)
+
+
+def test_every_block_is_quantised_once_a_step():
+    """By the step before, or at its beginning."""
+    params = Params(rows=8, cols=8, depth=4, lanes=8, masters=256, memory=256)
+    sizes, m = (784, 224, 10), 128
+    places = Places(params, sizes, m)
+    found = Counter()
+    for step in Steps(params, sizes, places, m).train(
+            Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=False):
+        fields = unpack_instruction(step)
+        if fields["op"] == Opcode.QUANTISE and fields["flags"] & QuantiseFlag.MASTER:
+            found[fields["src0"]] += 1
+    wanted = [place.columns_from(first, 32, params).base
+              for place in places.weights for first in range(0, place.cols, 32)]
+    assert found == Counter(wanted) and len(found) == 8
 
 
 def test_units_add_up():

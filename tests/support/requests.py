@@ -5,7 +5,7 @@ from amaranth.sim import Simulator
 from hdl.protocol import END, Kind, Status, decode, encode, unescape
 from tests.support.streams import consume, produce
 
-__all__ = ["Requests", "simulate"]
+__all__ = ["Requests", "head", "read_body", "simulate"]
 
 
 class Requests:
@@ -34,8 +34,7 @@ class Requests:
 
     async def write(self, space, address, words):
         """Write bytes; must succeed."""
-        head = bytes([space, 0]) + address.to_bytes(2, "little")
-        assert await self(Kind.WRITE, head + words) == (Status.OK, b"")
+        assert await self(Kind.WRITE, head(space, address) + words) == (Status.OK, b"")
 
     async def read(self, space, address, count):
         """Read words as bytes; must succeed."""
@@ -44,9 +43,14 @@ class Requests:
         return words
 
 
+def head(space, address):
+    """What the body of a WRITE or a READ begins with."""
+    return bytes([space, address >> 16]) + (address & 0xFFFF).to_bytes(2, "little")
+
+
 def read_body(space, address, count):
     """The body of a READ."""
-    return bytes([space, 0]) + address.to_bytes(2, "little") + count.to_bytes(2, "little")
+    return head(space, address) + count.to_bytes(2, "little")
 
 
 def simulate(dut, process, *, limit=200_000, array_clock=1):

@@ -1,0 +1,212 @@
+"""host.accesses, host.clocks, host.schedule: what may overlap, and what does."""
+
+from copy import deepcopy
+from math import gcd
+
+import numpy as np
+import pytest
+
+from hdl.combine import Combine
+from hdl.instructions import (
+    AFTER_MASK,
+    AFTER_SHIFT,
+    GemmFlag,
+    MoveFlag,
+    NormFlag,
+    Opcode,
+    QuantiseFlag,
+    Queue,
+    ScaleFlag,
+    instruction,
+    opcode_of,
+    queue_of,
+    unpack_instruction,
+)
+from hdl.loss import CrossEntropy
+from hdl.norm import NormBackward, NormForward
+from hdl.params import Params
+from hdl.product_cycles import product_cycles
+from hdl.quantise import Quantiser
+from hdl.scale import Scaler
+from hdl.transpose import Mover
+from host import program
+from host.accesses import Memory, accesses, bound, meet
+from host.clocks import clocks
+from host.resident import Places, Steps
+from host.schedule import after, schedule, scheduled
+from sim.bench.recording import Recording
+from sim.bench.resident import Mix
+
+PARAMS = [Params(bits=4, rows=2, cols=4, depth=2, memory=32, lanes=2, masters=16),
+          Params(bits=8, rows=3, cols=5, depth=1, memory=64, masters=64, sample_groups=1,
+                 channel_groups=8)]
+
+
+def mixed(params, seed, count):
+    """A machine with tensors, and random instructions on them."""
+    recording = Recording(params, f"schedule {seed}")
+    mix = Mix(recording, 12)
+    return recording.machine, mix.steps(count)
+
+
+def resident(params, sizes, m):
+    """A training step."""
+    steps = Steps(params, sizes, Places(params, sizes, m), m)
+    return steps.train(_Rate, lambda tensor: (tensor, 1, 2, 3), first=False)
+
+
+class _Rate:
+    rate, shift = 3, 2
+
+
+# Accesses, against what the model does.
+
+def arrays(machine):
+    return {Memory.WIDE: machine.wide.array, Memory.QUANT: machine.quant.array,
+            Memory.GROUP: machine.group.array, Memory.MASTER: machine.master.array,
+            Memory.VELOCITY: machine.velocity.array}
+
+
+def lines(words, count):
+    """Which words a set has."""
+    return np.array([words >> word & 1 for word in range(count)], bool)
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=lambda params: params.name)
+def test_instructions_read_and_write_what_is_said(params):
+    machine, steps = mixed(params, 0, 150)
+    rng, seen = np.random.default_rng(0), set()
+    for step in steps:
+        fields = unpack_instruction(step)
+        found = accesses(fields, params)
+        other = deepcopy(machine)
+        before = {}
+        for memory, array in arrays(other).items():
+            # All that it is not to read holds something else.
+            free = ~lines(found.read[memory], len(array))
+            bits = {Memory.QUANT: params.bits, Memory.MASTER: 24, Memory.VELOCITY: 24}.get(
+                memory, 31)
+            array[free] = rng.integers(-1 << bits - 1, 1 << bits - 1, array[free].shape)
+            before[memory] = array.copy(), arrays(machine)[memory].copy()
+        for each in machine, other:
+            each.execute(fields)
+        for memory, array in arrays(machine).items():
+            theirs, (junk, was) = arrays(other)[memory], before[memory]
+            changed = (theirs != junk) | (array != was)
+            assert (array == theirs)[changed].all(), (fields, memory)
+            assert not changed[~lines(found.written[memory], len(array))].any(), (fields, memory)
+        seen.add(opcode_of(fields["op"], params))
+    assert seen == set(Opcode)
+
+
+def test_orders_are_read_after_they_are_made():
+    params = PARAMS[0]
+    groups = program.Groups(100, 30, 4)
+    x = program.instruction(Opcode.SORT, k=30, tab0=100, arg=4)
+    made = accesses(unpack_instruction(x), params)
+    words = program.table_words(params, 30)
+    assert made.written[Memory.ORDER] == (1 << words) - 1 << 100
+    for reader in (
+            instruction(Opcode.GEMM, flags=2, m=3, k=30, n=2, tab0=100, key0=program.inner_tiles(
+                30, params.depth, params.rows, groups.count)),
+            instruction(Opcode.MOVE, flags=MoveFlag.SORTED, m=3, n=30, tab1=100)):
+        assert bound(made, accesses(unpack_instruction(reader), params))
+
+
+# Forecasts, against what the units take.
+
+def test_forecasts_are_close():
+    params = Params(rows=8, cols=8, depth=4, lanes=8, masters=64)
+    quantiser, scaler = Quantiser(params, masters=True), Scaler(params)
+    loss = CrossEntropy(params, multipliers=8, dividers=12)
+    mover = Mover(params, gcd(params.slots, 16))
+    forward, backward, combine = NormForward(params), NormBackward(params), Combine(params)
+    q, s = QuantiseFlag, ScaleFlag
+    for m, n in ((128, 64), (784, 32), (128, 10), (60, 200), (1, 64)):
+        for opcode, flags, taken in (
+                (Opcode.QUANTISE, q.MASTER | q.PER_COLUMN,
+                 quantiser.cycles(m, n, master=True, per_column=True)),
+                (Opcode.QUANTISE, q.UNSIGNED, quantiser.cycles(m, n, clip=10)),
+                (Opcode.QUANTISE, q.GROUPED | q.STOCHASTIC, quantiser.cycles(m, n, grouped=True)),
+                (Opcode.SCALE, s.UPDATE, scaler.cycles(m, n)),
+                (Opcode.SCALE, s.ALIGN, scaler.cycles(m, n, align=True)),
+                (Opcode.NORM_FORWARD, 0, forward.cycles(m, n)),
+                (Opcode.NORM_FORWARD, NormFlag.INFERENCE, forward.cycles(m, n, inference=True)),
+                (Opcode.NORM_BACKWARD, 0, backward.cycles(m, n)),
+                (Opcode.CROSS_ENTROPY, 0, loss.cycles(m, n)),
+                (Opcode.COMBINE, 0, combine.cycles(n)),
+                *((Opcode.MOVE, flags, mover.cycles(m, n, flags)) for flags in range(4))):
+            fields = {"flags": int(flags), "m": m, "n": n}
+            forecast = clocks(opcode, fields, params)
+            assert abs(forecast - taken) <= 0.2 * taken + 200, (opcode, flags, m, n, taken)
+
+
+@pytest.mark.parametrize("params", [
+    Params(rows=8, cols=8, lanes=8, array_clock=1, masters=64), Params(masters=8),
+    Params(rows=2, cols=6, lanes=2, depth=1, array_clock=3, masters=8)],
+    ids=lambda params: params.name)
+def test_forecasts_of_products_are_close(params):
+    for m, n, tiles in ((128, 32, 25), (128, 10, 3), (5, 64, 9), (511, 7, 1), (1, 1, 1)):
+        for flag in (0, GemmFlag.COL_GROUPS):
+            forecast = clocks(Opcode.GEMM, {"flags": flag, "m": m, "n": n, "key0": tiles}, params)
+            taken = product_cycles(params, m, n, tiles, cols=bool(flag))
+            assert abs(forecast - taken) <= 0.05 * taken + 60, (flag, m, n, tiles, taken)
+
+
+# Order and masks, against the dispatcher.
+
+def dispatched(steps, lengths, params):
+    """``(start, end)`` of every instruction, by what hdl.dispatch says."""
+    held, found, time = dict.fromkeys(Queue, 0), [], 0
+    for step, length in zip(steps, lengths, strict=True):
+        fields = unpack_instruction(step)
+        queue = queue_of(opcode_of(fields["op"], params))
+        time = max(time, held[queue])
+        named = (fields["op"] & AFTER_MASK) >> AFTER_SHIFT
+        start = max([time, *(held[other] for other in Queue if named >> other & 1)])
+        held[queue] = start + length
+        found.append((start, start + length))
+    return found
+
+
+def check(program_, ordered, plan, params, rng):
+    """No two instructions that exclude each other ever run at a time, however long they take, and
+    those that are bound run in the order in which they were written."""
+    known = [(unpack_instruction(step), accesses(unpack_instruction(step), params))
+             for step in program_]
+    for _ in range(20):
+        lengths = rng.choice([1, 3, 10, 1000], len(ordered))
+        runs = dict(zip(plan, dispatched(ordered, lengths, params), strict=True))
+        for i, (fields, words) in enumerate(known):
+            for j in range(i):
+                (start, end), (earlier, before) = runs[i], runs[j]
+                if bound(known[j][1], words):
+                    assert start >= before, (known[j][0], fields)
+                elif meet(params, known[j][0], fields):
+                    assert start >= before or earlier >= end, (known[j][0], fields)
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=lambda params: params.name)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_excludes_each_other_never_overlaps(params, seed):
+    _, steps = mixed(params, seed, 40)
+    rng = np.random.default_rng(seed)
+    plan = schedule(steps, params)
+    ordered = scheduled(steps, plan)
+    assert sorted(plan.order) == list(range(len(steps)))
+    check(steps, ordered, plan.order, params, rng)
+    kept = [instruction(**{**unpack_instruction(step), "op": unpack_instruction(step)["op"] & 15},
+                        after=queues)
+            for step, queues in zip(steps, after(steps, params), strict=True)]
+    check(steps, kept, range(len(steps)), params, rng)
+
+
+def test_a_training_step_overlaps():
+    params = Params(rows=8, cols=8, depth=4, lanes=8, masters=64, memory=256)
+    steps = resident(params, (784, 32, 10), 64)
+    plan = schedule(steps, params)
+    ordered = scheduled(steps, plan)
+    check(steps, ordered, plan.order, params, np.random.default_rng(0))
+    fields = [unpack_instruction(step) for step in ordered]
+    lengths = [clocks(opcode_of(f["op"], params), f, params) for f in fields]
+    assert max(end for _, end in dispatched(ordered, lengths, params)) < 0.99 * sum(lengths)
