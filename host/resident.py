@@ -473,6 +473,8 @@ class Resident:
         self._samples = None
         #: The first step finds what it needs.
         self._prepared = False
+        #: Whether units overlap, or a program runs an instruction at a time.
+        self.overlap = True
         #: How programs overlap, by kind and samples.
         self._plans = {}
         self._send()
@@ -531,7 +533,7 @@ class Resident:
         plan = self._plans.get((kind, samples))
         if plan is None:
             plan = self._plans[kind, samples] = schedule(steps, self._device.params)
-        self._device.store_program(scheduled(steps, plan), overlap=True)
+        self._device.store_program(scheduled(steps, plan), overlap=self.overlap)
         self._device.run_stored()
 
     def train_step(self, x, labels, rate, step):

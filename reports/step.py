@@ -53,6 +53,7 @@ def measured(device, sizes, m):
     # The first one prepares what the others find.
     clocks(0)
     taken = clocks(1)
+    resident.overlap = False
     trace = Trace(device)
     alone = clocks(2)
     return {"machine": params.name, "sizes": list(sizes), "batch": m, "cycles": taken,

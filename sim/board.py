@@ -179,26 +179,36 @@ def _key(params, folder, progress):
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
+def _sources():
+    """A digest of the gateware's files."""
+    return hashlib.sha256(json.dumps(
+        [(str(path.relative_to(_GATEWARE)), path.read_text())
+         for path in sorted(_GATEWARE.rglob("*.py"))]).encode()).hexdigest()
+
+
+#: Of those that this process runs, unless it imports some of them later and they have changed.
+_IMPORTED = _sources()
+
+
 def kept_build_id(params, folder, progress=lambda text: None):
     """``hdl.top.build_id``; elaborating takes seconds, so it is kept by the digest of the
-    sources."""
-    sources = hashlib.sha256(json.dumps([
-        metadata.version("amaranth"), params.canonical(),
-        [(str(path.relative_to(_GATEWARE)), path.read_text())
-         for path in sorted(_GATEWARE.rglob("*.py"))],
-    ], sort_keys=True).encode()).hexdigest()
-    kept = folder / f"id-{sources[:32]}"
+    sources, unless they have changed since this process has begun."""
+    digest = hashlib.sha256(json.dumps(
+        [metadata.version("amaranth"), params.canonical(), _IMPORTED],
+        sort_keys=True).encode()).hexdigest()
+    kept = folder / f"id-{digest[:32]}"
     try:
-        build_id = kept.read_text()
+        build_id = kept.read_text() if _sources() == _IMPORTED else ""
     except OSError:
         build_id = ""
     if len(build_id) != 64:
         progress("elaborating the gateware")
         from hdl.top import build_id as compute
         build_id = compute(params)
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".id-", delete=False) as file:
-            file.write(build_id)
-        os.replace(file.name, kept)
+        if _sources() == _IMPORTED:
+            with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".id-", delete=False) as file:
+                file.write(build_id)
+            os.replace(file.name, kept)
     return build_id
 
 

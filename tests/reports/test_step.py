@@ -18,7 +18,8 @@ def test_a_step_takes_less_than_its_instructions_one_at_a_time():
     assert found["cycles"] < 0.97 * found["cycles_in_order"]
     # That is what the units take, and a few clocks for each instruction.
     alone = sum(used["clocks"] for used in units.values())
-    assert alone == found["cycles_in_order"]
+    count = sum(used["instructions"] for used in units.values())
+    assert alone < found["cycles_in_order"] <= alone + 8 * count
     assert set(units) == {"GEMM", "QUANTISE", "SORT", "NORM_FORWARD", "NORM_BACKWARD", "MOVE",
                           "SCALE", "COMBINE", "CROSS_ENTROPY"}
 

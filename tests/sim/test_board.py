@@ -15,7 +15,7 @@ from hdl.instructions import GemmFlag, MoveFlag, NormFlag, Opcode, QuantiseFlag,
 from hdl.params import PROTOCOL_VERSION, Params
 from hdl.protocol import END, MAX_BODY, Kind, Space, Status, decode, encode, unescape, word_bytes
 from host.tensors import lanes_of
-from sim.board import Board, ToolError, cache_folder, library
+from sim.board import Board, ToolError, cache_folder, kept_build_id, library
 from sim.model.machine import Machine
 from sim.model.order import inner_tiles
 
@@ -288,6 +288,23 @@ def empty_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("SHIFTGRAD_CACHE", str(folder))
     monkeypatch.setattr("hdl.top.verilog", lambda params: STUB)
     return folder
+
+
+def test_what_old_modules_make_is_not_kept_for_new_sources(monkeypatch, tmp_path):
+    made = []
+
+    def build_id(params):
+        made.append(params)
+        return "a" * 64
+    monkeypatch.setattr("hdl.top.build_id", build_id)
+    monkeypatch.setattr("sim.board._sources", lambda: "changed since")
+    for _ in range(2):
+        assert kept_build_id(SMALL, tmp_path) == "a" * 64
+    assert len(made) == 2 and not list(tmp_path.iterdir())
+    monkeypatch.setattr("sim.board._IMPORTED", "changed since")
+    for _ in range(2):
+        kept_build_id(SMALL, tmp_path)
+    assert len(made) == 3 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_missing_compiler_is_one_sentence(monkeypatch, empty_cache):
