@@ -26,7 +26,7 @@ class _Clocks:
 
     def row_there(self, cycle):
         """A row of weights, whose last piece is written in this cycle, leaves its queue."""
-        return cycle + 2 if self.a == 1 else self.a * (cycle + 2) + 4
+        return cycle + 3 if self.a == 1 else self.a * (cycle + 2) + 5
 
     def place_free(self, cycle):
         """The place of a row that left the queue in this cycle is free for another."""

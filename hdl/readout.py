@@ -140,8 +140,13 @@ class ReadoutControl(wiring.Component):
         # Column tiles that are complete and not read yet.
         waiting, begun = Signal(range(MAX_M + 1)), Signal()
         m.d.sync += waiting.eq(waiting + self.finished - begun)
-        # Where the rows of the column tile are; how many of the columns' are left, less one.
-        base, row, left = Signal.like(self.row), Signal.like(self.row), Signal.like(self.row)
+        # Where the rows of the column tile are, and its row of zeros; how many of the columns' are
+        # left, less one. What the instruction decides is in registers.
+        base, zero, row, left, size, first_left, releasing = (
+            Signal.like(self.row, name=name) for name in (
+                "base", "zero", "row", "left", "size", "first_left", "releasing"))
+        m.d.sync += [size.eq(fields.m + 1), first_left.eq(fields.m - 1),
+                     releasing.eq(_rows_behind(self.params, fields.m))]
         row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         left_cols = Signal(INDEX_BITS)
         count = Signal(range(max(vector, self.drain) + 1))
@@ -156,9 +161,8 @@ class ReadoutControl(wiring.Component):
             with m.State("IDLE"), m.If(waiting != 0):
                 m.next = "ZERO"
             with m.State("ZERO"):
-                m.d.comb += [self.reading_zero.eq(1), self.row.eq(base + fields.m),
-                             begun.eq(self.part == 0)]
-                m.d.sync += [row.eq(base), left.eq(fields.m - 1), row_group.eq(fields.tab1),
+                m.d.comb += [self.reading_zero.eq(1), self.row.eq(zero), begun.eq(self.part == 0)]
+                m.d.sync += [row.eq(base), left.eq(first_left), row_group.eq(fields.tab1),
                              count.eq(1)]
                 m.next = "ROWS"
                 if self.grouped:
@@ -173,8 +177,7 @@ class ReadoutControl(wiring.Component):
                         m.next = "ROWS"
             with m.State("ROWS"), m.If(self.room) if self.queued else nullcontext():
                 m.d.comb += [self.reading.eq(1), self.row.eq(row),
-                             self.released.eq(last_part & (
-                                 left == _rows_behind(self.params, fields.m)[:len(left)]))]
+                             self.released.eq(last_part & (left == releasing))]
                 with m.If(self.row_groups):
                     m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
                 m.d.sync += [row.eq(row + 1), left.eq(left - 1), row_group.eq(row_group + 1)]
@@ -182,7 +185,7 @@ class ReadoutControl(wiring.Component):
                     m.d.sync += [count.eq(0), self.part.eq(self.part + 1)]
                     m.next = "ZERO"
                     with m.If(last_part):
-                        m.d.sync += [self.part.eq(0), base.eq(base + fields.m + 1)]
+                        m.d.sync += [self.part.eq(0), base.eq(base + size), zero.eq(zero + size)]
                     with m.If(self.last_cols):
                         m.next = "DRAIN"
                     with m.Else():
@@ -200,8 +203,8 @@ class ReadoutControl(wiring.Component):
                     m.next = "IDLE"
 
         with m.If(self.start):
-            m.d.sync += [left_cols.eq(fields.n), self.part.eq(0), base.eq(0), waiting.eq(0),
-                         col_group.eq(fields.tab2)]
+            m.d.sync += [left_cols.eq(fields.n), self.part.eq(0), base.eq(0), zero.eq(fields.m),
+                         waiting.eq(0), col_group.eq(fields.tab2)]
         return m
 
     def _shifts(self, m):
@@ -356,15 +359,16 @@ class Readout(wiring.Component):
         # Behind the last row of some columns the other rows of the tensor follow.
         fields = self.instruction
         destination, skip = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        number, last = Signal(range(MAX_M + 1)), Signal()
-        m.d.comb += [self.wide_w.en.eq(written), self.wide_w.addr.eq(destination),
-                     last.eq(number == (fields.m - 1)[:len(number)])]
-        m.d.sync += skip.eq(fields.key1[16:] + 1)
+        # Rows to come, which end below zero.
+        rows, first_rows = (Signal(signed(len(self.row) + 1), name=name)
+                            for name in ("rows", "first_rows"))
+        m.d.comb += [self.wide_w.en.eq(written), self.wide_w.addr.eq(destination)]
+        m.d.sync += [skip.eq(fields.key1[16:] + 1), first_rows.eq(fields.m - 2)]
         with m.If(written):
-            m.d.sync += [destination.eq(destination + Mux(last, skip, 1)),
-                         number.eq(Mux(last, 0, number + 1))]
+            m.d.sync += [destination.eq(destination + Mux(rows[-1], skip, 1)),
+                         rows.eq(Mux(rows[-1], first_rows, rows - 1))]
         with m.If(self.start):
-            m.d.sync += [destination.eq(fields.dst0), number.eq(0)]
+            m.d.sync += [destination.eq(fields.dst0), rows.eq(fields.m - 2)]
         return m
 
 

@@ -85,12 +85,13 @@ class RowQueue(wiring.Component):
         m.d.comb += held.eq(begun - gone_here)
         m.d.sync += self.room.eq(~(held + self.begin)[len(held) - 1])
 
-        # Towards the array: a register, filled when it is empty.
+        # Towards the array: a register, filled in the cycle after the one in which it is, or comes
+        # to be, empty. It is as wide as the array, so a register says when.
         come_there = self._crossed(m, "come", come, "sync", domain)
-        some, take = Signal(), Signal()
-        m.d.comb += take.eq(some & ~self.o.valid)
-        m.d[domain] += some.eq((come_there != gone) & ~take)
-        with m.If(take):
+        some, fill = Signal(), Signal()
+        m.d[domain] += [some.eq(come_there != (gone + fill)[:len(gone)]),
+                        fill.eq(some & ~fill & (~self.o.valid | self.o.ready))]
+        with m.If(fill):
             m.d[domain] += [gone.eq(gone + 1), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d[domain] += self.o.valid.eq(0)
@@ -105,7 +106,7 @@ class RowQueue(wiring.Component):
                 write.addr.eq(come[:-1]), write.data.eq(value), write.en.eq(enable),
                 read.addr.eq(gone[:-1]),
             ]
-            with m.If(take):
+            with m.If(fill):
                 m.d[domain] += kept.eq(read.data)
             return kept
 
