@@ -86,7 +86,7 @@ def product_cycles(params, m, n, tiles, *, inner=False, cols=False):
 
     >>> from hdl.params import Params
     >>> product_cycles(Params(array_clock=1), 128, 64, 16), product_cycles(Params(), 128, 64, 16)
-    (33619, 16964)
+    (33616, 17085)
     """
     clocks, through = _Clocks(params), CoreTiming(params).through
     rows = _Rows(params, clocks, inner=inner)

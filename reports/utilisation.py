@@ -70,7 +70,7 @@ def bound(params, m, n, tiles, *, inner=False, cols=False):
     of groups is in the tiles.
 
     >>> bound(Params(array_clock=1), 100, 4, 3), bound(Params(array_clock=2), 100, 4, 3)
-    (618, 1034)
+    (783, 1223)
     """
     a, lanes = params.array_clock, params.vector
     weights = a * params.rows * params.depth * params.cols // gcd(params.cols, params.slots)
