@@ -1,5 +1,7 @@
 """How long a product takes: the schedule of :class:`hdl.gemm.Gemm`, event by event."""
 
+from collections import deque
+
 from hdl.core import CoreTiming
 from hdl.params import MAX_M
 from hdl.readout import Readout
@@ -40,33 +42,36 @@ class _Rows:
     BEGIN = 3
 
     def __init__(self, params, clocks, *, inner):
-        self._params, self._clocks, self._core = params, clocks, CoreTiming(params)
+        core = CoreTiming(params)
+        self._clocks, self._rows, self._fetch = clocks, params.rows, fetch_latency(params)
+        self._guard, self._spacing, self._complete = core.guard, core.load_cycles, core.complete
         self._requests = params.depth * params.cols // params.span
         # The order table's header comes first.
         header = params.max_groups + 3 if inner else 0
         self._next = self.BEGIN + header
-        self._left, self._passed, self._may = [], None, 0
+        # When each of those left the queue in whose places the next ones come.
+        self._left, self._passed, self._may = deque(maxlen=RowQueue.DEPTH), None, 0
 
     def tile(self, begun=None):
         """The array's cycle in which a tile may be taken for its weights' sake; ``begun``: when
         the tile before was."""
         if begun is not None:
-            self._may = begun + self._core.guard - 1
-        for _ in range(self._params.rows):
+            self._may = begun + self._guard - 1
+        for _ in range(self._rows):
             self._row()
-        return self._passed + 1 + self._core.complete
+        return self._passed + 1 + self._complete
 
     def _row(self):
-        if len(self._left) >= RowQueue.DEPTH:
-            self._next = max(self._next, self._clocks.place_free(self._left[-RowQueue.DEPTH]))
-        written = self._next + self._requests - 1 + fetch_latency(self._params)
+        if len(self._left) == RowQueue.DEPTH:
+            self._next = max(self._next, self._clocks.place_free(self._left[0]))
+        written = self._next + self._requests - 1 + self._fetch
         self._next += self._requests
         leaves = self._clocks.row_there(written)
         if self._left:
             leaves = max(leaves, self._left[-1] + 2, self._passed + 1)
         self._left.append(leaves)
         self._passed = max(leaves + 1, self._may)
-        self._may = self._passed + self._core.load_cycles
+        self._may = self._passed + self._spacing
 
 
 def product_cycles(params, m, n, tiles, *, inner=False, cols=False):

@@ -12,7 +12,6 @@ end: those of the machine that the device reports, less those for fetching the i
 import argparse
 import json
 import sys
-from math import gcd
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +72,7 @@ def bound(params, m, n, tiles, *, inner=False, cols=False):
     (783, 1223)
     """
     a, lanes = params.array_clock, params.vector
-    weights = a * params.rows * params.depth * params.cols // gcd(params.cols, params.slots)
+    weights = a * params.rows * params.depth * params.cols // params.span
     period, readout = max(m + 1, weights, params.rows * row_entries(params)), a * (m + 1)
     column_tiles, parts = -(-n // params.cols), -(-n // lanes)
     last = parts - (column_tiles - 1) * (params.cols // lanes)
