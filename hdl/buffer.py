@@ -29,23 +29,26 @@ class Buffer(wiring.Component):
         Clock domain of the reads; writes are in ``sync``.
     registered : bool
         Whether a request to write passes a register here; without, the user's own must be one.
+    parts : int
+        Of a word, each of which is written or not.
 
     Members
     -------
     raddr : In(range(depth))
     data : Out(shape)
-    wen : In(1)
+    wen : In(parts)
     waddr : In(range(depth))
     wdata : In(shape)
     """
-    def __init__(self, shape, depth, *, read_domain="sync", registered=True):
+    def __init__(self, shape, depth, *, read_domain="sync", registered=True, parts=1):
         self.shape = shape
         self.depth = depth
         self.read_domain = read_domain
         self.registered = registered
+        self.parts = parts
         super().__init__({
             "raddr": In(range(depth)), "data": Out(shape),
-            "wen": In(1), "waddr": In(range(depth)), "wdata": In(shape),
+            "wen": In(parts), "waddr": In(range(depth)), "wdata": In(shape),
         })
 
     def elaborate(self, platform):
@@ -53,7 +56,8 @@ class Buffer(wiring.Component):
         width = Shape.cast(self.shape).width
         m.submodules.memory = memory = Memory(
             shape=unsigned(width), depth=self.depth, init=[], attrs={"no_rw_check": 1})
-        read, write = memory.read_port(domain="comb"), memory.write_port()
+        read, write = memory.read_port(domain="comb"), memory.write_port(
+            granularity=width // self.parts if self.parts > 1 else None)
         # The request, without a reset but for what would destroy something.
         requests = [(self.read_domain, read.addr, self.raddr)]
         writes = [(write.addr, self.waddr), (write.data, self.wdata), (write.en, self.wen)]

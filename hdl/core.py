@@ -88,40 +88,44 @@ class Streamer(wiring.Component):
         rows, tiles = Signal(signed(len(self.last_row) + 1)), Signal(signed(17))
         first_rows, first_tiles = Signal.like(rows), Signal.like(tiles)
         m.d.sync += [first_rows.eq(self.last_row - 2), first_tiles.eq(self.last_tile - 1)]
-        # No tile begins in the cycle after another: what comes of a counter may be a cycle late.
+        # Weights decide that tiles begin at least four cycles apart, CoreTiming.tile_cycles: of
+        # the next one all may be late, so that little waits for ``taken``.
         next_tiles = self._add(m, "next_tiles", tiles[-1], first_tiles, tiles,
                                (~tiles[-1]).replicate(len(tiles)))
         # Of the row that streams; of the tile that comes next.
         running, last_row = Signal(), rows[-1]
         fresh, final, may = Signal(), tiles[-1], Signal()
-        # Rows of results that are free, less those of a column tile, and what is added to them.
-        size, free = Signal(range(MAX_M + 2)), Signal(signed(len(self.last_row) + 2))
-        taking, giving, full, change = Signal(), Signal(), free[-1], Signal.like(free)
+        # Rows of results that are free, less those of a column tile: less ``last_row + 1``, or
+        # more, when one begins or is released.
+        restart, taking, giving = Signal(), Signal(), Signal()
+        change, more = Signal(len(self.last_row) + 1), Signal()
         m.d.sync += [
-            size.eq(self.last_row + 1), taking.eq(self.taken & final), giving.eq(self.released),
-            change.eq(Mux(taking == giving, 0, Mux(taking, -size, size))),
-            free.eq(free + change),
+            restart.eq(self.start), taking.eq(self.taken & final), giving.eq(self.released),
+            change.eq(Mux(taking == giving, 0, self.last_row ^ taking.replicate(len(change)))),
+            more.eq(giving & ~taking),
         ]
+        free = Signal.like(change)
+        m.d.comb += free.eq(self._add(m, "free_rows", restart, ~self.last_row, free, change, more))
+        full = free[-1]
 
         # A tile's first row follows the last row before it: whether it may has been known since the
         # cycle before, in which that tile had begun already.
         m.d.comb += self.taken.eq(may & ~running)
         m.d.sync += may.eq(self.ready & ~(final & full) & ~self.start)
         with m.If(running):
-            m.d.sync += [rows.eq(rows - 1), running.eq(~last_row)]
-        with m.If(self.taken):
-            m.d.sync += [
-                running.eq(1), rows.eq(first_rows), fresh.eq(final),
-                tiles.eq(next_tiles),
-                self.tag.fresh.eq(fresh), self.tag.final.eq(final),
-                self.tag.shifts.eq(self.shifts),
-            ]
+            m.d.sync += [rows.eq(rows - 1), running.eq(~last_row), fresh.eq(self.tag.final)]
+        with m.Else():
+            m.d.sync += [rows.eq(first_rows), running.eq(may),
+                         self.tag.fresh.eq(fresh), self.tag.final.eq(final),
+                         self.tag.shifts.eq(self.shifts)]
+        began = register(m, "began", self.taken)
+        with m.If(began):
+            m.d.sync += tiles.eq(next_tiles)
         with m.If(self.start):
-            m.d.sync += [running.eq(0), fresh.eq(1), taking.eq(0), giving.eq(0), change.eq(0)]
-        restart = Signal()
-        m.d.sync += restart.eq(self.start)
+            m.d.sync += [running.eq(0), fresh.eq(1), taking.eq(0), giving.eq(0), change.eq(0),
+                         more.eq(0)]
         with m.If(restart):
-            m.d.sync += [tiles.eq(first_tiles), free.eq(MAX_M + 1 - size)]
+            m.d.sync += tiles.eq(first_tiles)
 
         # A tile ends with a row that is not read.
         again, step = Signal(), Signal(ADDRESS_BITS)
@@ -132,16 +136,17 @@ class Streamer(wiring.Component):
             self.tag.again.eq(self.taken & ~fresh), self.tag.last.eq(last),
             self.read.eq(self.taken | running & ~last_row), again.eq(last | self.start),
             step.eq(Mux(running & last_row, Mux(self.tag.final, 0, self.more_rows),
-                        self.taken | running)),
+                        running | may)),
         ]
         m.d.comb += self.addr.eq(self._add(m, "following", again, self.source, self.addr, step))
         return m
 
-    def _add(self, m, name, select, first, value, step):
-        """``(select ? first : value) + step`` of the cycle before."""
+    def _add(self, m, name, select, first, value, step, carry=0):
+        """``(select ? first : value) + step + carry`` of the cycle before."""
         add = SelectAdd(a=len(step), b=len(step), c=len(step), o=len(step), mapped=self.mapped)
         m.submodules[name] = add
-        m.d.comb += [add.a.eq(step), add.b.eq(first), add.c.eq(value), add.select.eq(select)]
+        m.d.comb += [add.a.eq(step), add.b.eq(first), add.c.eq(value), add.select.eq(select),
+                     add.carry.eq(carry)]
         return register(m, f"{name}_register", add.o)
 
 
@@ -259,6 +264,7 @@ class Core(wiring.Component):
         m = Module()
         params, mesh, timing = self.params, self.mesh, self.timing
         late = timing.LATE
+        assert timing.tile_cycles >= 4, "what the streamer knows of the next tile comes late"
 
         # Rows of weights as they may come: those of a tile so far apart, the first one after the
         # tile before has begun. All of the array waits for them, so they have a register.
@@ -283,8 +289,12 @@ class Core(wiring.Component):
         m.d.comb += complete.i.eq(load & weights.end)
         with m.If(load):
             m.d.sync += shifts.eq(shifts + weights.mark)
+        # The next tile's marks come two cycles after its ``taken`` at the earliest.
+        used = register(m, "used", self.taken | self.start)
+        with m.If(used):
+            m.d.sync += shifts.eq(0)
         with m.If(self.taken | self.start):
-            m.d.sync += [ready.eq(0), shifts.eq(0)]
+            m.d.sync += ready.eq(0)
         with m.If(complete.o):
             m.d.sync += ready.eq(1)
 

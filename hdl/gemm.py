@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hdl.core import Core
 from hdl.crossing import array_domain, crossed
 from hdl.instructions import GemmFlag
-from hdl.memory import ReadPort, StreamPort, WritePort
-from hdl.readout import Readout
+from hdl.memory import ReadPort, StreamPort
+from hdl.readout import Readout, results_port
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word, wide_word
 from hdl.weights import Weights
 
@@ -21,7 +21,7 @@ class Gemm(wiring.Component):
     For every tile of columns, for every tile along the inner dimension, weights are loaded into the
     array while the tile before streams, and all rows stream through, a word of the memory per clock
     and a row of zeros the last; sums add up in the accumulators; a finished column tile is read
-    out, ``vector`` columns after the other, while the next one streams.
+    out, ``read_cols`` columns after the other, while the next one streams.
 
     Weights are fetched as far ahead as their queue has room. Results wait in a memory of 512 rows,
     those of several column tiles if they fit.
@@ -30,10 +30,10 @@ class Gemm(wiring.Component):
     :func:`~hdl.product_cycles.product_cycles`, which does not depend on data. With R = m + 1 and
     an array's clock of ``a`` times the machine's, the array begins a tile every
     ``max(R, W, a rows depth cols / span)`` of its clocks, W being
-    :attr:`hdl.core.CoreTiming.tile_cycles`; ``vector`` columns are read out in R clocks of the
-    machine, and with ``COL_GROUPS`` in ``vector - 1`` more. The array waits for readouts where they
-    take longer, and they for the array where not; of all other latencies only those of the first
-    tile and of the last readout are seen.
+    :attr:`hdl.core.CoreTiming.tile_cycles`; ``read_cols`` columns are read out in R clocks of
+    the machine, and with ``COL_GROUPS`` in ``read_cols - 1`` more. The array waits for readouts
+    where they take longer, and they for the array where not; of all other latencies only those of
+    the first tile and of the last readout are seen.
 
     On a machine that keeps masters other units go first where they meet: results wait for the wide
     memory in a queue, and weights for the quantised one; what streams waits for nothing.
@@ -60,7 +60,7 @@ class Gemm(wiring.Component):
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     order_r : Out(ReadPort(ORDER_ENTRY))
         Both idle on a machine without groups.
-    wide_w : Out(WritePort(wide_word))
+    wide_w : Out(results_port(params))
     wide_taken : In(1)
         Another unit writes to the wide memory in this cycle; results wait.
     quant_ahead : In(1)
@@ -77,7 +77,7 @@ class Gemm(wiring.Component):
             "quant_r": Out(ReadPort(quant_word(params))),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
             "order_r": Out(ReadPort(ORDER_ENTRY)),
-            "wide_w": Out(WritePort(wide_word(params))),
+            "wide_w": Out(results_port(params)),
         }
         if params.masters:
             members |= {"wide_taken": In(1), "quant_ahead": In(1)}

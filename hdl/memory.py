@@ -121,6 +121,8 @@ class Ram(wiring.Component):
         Number of ports.
     own : int
         Readers with a port of their own.
+    lanes : int
+        Lanes of a word, where there is a writer of some of them: ``lane_w``. Of one at least.
     conflicts : bool
         Whether ``conflict`` is there.
 
@@ -130,21 +132,27 @@ class Ram(wiring.Component):
     own_r : In(ReadPort) x own
         Only where there are any.
     w : In(WritePort) x writers
+    lane_w : In(LaneWritePort)
+        Only where there is one; for ``conflict`` it is one of ``w``.
     fault : Out(1)
     conflict : Out(1)
         In the cycle before more than one reader was enabled at ``r``, or writer at ``w``.
     """
-    def __init__(self, shape, depth, *, readers, writers, own=0, conflicts=False):
+    def __init__(self, shape, depth, *, readers, writers, own=0, lanes=None,
+                 conflicts=False):
         assert depth & (depth - 1) == 0 and depth <= 1 << ADDRESS_BITS
         self.shape = shape
         self.depth = depth
         self.own = own
+        self.lanes = lanes
         self.conflicts = conflicts
         members = {
             "r": In(ReadPort(shape)).array(readers),
             "w": In(WritePort(shape)).array(writers),
             "fault": Out(1),
         }
+        if lanes:
+            members["lane_w"] = In(LaneWritePort(shape))
         if own:
             members["own_r"] = In(ReadPort(shape)).array(own)
         if conflicts:
@@ -154,15 +162,21 @@ class Ram(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = Shape.cast(self.shape).width
-        m.submodules.memory = memory = Buffer(width, self.depth)
+        parts = self.lanes or 1
+        m.submodules.memory = memory = Buffer(width, self.depth, parts=parts)
+        writers = [*self.w, self.lane_w] if self.lanes else list(self.w)
+        written = Const(1, 1)
+        if self.lanes:
+            # All lanes for the others.
+            written = self.lane_w.lanes | (~self.lane_w.en).replicate(parts)
 
         raddr, waddr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         ren, wen = Signal(), Signal()
         m.d.comb += [
             raddr.eq(merged(self.r, "addr")),
             ren.eq(Cat(port.en for port in self.r).any()),
-            waddr.eq(merged(self.w, "addr")),
-            wen.eq(Cat(port.en for port in self.w).any()),
+            waddr.eq(merged(writers, "addr")),
+            wen.eq(Cat(port.en for port in writers).any()),
         ]
         beyond_r, beyond_w = Signal(), Signal()
         inside = len(memory.raddr)
@@ -171,8 +185,9 @@ class Ram(wiring.Component):
             beyond_w.eq(waddr[inside:].any()),
             memory.raddr.eq(raddr),
             memory.waddr.eq(waddr),
-            memory.wen.eq(wen & ~beyond_w),
-            memory.wdata.eq(merged(self.w, "data")),
+            memory.wen.eq((wen & ~beyond_w).replicate(parts) & written if self.lanes else
+                          wen & ~beyond_w),
+            memory.wdata.eq(merged(writers, "data")),
         ]
         wrong = ren & beyond_r | wen & beyond_w
         for port in self.r:
@@ -180,7 +195,7 @@ class Ram(wiring.Component):
         for number in range(self.own):
             port = self.own_r[number]
             # What is written to one is written to all.
-            m.submodules[f"copy{number}"] = copy = Buffer(width, self.depth)
+            m.submodules[f"copy{number}"] = copy = Buffer(width, self.depth, parts=parts)
             m.d.comb += [
                 copy.raddr.eq(port.addr), Value.cast(port.data).eq(copy.data),
                 copy.waddr.eq(memory.waddr), copy.wen.eq(memory.wen), copy.wdata.eq(memory.wdata),
@@ -189,5 +204,5 @@ class Ram(wiring.Component):
         m.d.sync += self.fault.eq(wrong)
         if self.conflicts:
             m.d.sync += self.conflict.eq(several(Cat(port.en for port in self.r))
-                                         | several(Cat(port.en for port in self.w)))
+                                         | several(Cat(port.en for port in writers)))
         return m

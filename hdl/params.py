@@ -131,8 +131,8 @@ class Params:
         Capacity of the wide memory in units of 1,024 elements; the quantised memory holds
         twice as many.
     lanes : int
-        Lanes of the vector units, which a word of the wide memory has an element for; columns and
-        slots are multiples of them. 0 for the most there can be.
+        Lanes of the vector units, which a word of the wide memory has an element for: a divisor of
+        the columns, or a multiple, and of the slots a divisor. 0 for the most that divide both.
     array_clock : int
         How many times as fast as the machine's clock the array's is, 1 to 4. Results do not depend
         on it.
@@ -167,9 +167,11 @@ class Params:
         _check_range("array-clock", self.array_clock, 1, 4)
         _check_range("masters", self.masters, 0, 256)
         if not isinstance(self.lanes, int) or self.lanes < 0 or (
-                self.lanes and (self.cols % self.lanes or self.slots % self.lanes)):
-            raise ParameterError(f"lanes must divide the {self.cols} columns and the {self.slots} "
-                                 f"slots, got {self.lanes}")
+                self.lanes and (self.cols % self.lanes and self.lanes % self.cols
+                                or self.slots % self.lanes)):
+            raise ParameterError(
+                f"lanes must divide the {self.slots} slots, and the {self.cols} columns or be a "
+                f"multiple of them, got {self.lanes}")
         if self.arith not in ARITHMETICS:
             raise ParameterError(
                 f"arith must be one of {', '.join(ARITHMETICS)}, got {self.arith!r}")
@@ -202,6 +204,15 @@ class Params:
         (1, 8)
         """
         return self.lanes or self.span
+
+    @property
+    def read_cols(self):
+        """Columns of a product that are read out at a time.
+
+        >>> Params(cols=8, lanes=2).read_cols, Params(cols=2, lanes=4).read_cols
+        (2, 2)
+        """
+        return min(self.vector, self.cols)
 
     @property
     def span(self):

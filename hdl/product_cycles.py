@@ -95,8 +95,8 @@ def product_cycles(params, m, n, tiles, *, inner=False, cols=False):
     """
     clocks, through = _Clocks(params), CoreTiming(params).through
     rows = _Rows(params, clocks, inner=inner)
-    column_tiles, parts = -(-n // params.cols), params.cols // params.vector
-    groups = params.vector - 1 if cols else 0
+    column_tiles, parts = -(-n // params.cols), params.cols // params.read_cols
+    groups = params.read_cols - 1 if cols else 0
     # Column tiles whose results there is room for.
     room = (MAX_M + 1) // (m + 1)
     taken, read, released = None, None, []
@@ -113,7 +113,7 @@ def product_cycles(params, m, n, tiles, *, inner=False, cols=False):
         if read is not None:
             begins = max(begins, read + 1)
         if column == column_tiles - 1:
-            parts = -(-n // params.vector) - column * parts
+            parts = -(-n // params.read_cols) - column * parts
         first = begins + (parts - 1) * (m + 1 + groups) + 1 + groups
         read = first + m - 1
         released.append(clocks.into_array(Readout.releases(params, first, m)))

@@ -8,13 +8,19 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.array.skew import Delay, delayed
 from hdl.instructions import MAX_SHIFT, GemmFlag
-from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
 from hdl.params import ACC_BITS, INDEX_BITS, MAX_M, WIDE_BITS
 from hdl.requantise import Requantise, left_shift
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT, wide_word
 from hdl.write_queue import WriteQueue
 
-__all__ = ["Readout", "ReadoutControl", "ResultLane"]
+__all__ = ["Readout", "ReadoutControl", "ResultLane", "results_port"]
+
+
+def results_port(params):
+    """The port at which results are written: to some lanes of a word, if it has more lanes than the
+    array columns."""
+    return (WritePort if params.read_cols == params.vector else LaneWritePort)(wide_word(params))
 
 
 class ResultLane(wiring.Component):
@@ -78,11 +84,11 @@ def _rows_behind(params, m):
 
 
 class ReadoutControl(wiring.Component):
-    """Reads the rows of ``vector`` columns after the other, and the exponents that go with them.
+    """Reads the rows of ``read_cols`` columns after the other, and the exponents that go with them.
 
     Of the columns first the row of zeros, then the others, a row per clock, and those of the next
-    columns follow without a gap. With ``COL_GROUPS`` there are ``vector - 1`` clocks behind the row
-    of zeros in which groups are read.
+    columns follow without a gap. With ``COL_GROUPS`` there are ``read_cols - 1`` clocks behind the
+    row of zeros in which groups are read.
 
     Parameters
     ----------
@@ -99,11 +105,11 @@ class ReadoutControl(wiring.Component):
         A row is being read;
     reading_zero : Out(1)
         the row of zeros is, before all others.
-    part : Out(range(cols // vector))
+    part : Out(range(cols // read_cols))
         Which columns of the column tile.
-    last_cols : Out(1), left_cols : Out(range(vector + 1))
+    last_cols : Out(1), left_cols : Out(range(read_cols + 1))
         They are the instruction's last, and so many.
-    shifts : Out(ArrayLayout(range(MAX_SHIFT + left + 1), vector))
+    shifts : Out(ArrayLayout(range(MAX_SHIFT + left + 1), read_cols))
         Right shift of every column, without what the row's group adds to it: for the rows that were
         read ``READ_LATENCY`` cycles ago and one.
     row_groups : Out(1)
@@ -122,10 +128,10 @@ class ReadoutControl(wiring.Component):
             "finished": In(1), "released": Out(1), "row": Out(range(MAX_M + 1)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))), "done": Out(1),
             "reading": Out(1), "reading_zero": Out(1),
-            "part": Out(range(params.cols // params.vector)),
-            "last_cols": Out(1), "left_cols": Out(range(params.vector + 1)),
+            "part": Out(range(params.cols // params.read_cols)),
+            "last_cols": Out(1), "left_cols": Out(range(params.read_cols + 1)),
             "shifts": Out(data.ArrayLayout(
-                range(MAX_SHIFT + left_shift(params) + 1), params.vector)),
+                range(MAX_SHIFT + left_shift(params) + 1), params.read_cols)),
             "row_groups": Out(1),
         }
         if self.queued:
@@ -134,7 +140,7 @@ class ReadoutControl(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        fields, vector = self.instruction, self.params.vector
+        fields, width = self.instruction, self.params.read_cols
         col_groups = self._shifts(m)
 
         # Column tiles that are complete and not read yet.
@@ -149,11 +155,11 @@ class ReadoutControl(wiring.Component):
                      releasing.eq(_rows_behind(self.params, fields.m))]
         row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         left_cols = Signal(INDEX_BITS)
-        count = Signal(range(max(vector, self.drain) + 1))
+        count = Signal(range(max(width, self.drain) + 1))
         last_part, last_row = Signal(), Signal()
         m.d.comb += [
-            self.last_cols.eq(left_cols <= vector), self.left_cols.eq(left_cols),
-            last_part.eq((self.part == self.params.cols // vector - 1) | self.last_cols),
+            self.last_cols.eq(left_cols <= width), self.left_cols.eq(left_cols),
+            last_part.eq((self.part == self.params.cols // width - 1) | self.last_cols),
             last_row.eq(left == 0),
         ]
         m.d.sync += count.eq(count + 1)
@@ -168,12 +174,12 @@ class ReadoutControl(wiring.Component):
                 if self.grouped:
                     with m.If(col_groups):
                         self._read_column(m, col_group, 1)
-                        if vector > 1:
+                        if width > 1:
                             m.next = "COLUMNS"
-            if self.grouped and vector > 1:
+            if self.grouped and width > 1:
                 with m.State("COLUMNS"):
                     self._read_column(m, col_group, count < left_cols)
-                    with m.If(count == vector - 1):
+                    with m.If(count == width - 1):
                         m.next = "ROWS"
             with m.State("ROWS"), m.If(self.room) if self.queued else nullcontext():
                 m.d.comb += [self.reading.eq(1), self.row.eq(row),
@@ -189,7 +195,7 @@ class ReadoutControl(wiring.Component):
                     with m.If(self.last_cols):
                         m.next = "DRAIN"
                     with m.Else():
-                        m.d.sync += left_cols.eq(left_cols - vector)
+                        m.d.sync += left_cols.eq(left_cols - width)
                         with m.If(last_part & (waiting == 0)):
                             m.next = "IDLE"
             with m.State("DRAIN"):
@@ -244,10 +250,11 @@ class Readout(wiring.Component):
     streamed operand is unsigned, what its codes are below its values. ``e`` is the exponent of the
     row and of the column, see :mod:`hdl.instructions`. Rows of results are numbered round their
     memory, those of a column tile behind those of the one before (:mod:`hdl.accumulate`).
-    ``vector`` columns follow each other: row i of those with number t goes to wide word
-    ``dst0 + t * (m + more) + i``, ``more`` being the high half of ``key1``.
+    ``read_cols`` columns follow each other: row i of those with number t goes to wide word
+    ``dst0 + t // p * (m + more) + i``, ``more`` being the high half of ``key1``; p of them lie
+    beside each other in a word.
 
-    One row of them per clock. They take ``m + 1`` cycles, and ``vector - 1`` more with
+    One row of them per clock. They take ``m + 1`` cycles, and ``read_cols - 1`` more with
     ``COL_GROUPS``; the last row has been written ``LATENCY`` cycles later.
 
     Nothing stalls, but on a machine that keeps masters: there results go through a
@@ -273,7 +280,7 @@ class Readout(wiring.Component):
         The accumulators' port.
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
         Idle on a machine without groups.
-    wide_w : Out(WritePort(wide_word))
+    wide_w : Out(results_port(params))
     wide_taken : In(1)
         Another unit writes to the wide memory in this cycle. Only on a machine that keeps masters.
     clamped : Out(8)
@@ -299,7 +306,7 @@ class Readout(wiring.Component):
             "row": Out(range(MAX_M + 1)),
             "results": In(data.ArrayLayout(signed(ACC_BITS), params.cols)),
             "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
-            "wide_w": Out(WritePort(wide_word(params))),
+            "wide_w": Out(results_port(params)),
             "clamped": Out(8), "done": Out(1),
         }
         if params.masters:
@@ -308,7 +315,7 @@ class Readout(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        vector, parts = self.params.vector, self.params.cols // self.params.vector
+        width, parts = self.params.read_cols, self.params.cols // self.params.read_cols
         m.submodules.control = control = ReadoutControl(self.params, drain=self.LATENCY)
         for name in ("start", "instruction", "finished"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
@@ -323,18 +330,20 @@ class Readout(wiring.Component):
         part = delayed(m, "part", control.part, READ_LATENCY)
         # Of the last columns some are none.
         last_cols = delayed(m, "last_cols", control.last_cols, self.LATENCY - 1)
-        clamped = Signal(vector)
-        results = self.wide_w.data
+        clamped = Signal(width)
+        beside = self.params.vector // width
+        shape = data.ArrayLayout(signed(WIDE_BITS), width)
+        results = to_write = self.wide_w.data if beside == 1 else Signal(shape, name="to_write")
         if self.params.masters:
-            m.submodules.queue = queue = WriteQueue(wide_word(self.params))
-            results = queue.i
+            m.submodules.queue = queue = WriteQueue(shape)
+            results, to_write = queue.i, queue.o
         row_shift = Signal(4)
         m.d.sync += row_shift.eq(Mux(control.row_groups, self.group_r.data[:4], 0))
-        for col in range(vector):
+        for col in range(width):
             m.submodules[f"lane{col}"] = lane = ResultLane(left_shift(self.params))
             chosen = Signal(signed(ACC_BITS), name=f"chosen{col}", reset_less=True)
             m.d.sync += chosen.eq(Array(
-                self.results[number * vector + col] for number in range(parts))[part])
+                self.results[number * width + col] for number in range(parts))[part])
             m.d.comb += [
                 lane.take_zero.eq(arrived_zero[-1]),
                 lane.i.eq(chosen),
@@ -351,24 +360,38 @@ class Readout(wiring.Component):
             m.d.comb += [
                 control.room.eq(queue.room), control.idle.eq(queue.idle),
                 queue.reserve.eq(control.reading), queue.push.eq(arrived[-2]),
-                queue.taken.eq(self.wide_taken), Value.cast(self.wide_w.data).eq(queue.o),
+                queue.taken.eq(self.wide_taken),
             ]
             written = queue.pop
         m.d.sync += self.clamped.eq(Mux(arrived[-2], _count(clamped), 0))
 
-        # Behind the last row of some columns the other rows of the tensor follow.
+        # Behind the last row of a word's last columns the other rows of the tensor follow, behind
+        # that of others the columns beside them.
         fields = self.instruction
         destination, skip = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         # Rows to come, which end below zero.
         rows, first_rows = (Signal(signed(len(self.row) + 1), name=name)
                             for name in ("rows", "first_rows"))
         m.d.comb += [self.wide_w.en.eq(written), self.wide_w.addr.eq(destination)]
+        if to_write is not self.wide_w.data:
+            m.d.comb += Value.cast(self.wide_w.data).eq(Value.cast(to_write).replicate(beside))
         m.d.sync += [skip.eq(fields.key1[16:] + 1), first_rows.eq(fields.m - 2)]
         with m.If(written):
             m.d.sync += [destination.eq(destination + Mux(rows[-1], skip, 1)),
                          rows.eq(Mux(rows[-1], first_rows, rows - 1))]
+        if beside > 1:
+            place, first = Signal(beside, init=1), Signal(ADDRESS_BITS)
+            m.d.comb += self.wide_w.lanes.eq(Cat(bit.replicate(width) for bit in place))
+            with m.If(written & rows[-1]):
+                m.d.sync += place.eq(place.rotate_left(1))
+                with m.If(place[-1]):
+                    m.d.sync += first.eq(destination + skip)
+                with m.Else():
+                    m.d.sync += destination.eq(first)
         with m.If(self.start):
             m.d.sync += [destination.eq(fields.dst0), rows.eq(fields.m - 2)]
+            if beside > 1:
+                m.d.sync += [place.eq(1), first.eq(fields.dst0)]
         return m
 
 

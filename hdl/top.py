@@ -143,12 +143,18 @@ class Accelerator(wiring.Component):
                 # Products run beside whatever else uses the tables.
                 own = [getattr(units[Unit.GEMM], f"{name}_r")]
                 readers = [port for port in readers if port is not own[0]]
+            lane_writers = [port for port in writers if memory and hasattr(port, "lanes")]
+            writers = [port for port in writers if not any(port is lane for lane in lane_writers)]
             counts = {"readers": len(readers), "writers": len(writers)}
+            if lane_writers:
+                counts |= {"lanes": params.vector}
             if params.masters:
                 counts |= {"conflicts": True} | ({"own": len(own)} if own else {})
             ram = (Ram(*memory, **counts) if memory else
                    OperandMemory(params, streams=len(streams), **counts))
             m.submodules[name] = ram
+            for port in lane_writers:
+                wiring.connect(m, port, ram.lane_w)
             for kind, ports in (("r", readers), ("own_r", own), ("w", writers), ("s", streams)):
                 for number, port in enumerate(ports):
                     wiring.connect(m, port, getattr(ram, kind)[number])

@@ -46,12 +46,12 @@ def clocks(opcode, fields, params):
 def _product(flags, m, n, tiles, params):
     """The first weights; all tiles and the last column tile's readouts, or the first column tile
     and all readouts (:mod:`hdl.product_cycles` has it exactly)."""
-    ratio, vector = params.array_clock, params.vector
+    ratio, width = params.array_clock, params.read_cols
     weights = params.rows * params.depth * params.cols // params.span
     inner = tiles * max(m + 1, params.rows << params.depth - 1, weights * ratio) / ratio
-    read = m + (vector if flags & GemmFlag.COL_GROUPS else 1)
-    column_tiles, readouts = -(-n // params.cols), -(-n // vector)
-    last = readouts - (column_tiles - 1) * params.cols // vector
+    read = m + (width if flags & GemmFlag.COL_GROUPS else 1)
+    column_tiles, readouts = -(-n // params.cols), -(-n // width)
+    last = readouts - (column_tiles - 1) * params.cols // width
     return int(weights + max(column_tiles * inner + last * read, inner + readouts * read)
                + _ARRAY_DEPTH)
 

@@ -71,7 +71,7 @@ def bound(params, m, n, tiles, *, inner=False, cols=False):
     >>> bound(Params(array_clock=1), 100, 4, 3), bound(Params(array_clock=2), 100, 4, 3)
     (783, 1223)
     """
-    a, lanes = params.array_clock, params.vector
+    a, lanes = params.array_clock, params.read_cols
     weights = a * params.rows * params.depth * params.cols // params.span
     period, readout = max(m + 1, weights, params.rows * row_entries(params)), a * (m + 1)
     column_tiles, parts = -(-n // params.cols), -(-n // lanes)

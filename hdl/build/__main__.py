@@ -86,8 +86,9 @@ def _parser():
                         help="wide memory in units of 1,024 elements; the quantised memory "
                              f"holds twice as many (default {default.memory})")
     parser.add_argument("--lanes", metavar="N",
-                        help="lanes of the quantiser and the norms, which divide the columns and "
-                             "the slots, rows x depth; 0 for the most there can be "
+                        help="lanes of the quantiser and the norms: a divisor of the slots, rows x "
+                             "depth, and of the columns, or a multiple of those; 0 for the most "
+                             "that divide both "
                              f"(default {default.lanes})")
     parser.add_argument("--masters", metavar="0..256",
                         help="weights, with their velocities, that the machine keeps and updates "

@@ -159,6 +159,8 @@ def test_groups_and_signs(cols):
     machine(18, 1, 2),
     # Fewer lanes than columns.
     machine(2, 6, 2, lanes=2), machine(3, 8, 4, lanes=1), machine(2, 4, 1, lanes=2),
+    # More lanes than columns.
+    machine(4, 2, 3, lanes=4), machine(2, 1, 3, lanes=6), machine(4, 4, 2, lanes=8, array_clock=2),
 ], ids=lambda params: params.name)
 def test_shapes(params):
     # Row groups are of at most the machine's number, and so on.
@@ -177,10 +179,10 @@ def test_weights_are_fetched_sooner_than_the_swap_takes():
     run(params, [Case(params, 2, 8, 18, inner=4, unsigned=True)])
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])
 def test_columns_are_read_out_behind_the_next_ones(lanes):
     """A readout takes longer than a column tile, or the other way about."""
-    params = machine(2, 8, 2, lanes=lanes)
+    params = machine(*((2, 8, 2) if lanes < 8 else (8, 4, 2)), lanes=lanes)
     grouped = {"inner": 4, "cols": 4}
     run(params, [
         Case(params, 9, 4, 24, seed=1), Case(params, 9, 4, 17, seed=2),
@@ -193,10 +195,10 @@ def test_streaming_takes_longer_than_loading():
     run(params, [Case(params, 20, 1, 5, unsigned=True), Case(params, 20, 2, 3, cols=4)])
 
 
-@pytest.mark.parametrize("clock", [1, 3])
-def test_rows_of_taller_tensors(clock):
+@pytest.mark.parametrize(("lanes", "clock"), [(2, 1), (2, 3), (4, 1), (12, 1), (12, 2)])
+def test_rows_of_taller_tensors(lanes, clock):
     """What lies between the rows is not read, and stays as it is."""
-    params = machine(2, 4, 2, lanes=2, array_clock=clock)
+    params = machine(2 if lanes < 12 else 6, 4, 2, lanes=lanes, array_clock=clock)
     run(params, [
         Case(params, 3, 14, 10, tall=(0, 1, 0, 1), seed=1),
         Case(params, 1, 9, 3, tall=(4, 0, 3, 0), inner=4, seed=2),

@@ -25,6 +25,8 @@ MACHINES = [
     machine(3, (1, 1), 1, 1, 1, arith="int"), machine(4, (4, 4), 3, 6, 4, lanes=2, array_clock=2),
     # As in tests/host/test_resident.py.
     machine(4, (4, 4), 2, 4, 2, memory=8, lanes=2, masters=4),
+    # More lanes than columns.
+    machine(3, (2, 4), 4, 2, 2, memory=8, lanes=4, masters=4),
 ]
 MORE_MACHINES = [
     machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1, 16), machine(3, (4, 4), 9, 3, 4, 16),
@@ -35,6 +37,7 @@ MORE_MACHINES = [
     machine(8, (8, 8), 3, 3, 1, 8, masters=2), machine(3, (1, 4), 4, 8, 4, 16, masters=16),
     machine(5, (1, 1), 3, 2, 2, 8, lanes=1, masters=64, arith="int"),
     machine(2, (4, 1), 6, 4, 2, 8, masters=1),
+    machine(5, (1, 4), 4, 1, 3, 8, lanes=6, array_clock=2),
 ]
 
 regress = pytest.mark.regress
