@@ -9,7 +9,7 @@ from hdl.crossing import array_domain, crossed
 from hdl.instructions import GemmFlag
 from hdl.memory import ReadPort, StreamPort
 from hdl.readout import Readout, results_port
-from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word, wide_word
+from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word
 from hdl.weights import Weights
 
 __all__ = ["Gemm"]

@@ -167,7 +167,7 @@ class Params:
         _check_range("array-clock", self.array_clock, 1, 4)
         _check_range("masters", self.masters, 0, 256)
         if not isinstance(self.lanes, int) or self.lanes < 0 or (
-                self.lanes and (self.cols % self.lanes and self.lanes % self.cols
+                self.lanes and ((self.cols % self.lanes and self.lanes % self.cols)
                                 or self.slots % self.lanes)):
             raise ParameterError(
                 f"lanes must divide the {self.slots} slots, and the {self.cols} columns or be a "
