@@ -148,6 +148,7 @@ class NormFlag(IntFlag):
 class BackwardFlag(IntFlag):
     """Flags of ``NORM_BACKWARD``."""
     CLIPPED = 1
+    SCAN = 2
 
 
 class ScaleFlag(IntFlag):
@@ -191,6 +192,8 @@ class StateRow(IntEnum):
     GAMMA = 0
     #: beta, ``PARAMETER_FRACTION`` fraction bits.
     BETA = 1
+    #: With ``SCAN``, on the way back: the largest magnitude of the input's gradient.
+    LARGEST = 1
     #: Mean of the input, ``NORM_FRACTION`` fraction bits.
     MEAN = 2
     #: Mean magnitude of the deviation from it, ``NORM_FRACTION`` fraction bits.
@@ -409,7 +412,10 @@ OPERATIONS = {
         model="sim.model.norm.l1_backward", clocks="hdl.norm.backward.NormBackward.cycles",
         sizes={"m": MAX_M, "n": MAX_N},
         fields={"tab0": "(q) with ``CLIPPED``, what the output was quantised to, [m,n]"},
-        flags={BackwardFlag.CLIPPED: "no gradient passes an element whose code is the largest"}),
+        flags={BackwardFlag.CLIPPED: "no gradient passes an element whose code is the largest",
+               BackwardFlag.SCAN: "row LARGEST of the state becomes the largest magnitude of each "
+                                  "column of the result"},
+        needs_masters=BackwardFlag.SCAN),
     Opcode.MOVE: Operation(
         equation="dst0(q)[m,n] = src0(q)[m,n]",
         text="Lanes that take nothing keep what they held. Source and destination must not "

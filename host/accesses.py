@@ -148,6 +148,8 @@ def _norm_backward(f, params, read, written):
         read.tensor(Memory.QUANT, f["tab0"], m, n)
     written.tensor(Memory.WIDE, f["dst0"], m, n)
     written.rows(f["src1"], STATE_ROWS, n, _BACKWARD_WRITTEN)
+    if f["flags"] & BackwardFlag.SCAN:
+        written.rows(f["src1"], STATE_ROWS, n, (StateRow.LARGEST,))
 
 
 def _move(f, params, read, written):

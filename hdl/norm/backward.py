@@ -9,7 +9,9 @@ from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort, announce
 from hdl.norm.arithmetic import Multiplier
 from hdl.norm.backward_lane import (
     BACKWARD_CONTROL,
+    BACKWARD_PACKING,
     GATED,
+    GRADIENT,
     PRODUCTS,
     QUOTIENT_BITS,
     RESULT_BITS,
@@ -37,7 +39,9 @@ class NormBackward(wiring.Component):
 
     Nothing is clamped and nothing can stall the unit. The time does not depend on the data:
     :meth:`cycles`. On a machine that keeps masters, passes over rows of dy begin so much later as
-    codes are announced before they are read, and reciprocals are taken beside the sums.
+    codes are announced before they are read, and reciprocals are taken beside the sums; what dx
+    needs of a row is left in its place by the pass for the sums, packed into a word, so that the
+    last pass takes a cycle per row. With ``SCAN`` row ``LARGEST`` of the state is written, too.
 
     Parameters
     ----------
@@ -70,12 +74,12 @@ class NormBackward(wiring.Component):
             members["quant_ahead"] = Out(1)
         super().__init__(members)
 
-    def cycles(self, m, n):
+    def cycles(self, m, n, *, scan=False):
         """Cycles from ``start`` to ``done``.
 
         With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138; on a
-        machine that keeps masters ``6 m + 255 + 3 announced_ahead``, and 39, where rows take as
-        long as a reciprocal.
+        machine that keeps masters ``5 m + 256 + 2 announced_ahead``, and 39, where rows take as
+        long as a reciprocal, and one more for each tile with ``SCAN``.
         """
         drain = READ_LATENCY + _Writer.stages(self.correction)
         divide, invert, length = (
@@ -86,7 +90,7 @@ class NormBackward(wiring.Component):
             tile += Multiplier.LATENCY + divide
         if self.params.masters:
             ahead = announced_ahead(self.params)
-            tile += 3 * ahead + max(0, invert + 2 - (2 * m + drain + ahead)) - invert
+            tile += 2 * ahead - m + 1 + max(0, invert + 2 - (2 * m + drain + ahead)) - invert + scan
         return -(-n // self.params.vector) * tile + length + 5
 
     def elaborate(self, platform):
@@ -135,7 +139,10 @@ class NormBackward(wiring.Component):
             results.append(result)
         for j in range(vector):
             group = j // divider.span
-            m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction())
+            m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction(),
+                                                              packing=self.params.masters > 0)
+            if self.params.masters:
+                m.d.comb += lane.packing.eq(control.packing)
             m.d.comb += [
                 lane.control.eq(control.lanes),
                 lane.used.eq(control.used[j]),
@@ -230,14 +237,14 @@ class _Control(wiring.Component):
         }
         if params.masters:
             # Codes are read in so many cycles.
-            members["code_ahead"] = Out(1)
+            members |= {"code_ahead": Out(1), "packing": Out(BACKWARD_PACKING)}
         super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
         m.submodules.reader = reader = RowReader(paired=True)
-        m.submodules.writer = writer = _Writer(self.correction)
+        m.submodules.writer = writer = _Writer(self.correction, packing=self.beside)
         fields, lanes = self.instruction, self.lanes
         dy, context, state, codes = (Signal(ADDRESS_BITS) for _ in range(4))
         loop = Signal(_Loop)
@@ -406,7 +413,9 @@ class _Control(wiring.Component):
                     lanes.one.eq(rows[second]),
                 ]
                 if self.beside:
-                    m.d.comb += lanes.inverted.eq(inverting)
+                    m.d.comb += [lanes.inverted.eq(inverting),
+                                 writer.pack.eq(rows[GRADIENT]),
+                                 self.packing.put_packed.eq(rows[GRADIENT])]
                     with m.If(self.divided):
                         m.d.sync += inverting.eq(0)
                 with m.If(drained & ~inverting if self.beside else drained):
@@ -455,8 +464,15 @@ class _Control(wiring.Component):
             with m.State("SAVE_DEVIATION_BITS"):
                 m.d.comb += lanes.put_bits.eq(1)
                 save(StateRow.DEVIATION_BITS)
-                read_dy("OUTPUT")
+                if self.beside:
+                    # Packed rows.
+                    m.d.comb += [reader.base.eq(writer.tile), reader.spaced.eq(0)]
+                    read("OUTPUT")
+                else:
+                    read_dy("OUTPUT")
             with m.State("OUTPUT"):
+                if self.beside:
+                    m.d.comb += self.packing.packed.eq(1)
                 m.d.comb += [
                     lanes.gate.eq(1),
                     lanes.multiply.eq(rows[self.correction.T]),
@@ -476,14 +492,25 @@ class _Control(wiring.Component):
                     ]
                 with m.If(drained):
                     m.next = "NEXT"
+                    if self.beside:
+                        with m.If((fields.flags & BackwardFlag.SCAN).any()):
+                            m.next = "SAVE_LARGEST"
+            if self.beside:
+                with m.State("SAVE_LARGEST"):
+                    m.d.comb += self.packing.put_largest.eq(1)
+                    save(StateRow.LARGEST)
+                    m.next = "NEXT"
         return m
 
 
 class _Writer(wiring.Component):
     """Where the lanes' output goes in the wide memory."""
-    def __init__(self, correction):
+    def __init__(self, correction, *, packing):
         self.result = BackwardLane.result(correction)
+        self.packs = packing
         super().__init__({
+            # A packed row comes; where those of the tile begin.
+            **({"pack": In(1), "tile": Out(ADDRESS_BITS)} if packing else {}),
             "start": In(1),
             "instruction": In(INSTRUCTION_LAYOUT),
             # The output pass.
@@ -512,4 +539,12 @@ class _Writer(wiring.Component):
             m.d.sync += [self.en.eq(1), self.addr.eq(self.state + self.row)]
         with m.Elif(self.active & self.rows[self.result]):
             m.d.sync += [self.en.eq(1), self.addr.eq(dx), dx.eq(dx + 1)]
+        if self.packs:
+            # Packed rows lie where those of dx will.
+            packed = Signal(ADDRESS_BITS)
+            m.d.comb += self.tile.eq(dx)
+            with m.If(self.start):
+                m.d.sync += packed.eq(self.instruction.dst0)
+            with m.Elif(self.pack):
+                m.d.sync += [self.en.eq(1), self.addr.eq(packed), packed.eq(packed + 1)]
         return m

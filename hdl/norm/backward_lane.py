@@ -10,7 +10,7 @@ from hdl.norm.reciprocal import COUNT_BITS, LENGTH_BITS, RECIPROCAL_BITS, VALUE_
 from hdl.params import WIDE_BITS, XHAT_FRACTION
 from hdl.relu import ReluGradient
 
-__all__ = ["BACKWARD_CONTROL", "GATED", "GRADIENT", "GRADIENT_BITS", "GRAD_GAMMA_BITS",
+__all__ = ["BACKWARD_CONTROL", "BACKWARD_PACKING", "GATED", "GRADIENT", "GRADIENT_BITS", "GRAD_GAMMA_BITS",
            "OFFSET_BITS", "PRODUCTS", "QUOTIENT_BITS", "RESULT_BITS", "TOTAL_BITS", "BackwardLane"]
 
 #: Width of g: -2**19 <= g < 2**19. The model's GRADIENT_BITS and the sign.
@@ -81,6 +81,22 @@ BACKWARD_CONTROL = data.StructLayout({
     "bits": LENGTH_BITS,
 })
 
+#: What lanes that pack are told besides.
+BACKWARD_PACKING = data.StructLayout({
+    #: The word on the read port is a packed row.
+    "packed": 1,
+    # What is put out next.
+    "put_packed": 1, "put_largest": 1,
+})
+
+#: What the output pass needs of a row, packed into a wide element.
+_PACKED = data.StructLayout({
+    "gradient": signed(GRADIENT_BITS),
+    "negative": 1,
+    "nonzero": 1,
+    "zero": WIDE_BITS - GRADIENT_BITS - 2,
+})
+
 
 class BackwardLane(wiring.Component):
     """The datapath of one column: one row every two cycles, dy in the first, its context next.
@@ -97,13 +113,20 @@ class BackwardLane(wiring.Component):
 
     dx of the row on ``i`` in cycle 0 is on ``o`` in cycle ``result + 1``.
 
+    A lane that packs leaves g and the sign of d of each row in one word, ``put_packed`` in the
+    cycle ``GRADIENT``; rows of such words come one per clock in the output pass. It also keeps the
+    largest magnitude of dx.
+
     Parameters
     ----------
     correction : wiring.Component
+    packing : bool
 
     Members
     -------
     control : In(BACKWARD_CONTROL)
+    packing : In(BACKWARD_PACKING)
+        Only of a lane that packs.
     used : In(1)
         The lane holds a column; otherwise it has no magnitude.
     i : In(signed(WIDE_BITS))
@@ -123,9 +146,11 @@ class BackwardLane(wiring.Component):
     o : Out(signed(WIDE_BITS))
         A dx, the ``bits`` or the lane's last quotient; holds until the next.
     """
-    def __init__(self, correction):
+    def __init__(self, correction, *, packing=False):
         self.correction = correction
+        self.packs = packing
         super().__init__({
+            **({"packing": In(BACKWARD_PACKING)} if packing else {}),
             "control": In(BACKWARD_CONTROL),
             "used": In(1),
             "i": In(signed(WIDE_BITS)),
@@ -147,7 +172,7 @@ class BackwardLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         control, t_bits = self.control, self.correction.T_BITS
-        m.submodules.front = front = _Front()
+        m.submodules.front = front = _Front(packing=self.packs)
         m.submodules.channel = channel = _Channel(t_bits + Multiplier.B_BITS)
         m.submodules.multiplier = multiplier = Multiplier(t_bits)
         m.submodules.correction = correction = self.correction
@@ -201,13 +226,36 @@ class BackwardLane(wiring.Component):
             m.d.sync += self.o.eq(control.bits)
         with m.Elif(control.put_dx):
             m.d.sync += self.o.eq(dx)
+        if self.packs:
+            self._pack(m, front, dx)
         return m
+
+    def _pack(self, m, front, dx):
+        packing, word = self.packing, data.View(_PACKED, self.o)
+        m.d.comb += front.packed.eq(packing.packed)
+        with m.If(packing.put_packed):
+            m.d.sync += [word.gradient.eq(front.gradient), word.negative.eq(front.negative),
+                         word.nonzero.eq(front.nonzero), word.zero.eq(0)]
+        # |dx|, a clock after it was put out.
+        magnitude, largest = Signal(len(dx)), Signal(len(dx))
+        put = Signal()
+        m.d.comb += magnitude.eq(abs(self.o[:len(dx)].as_signed()))
+        m.d.sync += put.eq(self.control.put_dx & packing.packed)
+        with m.If(self.control.clear):
+            m.d.sync += largest.eq(0)
+        with m.Elif(put & (magnitude > largest)):
+            m.d.sync += largest.eq(magnitude)
+        with m.If(packing.put_largest):
+            m.d.sync += self.o.eq(largest)
 
 
 class _Front(wiring.Component):
-    """From the read port to g: dy and its context meet, dy is masked, measured and scaled."""
-    def __init__(self):
+    """From the read port to g: dy and its context meet, dy is masked, measured and scaled; or, with
+    ``packed``, g and a sign come as they are."""
+    def __init__(self, *, packing=False):
+        self.packs = packing
         super().__init__({
+            **({"packed": In(1)} if packing else {}),
             "control": In(BACKWARD_CONTROL),
             "used": In(1),
             "i": In(signed(WIDE_BITS)),
@@ -255,6 +303,14 @@ class _Front(wiring.Component):
         m.d.comb += scaled.eq(self.gated << control.shift)
         m.d.sync += self.gradient.eq(
             Mux(control.gate, scaled[WIDE_BITS - GRADIENT_BITS:].as_signed(), 0))
+        if self.packs:
+            # All of it arrives in the cycle GRADIENT, as what is made of dy does.
+            word = data.View(_PACKED, self.gated)
+            with m.If(self.packed):
+                m.d.sync += [
+                    self.gated.eq(dy), self.gradient.eq(word.gradient),
+                    self.negative.eq(word.negative), self.nonzero.eq(word.nonzero),
+                ]
         return m
 
 

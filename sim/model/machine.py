@@ -464,6 +464,8 @@ class Machine:
         self.wide.put(f["dst0"], dx)
         state[StateRow.GRAD_BETA], state[StateRow.GRAD_GAMMA] = grad_beta, grad_gamma
         state[StateRow.GRAD_BITS], state[StateRow.DEVIATION_BITS] = grad_bits, deviation_bits
+        if f["flags"] & BackwardFlag.SCAN:
+            state[StateRow.LARGEST] = np.abs(dx).max(axis=0)
         self.wide.put(f["src1"], state)
 
     def _scale(self, f):

@@ -72,19 +72,21 @@ def random_forward(rng, m, n, scale, **more):
 
 def norm_backward(unit, models, cases, largest):
     """Every case, keyword arguments of :func:`_check_backward`, equals the forward and backward
-    ``models``, one after the other; no |dx| is above ``largest``."""
+    ``models``, one after the other; no |dx| is above ``largest``. A unit that can scan does, but
+    for the first case."""
     bench = UnitBench(unit, unit.params, words={"wide": 4096, "quant": 1024})
 
     async def process(ctx):
-        for case in cases:
-            await _check_backward(ctx, bench, unit, models, largest, **case)
+        for number, case in enumerate(cases):
+            await _check_backward(ctx, bench, unit, models, largest,
+                                  scan=unit.params.masters > 0 < number, **case)
 
     bench.simulate(process)
     return unit
 
 
 async def _check_backward(ctx, bench, unit, models, largest, x, dy, gamma=4096, beta=0,
-                          rectify=True, in_place=False, beyond=0, codes=None):
+                          rectify=True, in_place=False, beyond=0, codes=None, scan=False):
     """``beyond`` columns of x and dy lie in the tile, but beyond the tensor; ``codes`` are what
     the output was quantised to."""
     forward, backward = models
@@ -109,7 +111,7 @@ async def _check_backward(ctx, bench, unit, models, largest, x, dy, gamma=4096, 
         bench.load(ctx, "quant", tab0, codes - (1 << bits - 1))
     cycles, clamped = await bench.run(
         ctx, Opcode.NORM_BACKWARD, m=m, n=n, src0=src0, src1=src1, dst0=dst0, dst1=dst1,
-        flags=BackwardFlag.CLIPPED * (codes is not None), tab0=tab0)
+        flags=BackwardFlag.CLIPPED * (codes is not None) | BackwardFlag.SCAN * scan, tab0=tab0)
     used = type(context)(context.xhat[:, :n], context.sign[:, :n], passed[:, :n])
     dx, grad_beta, grad_gamma, grad_bits, deviation_bits = backward(
         dy[:, :n], used, gamma[:n], deviation[:n])
@@ -117,13 +119,15 @@ async def _check_backward(ctx, bench, unit, models, largest, x, dy, gamma=4096, 
     state = state[:, :n]
     state[StateRow.GRAD_BETA], state[StateRow.GRAD_GAMMA] = grad_beta, grad_gamma
     state[StateRow.GRAD_BITS], state[StateRow.DEVIATION_BITS] = grad_bits, deviation_bits
+    if scan:
+        state[StateRow.LARGEST] = np.abs(dx).max(axis=0)
     found = bench.dump(ctx, "wide", src1, STATE_ROWS, n)
     for row in StateRow:
         assert (found[row] == state[row]).all(), row.name
     assert (bench.dump(ctx, "wide", dst0, m, n) == dx).all()
     assert (bench.dump(ctx, "wide", dst1, m, n) == context.pack()[:, :n]).all()
     assert clamped == 0
-    assert cycles == unit.cycles(m, n)
+    assert cycles == unit.cycles(m, n, **({"scan": True} if scan else {}))
 
 
 def random_backward(rng, m, n, x_scale, dy_scale, **more):
