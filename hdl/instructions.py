@@ -131,6 +131,8 @@ class QuantiseFlag(IntFlag):
     STOCHASTIC = 4
     GROUPED = 8
     MASTER = 16
+    SCAN = 32
+    SCANNED = 64
 
 
 class MoveFlag(IntFlag):
@@ -209,6 +211,18 @@ class StateRow(IntEnum):
 
 
 STATE_ROWS = len(StateRow)
+
+
+class ScanRow(IntEnum):
+    """Rows of a state tensor, one after the other, that QUANTISE keeps of a tensor's columns."""
+    #: The largest magnitude.
+    LARGEST = 0
+    #: The sum of magnitudes: its low ``SCAN_SHIFT`` bits, and the rest.
+    TOTAL_LOW = 1
+    TOTAL_HIGH = 2
+
+
+SCAN_SHIFT = 24
 
 
 @dataclass(frozen=True)
@@ -300,6 +314,13 @@ def _masters_by_columns(fields, groups):
             | (flags & QuantiseFlag.PER_COLUMN).any() & ~(flags & others).any())
 
 
+def _scanned_apart(fields, groups):
+    flags = fields.flags
+    others = QuantiseFlag.PER_COLUMN | QuantiseFlag.MASTER
+    return (~(flags & QuantiseFlag.SCAN).any() | (flags == QuantiseFlag.SCAN)) & (
+        ~(flags & QuantiseFlag.SCANNED).any() | ~(flags & others).any())
+
+
 def _rows_of_masters(flag):
     return Rule(f"``m`` above {MAX_M} without ``{flag.name}``",
                 lambda f, groups: (f.flags & flag).any() | (f.m <= MAX_M))
@@ -360,7 +381,12 @@ OPERATIONS = {
         text="dst1 is the exponent s of every column's scale: q stands for ``q * 2**(s - groups)`` "
              "in the unit of src0. With ``MASTER``, ``src0(p)`` are master weights, and their "
              "columns are normalised first: ``dst1(w)[3,n]`` is then a scale tensor, with the "
-             "mantissa in row FACTOR and s in row EXPONENT.",
+             "mantissa in row FACTOR and s in row EXPONENT. What a scale takes of the columns, "
+             "the largest magnitude and the sum of magnitudes, can be found before: ``SCAN`` "
+             "leaves it in three rows of a state tensor, the first of them at dst1(w), and nothing "
+             "else; with ``SCANNED`` they are at src1(w), and src0 is read once. Without a clip "
+             "the sum is not looked at, so that the row LARGEST that the norm leaves on the way "
+             "back is enough.",
         model="sim.model.quantise.quantise", clocks="hdl.quantise.quantiser.Quantiser.cycles",
         sizes={"m": MAX_M, "n": MAX_N},
         fields={
@@ -376,14 +402,19 @@ OPERATIONS = {
             QuantiseFlag.STOCHASTIC: "stochastic instead of nearest rounding",
             QuantiseFlag.GROUPED: "separable ShiftQuant",
             QuantiseFlag.MASTER: "master weights: ``sim.model.quantise.quantise_weights``",
+            QuantiseFlag.SCAN: "only find what a scale takes of the columns",
+            QuantiseFlag.SCANNED: "it has been found; with ``GROUPED`` all rows are in group 0",
         },
-        needs_groups=QuantiseFlag.GROUPED, needs_masters=QuantiseFlag.MASTER,
+        needs_groups=QuantiseFlag.GROUPED,
+        needs_masters=QuantiseFlag.MASTER | QuantiseFlag.SCAN | QuantiseFlag.SCANNED,
         rules=(Rule("``GROUPED`` with ``PER_COLUMN``, ``UNSIGNED`` or a clip",
                     _plain_or_grouped),),
         with_masters=({"m": MAX_K}, (
             _rows_of_masters(QuantiseFlag.MASTER),
             Rule("``MASTER`` without ``PER_COLUMN``, or with another flag",
-                 _masters_by_columns)))),
+                 _masters_by_columns),
+            Rule("``SCAN`` with another flag; ``SCANNED`` with ``PER_COLUMN`` or ``MASTER``",
+                 _scanned_apart)))),
     Opcode.SORT: Operation(
         equation="order table at tab0(t) of the groups group[tab0 + i], i below k",
         text="Adds to each of those words the slot that its index takes. An index whose group is "

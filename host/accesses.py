@@ -21,6 +21,7 @@ from hdl.instructions import (
     QuantiseFlag,
     ScaleFlag,
     ScaleRow,
+    ScanRow,
     StateRow,
     opcode_of,
 )
@@ -107,6 +108,12 @@ def _gemm(f, params, read, written):
 
 def _quantise(f, params, read, written):
     flags, m, n = f["flags"], f["m"], f["n"]
+    if flags & QuantiseFlag.SCAN:
+        read.tensor(Memory.WIDE, f["src0"], m, n)
+        written.rows(f["dst1"], STATE_ROWS, n, ScanRow)
+        return
+    if flags & QuantiseFlag.SCANNED:
+        read.rows(f["src1"], STATE_ROWS, n, ScanRow if f["arg"] else (ScanRow.LARGEST,))
     written.tensor(Memory.QUANT, f["dst0"], m, n)
     if flags & QuantiseFlag.MASTER:
         read.tensor(Memory.MASTER, f["src0"], m, n)
@@ -224,6 +231,8 @@ def _ports(params, fields):
     """Memories at whose shared ports an instruction is."""
     flags, opcode = fields["flags"], opcode_of(fields["op"], params)
     if opcode == Opcode.QUANTISE:
+        if flags & QuantiseFlag.SCAN:
+            return set()
         return {Memory.QUANT} | ({Memory.GROUP} if flags & QuantiseFlag.GROUPED else set())
     if opcode == Opcode.NORM_BACKWARD:
         return {Memory.QUANT} if flags & BackwardFlag.CLIPPED else set()

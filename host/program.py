@@ -116,22 +116,33 @@ def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None,
     return steps, shift
 
 
+def scan(x, found):
+    """Find what scales are made of in the columns of the wide tensor ``x``: rows of a state tensor,
+    of which ``found`` is the first."""
+    _check("rows of a tensor", x.rows, MAX_M)
+    return instruction(Opcode.QUANTISE, flags=QuantiseFlag.SCAN, m=x.rows, n=x.cols, src0=x.base,
+                       dst1=found.base)
+
+
 def quantise(x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=None, rows=None,
-             cols=None):
+             cols=None, scanned=None):
     """Quantise the wide tensor ``x`` to ``q``, the exponents of its scales to ``exponents``.
 
     ``key`` (stochastic rounding) is four 16-bit words; ``rows`` and ``cols`` are the
-    :class:`Groups` to fill (separable ShiftQuant).
+    :class:`Groups` to fill (separable ShiftQuant). ``scanned`` is where :func:`scan` or a norm has
+    left what the scale is made of; all rows are in group 0 then.
     """
     _check("rows of a tensor", x.rows, MAX_M)
     _check("columns of a tensor", x.cols, MAX_N)
     flags = (QuantiseFlag.UNSIGNED * unsigned | QuantiseFlag.PER_COLUMN * per_column
-             | QuantiseFlag.STOCHASTIC * bool(key) | QuantiseFlag.GROUPED * bool(rows))
+             | QuantiseFlag.STOCHASTIC * bool(key) | QuantiseFlag.GROUPED * bool(rows)
+             | QuantiseFlag.SCANNED * bool(scanned))
     key0, key1 = key_words(key) if key else (0, 0)
     return instruction(
         Opcode.QUANTISE, flags=flags, m=x.rows, n=x.cols, src0=x.base, dst0=q.base,
-        dst1=exponents.base, tab1=rows.base if rows else 0, tab2=cols.base if cols else 0,
-        arg=clip, key0=key0, key1=key1)
+        dst1=exponents.base, src1=scanned.base if scanned else 0,
+        tab1=rows.base if rows else 0, tab2=cols.base if cols else 0, arg=clip,
+        key0=key0, key1=key1)
 
 
 def quantise_masters(masters, q, scales, *, clip):
@@ -232,9 +243,11 @@ def norm_forward(x, y, context, state, *, relu, inference=False):
         dst0=y.base, dst1=context.base)
 
 
-def norm_backward(dy, dx, context, state, codes=None):
-    """The gradient of the L1 norm, whose output was quantised to the unsigned ``codes``."""
+def norm_backward(dy, dx, context, state, codes=None, *, scan=False):
+    """The gradient of the L1 norm, whose output was quantised to the unsigned ``codes``; with
+    ``scan`` its largest magnitudes stay in the state."""
+    flags = BackwardFlag.CLIPPED * bool(codes) | BackwardFlag.SCAN * scan
     return instruction(
-        Opcode.NORM_BACKWARD, flags=BackwardFlag.CLIPPED * bool(codes), m=dy.rows, n=dy.cols,
+        Opcode.NORM_BACKWARD, flags=flags, m=dy.rows, n=dy.cols,
         src0=dy.base, src1=state.base, dst0=dx.base, dst1=context.base,
         tab0=codes.base if codes else 0)

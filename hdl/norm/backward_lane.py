@@ -10,8 +10,9 @@ from hdl.norm.reciprocal import COUNT_BITS, LENGTH_BITS, RECIPROCAL_BITS, VALUE_
 from hdl.params import WIDE_BITS, XHAT_FRACTION
 from hdl.relu import ReluGradient
 
-__all__ = ["BACKWARD_CONTROL", "BACKWARD_PACKING", "GATED", "GRADIENT", "GRADIENT_BITS", "GRAD_GAMMA_BITS",
-           "OFFSET_BITS", "PRODUCTS", "QUOTIENT_BITS", "RESULT_BITS", "TOTAL_BITS", "BackwardLane"]
+__all__ = ["BACKWARD_CONTROL", "BACKWARD_PACKING", "GATED", "GRADIENT", "GRADIENT_BITS",
+           "GRAD_GAMMA_BITS", "OFFSET_BITS", "PRODUCTS", "QUOTIENT_BITS", "RESULT_BITS",
+           "TOTAL_BITS", "BackwardLane"]
 
 #: Width of g: -2**19 <= g < 2**19. The model's GRADIENT_BITS and the sign.
 GRADIENT_BITS = 20

@@ -30,6 +30,8 @@ class Columns(wiring.Component):
         The fields n, key0, key1.
     unsigned, stochastic : In(1)
     searching, joining, enter, clear : In(1)
+    scanned_rows : In(1)
+        With ``masters``: what is searched is of :class:`~hdl.instructions.ScanRow`.
     at : In(depth + 1)
         Bit k: a step of the phase began k cycles ago.
     channel, left : In(INDEX_BITS)
@@ -60,7 +62,8 @@ class Columns(wiring.Component):
     def __init__(self, params, masters=False):
         cols = params.vector
         self.total_bits = sum_bits(max(MAX_M * -(-MAX_N // cols), MAX_K if masters else 0))
-        self.lanes = [Lane(params.bits, self.total_bits, params.max_groups)
+        self.scanned = masters
+        self.lanes = [Lane(params.bits, self.total_bits, params.max_groups, scanned=masters)
                       for _ in range(cols)]
         reach = reach_bits(params.bits, params.max_groups)
         self.noise = Noise(cols)
@@ -68,6 +71,7 @@ class Columns(wiring.Component):
             "instruction": In(INSTRUCTION_LAYOUT),
             "unsigned": In(1), "stochastic": In(1),
             "searching": In(1), "joining": In(1), "enter": In(1), "clear": In(1),
+            **({"scanned_rows": In(1)} if masters else {}),
             "at": In(self.DEPTH + 1),
             "channel": In(INDEX_BITS), "left": In(INDEX_BITS),
             "x": In(wide_word(params)),
@@ -103,8 +107,18 @@ class Columns(wiring.Component):
         with m.Elif(self.at[READ_LATENCY + Lane.NOISE_STAGE - Noise.LATENCY]):
             m.d.sync += block.eq(block + blocks)
 
+        # Rows of ScanRow follow each other: before the first there was none.
+        found = READ_LATENCY + Lane.MAGNITUDE_LATENCY
+        search = self.at[found] & self.searching
+        if self.scanned:
+            gather, high = Signal(), Signal()
+            m.d.comb += [gather.eq(search & (~self.scanned_rows | self.at[found + 1])),
+                         high.eq(self.scanned_rows & self.at[found + 2])]
+            search = search & ~(self.scanned_rows & self.at[found + 1])
         for k, lane in enumerate(self.lanes):
             m.submodules[f"lane_{k}"] = lane
+            if self.scanned:
+                m.d.comb += [lane.gather.eq(gather), lane.high.eq(high)]
             active = Signal(name=f"active_{k}", reset_less=True)
             exponent = Signal(signed(EXPONENT_BITS), name=f"exponent_{k}", reset_less=True)
             m.d.sync += active.eq(self.left > k)
@@ -120,7 +134,7 @@ class Columns(wiring.Component):
                 lane.stochastic.eq(self.stochastic),
                 lane.exponent.eq(exponent),
                 lane.clear.eq(self.clear),
-                lane.search.eq(self.at[READ_LATENCY + Lane.MAGNITUDE_LATENCY] & self.searching),
+                lane.search.eq(search),
                 lane.join.eq(self.at[READ_LATENCY + Lane.REACH_LATENCY] & self.joining),
                 # What was found.
                 self.magnitude[k].eq(lane.magnitude),

@@ -4,6 +4,7 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.instructions import SCAN_SHIFT
 from hdl.params import WIDE_BITS
 from hdl.quantise.exponent import EXPONENT_BITS, MAGNITUDE_BITS, ScaleExponent
 
@@ -50,6 +51,8 @@ class Lane(wiring.Component):
         Width of the sum of magnitudes.
     groups : int
         Most groups along an axis.
+    scanned : bool
+        What goes to ``total`` has a control of its own.
 
     Members
     -------
@@ -66,6 +69,9 @@ class Lane(wiring.Component):
     clear : In(1)
         Start ``largest``, ``total`` and ``farthest`` from 0.
     search, join : In(1)
+    gather, high : In(1)
+        With ``scanned``: the magnitude goes to ``total`` instead of with ``search``, times
+        ``2**SCAN_SHIFT`` if ``high``.
     magnitude : Out(MAGNITUDE_BITS)
     largest : Out(MAGNITUDE_BITS)
     total : Out(total_bits)
@@ -77,9 +83,10 @@ class Lane(wiring.Component):
     REACH_LATENCY = 3
     LATENCY = 4
 
-    def __init__(self, bits, total_bits, groups):
+    def __init__(self, bits, total_bits, groups, *, scanned=False):
         self.bits = bits
         self.groups = groups
+        self.scanned = scanned
         reach = reach_bits(bits, groups)
         super().__init__({
             "x": In(signed(WIDE_BITS)),
@@ -91,6 +98,7 @@ class Lane(wiring.Component):
             "exponent": In(signed(EXPONENT_BITS)),
             "clear": In(1),
             "search": In(1),
+            **({"gather": In(1), "high": In(1)} if scanned else {}),
             "join": In(1),
             "magnitude": Out(MAGNITUDE_BITS),
             "largest": Out(MAGNITUDE_BITS),
@@ -119,8 +127,13 @@ class Lane(wiring.Component):
             m.d.sync += self.magnitude.eq(0)
 
         # Search.
+        if self.scanned:
+            with m.If(self.gather):
+                m.d.sync += self.total.eq(self.total + Mux(
+                    self.high, self.magnitude << SCAN_SHIFT, self.magnitude))
         with m.If(self.search):
-            m.d.sync += self.total.eq(self.total + self.magnitude)
+            if not self.scanned:
+                m.d.sync += self.total.eq(self.total + self.magnitude)
             with m.If(self.magnitude > self.largest):
                 m.d.sync += self.largest.eq(self.magnitude)
         with m.If(self.clear):

@@ -1,10 +1,10 @@
 """The quantiser unit."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import C, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hdl.instructions import QuantiseFlag, ScaleRow
+from hdl.instructions import SCAN_SHIFT, STATE_ROWS, QuantiseFlag, ScaleRow, ScanRow
 from hdl.memory import (
     ADDRESS_BITS,
     READ_LATENCY,
@@ -45,6 +45,8 @@ class Quantiser(wiring.Component):
     as it is. A master is read three times: for the mantissa of its column, for the exponent of
     the column over its mantissa, and to quantise, which leaves every third clock at the quantised
     memory to products. ``PER_COLUMN`` belongs to it, other flags do not.
+    There too are ``SCAN``, which ends each tile after the first search and writes what the lanes
+    found, and ``SCANNED``, which searches that instead of the rows.
     Columns then have up to ``MAX_K`` rows, with ``MASTER`` or ``PER_COLUMN`` and nearest rounding;
     in all other modes, as without ``masters``, up to ``MAX_M``.
 
@@ -83,7 +85,7 @@ class Quantiser(wiring.Component):
         self.scale = ScaleExponent(params.bits, MAX_M * MAX_N)
         self.table = None
         if params.max_groups > 1:
-            self.table = GroupTable(params.bits, params.vector, *groups)
+            self.table = GroupTable(params.bits, params.vector, *groups, scanned=masters)
         #: Cycles from a step of a phase to the last write it causes.
         self.depth = max(Columns.DEPTH + (Masters.LATENCY - READ_LATENCY if masters else 0),
                          self.table.depth if self.table else 0)
@@ -100,7 +102,8 @@ class Quantiser(wiring.Component):
             members["quant_ahead"] = Out(1)
         super().__init__(members)
 
-    def cycles(self, m, n, *, per_column=False, clip=0, grouped=False, master=False):
+    def cycles(self, m, n, *, per_column=False, clip=0, grouped=False, master=False, scan=False,
+               scanned=False):
         """Cycles from ``start`` to ``done``; the data do not matter."""
         def phase(steps):
             return 1 + steps + self.depth + 1
@@ -109,7 +112,10 @@ class Quantiser(wiring.Component):
         if master:
             find = 1 + self.column_scale.steps + self.column_scale.latency
             return tiles * (2 * (phase(m) + find) + 2 + phase(m + (m - 1) // 2))
-        cycles = tiles * (phase(m) + 1 + phase(m))
+        if scan:
+            return tiles * (phase(m) + len(ScanRow))
+        searched = (len(ScanRow) if clip else 1) if scanned else m
+        cycles = tiles * (phase(searched) + 1 + phase(m))
         scale = 1 + self.scale.latency(clip)
         if per_column:
             return cycles + tiles * self.params.vector * (phase(1) + scale)
@@ -117,7 +123,7 @@ class Quantiser(wiring.Component):
         if grouped:
             cycles += phase(m) + tiles * lanes
             if self.params.channel_groups > 1:
-                cycles += tiles * phase(m)
+                cycles += tiles * phase(1 if scanned else m)
         return cycles
 
     def elaborate(self, platform):
@@ -130,6 +136,9 @@ class Quantiser(wiring.Component):
         per_column = (fields.flags & int(QuantiseFlag.PER_COLUMN)).any()
         grouped = (fields.flags & int(QuantiseFlag.GROUPED)).any()
         is_unsigned = (fields.flags & int(QuantiseFlag.UNSIGNED)).any()
+        scanned = C(0)
+        if self.masters is not None:
+            scanned = (fields.flags & int(QuantiseFlag.SCANNED)).any()
         phase, enter = schedule.phase, schedule.enter
 
         # Steps on their way: bit k began k cycles ago.
@@ -202,6 +211,8 @@ class Quantiser(wiring.Component):
         # Choose groups.
         if self.table is not None:
             m.submodules.table = table = self.table
+            if self.masters is not None:
+                m.d.comb += table.scanned.eq(scanned)
             m.d.comb += [
                 table.enable.eq(grouped),
                 table.phase.eq(phase),
@@ -283,6 +294,25 @@ class Quantiser(wiring.Component):
                 with m.If(schedule.write_exponents):
                     m.d.sync += exponent_target.eq(
                         exponent_target + len(ScaleRow) - ScaleRow.EXPONENT)
+            m.d.comb += [
+                schedule.scan.eq((fields.flags & int(QuantiseFlag.SCAN)).any()),
+                schedule.scanned.eq(scanned), columns.scanned_rows.eq(scanned),
+            ]
+            # Of a tensor that was scanned nobody counts the elements.
+            product = Signal(elements.shape(), reset_less=True)
+            m.d.sync += product.eq(fields.m * fields.n)
+            with m.If(scanned):
+                m.d.comb += scale.count.eq(product)
+            found = {ScanRow.LARGEST: columns.largest,
+                     ScanRow.TOTAL_LOW: [total[:SCAN_SHIFT] for total in columns.total],
+                     ScanRow.TOTAL_HIGH: [total[SCAN_SHIFT:] for total in columns.total]}
+            for row in ScanRow:
+                with m.If(schedule.write_found[row]):
+                    m.d.comb += self.wide_w.en.eq(1)
+                    m.d.comb += (self.wide_w.data[k].eq(found[row][k])
+                                 for k in range(self.params.vector))
+            with m.If(schedule.write_found[-1]):
+                m.d.sync += exponent_target.eq(exponent_target + 1 + STATE_ROWS - len(ScanRow))
             with m.If(schedule.write_mantissas):
                 m.d.comb += self.wide_w.en.eq(1)
                 m.d.comb += (self.wide_w.data[k].eq(masters.mantissas[k])

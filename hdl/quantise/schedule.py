@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.instructions import STATE_ROWS, ScanRow
 from hdl.memory import ADDRESS_BITS
 from hdl.params import INDEX_BITS, MAX_K, MAX_M
 from hdl.unit import INSTRUCTION_LAYOUT
@@ -80,6 +81,10 @@ class Schedule(wiring.Component):
     normalised : Out(1)
         The mantissas of the tile are known.
     write_mantissas, write_exponents : Out(1)
+    scan, scanned : In(1)
+        Only find what a scale is made of; it has been found.
+    write_found : Out(len(ScanRow))
+        The row that is written of what was found in the tile.
     done : Out(1)
     source : Out(ADDRESS_BITS)
         Address of the tile's first row.
@@ -102,7 +107,8 @@ class Schedule(wiring.Component):
             "source": Out(ADDRESS_BITS), "channel": Out(INDEX_BITS), "left": Out(INDEX_BITS),
         }
         if finding:
-            members |= {"master": In(1), "normalised": Out(1), "write_mantissas": Out(1)}
+            members |= {"master": In(1), "normalised": Out(1), "write_mantissas": Out(1),
+                        "scan": In(1), "scanned": In(1), "write_found": Out(len(ScanRow))}
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -121,18 +127,29 @@ class Schedule(wiring.Component):
         ]
 
         if self.finding:
+            # Where what was found before is.
+            source, found = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+            m.d.comb += self.source.eq(
+                Mux(self.scanned & (self.searching | self.joining), found, source))
             # Of three clocks one without a step while masters are rounded.
             beat, held = Signal(range(3)), Signal()
             m.d.comb += held.eq((beat == 2) & self.rounding & self.master)
             m.d.sync += beat.eq(Mux(self.enter | (beat == 2), 0, beat + 1))
 
+        else:
+            source, found = self.source, None
+
         def first_tile():
-            m.d.sync += [self.source.eq(fields.src0), self.channel.eq(0), self.left.eq(fields.n)]
+            m.d.sync += [source.eq(fields.src0), self.channel.eq(0), self.left.eq(fields.n)]
+            if found is not None:
+                m.d.sync += found.eq(fields.src1)
 
         def next_tile():
-            m.d.sync += [self.source.eq(self.source + rows),
+            m.d.sync += [source.eq(source + rows),
                          self.channel.eq(self.channel + self.cols),
                          self.left.eq(self.left - self.cols)]
+            if found is not None:
+                m.d.sync += found.eq(found + STATE_ROWS)
 
         def go(phase):
             m.d.sync += self.phase.eq(phase)
@@ -157,6 +174,13 @@ class Schedule(wiring.Component):
                                   & (self.per_column | (self.channel == 0))),
                 ]
                 m.d.sync += steps.eq(rows)
+                if self.finding:
+                    with m.If(self.scan):
+                        m.d.comb += self.clear.eq(1)
+                    with m.If(self.scanned & self.joining):
+                        m.d.sync += steps.eq(1)
+                    with m.If(self.scanned & self.searching):
+                        m.d.sync += steps.eq(Mux(fields.arg.any(), len(ScanRow), 1))
                 with m.If((self.phase == Phase.REDUCE) | (self.phase == Phase.CHOOSE)):
                     m.d.sync += steps.eq(Mux(self.per_column, 1, self.cols))
                     if self.finding:
@@ -170,7 +194,12 @@ class Schedule(wiring.Component):
                     m.next = "DRAIN"
             with m.State("DRAIN"), m.If(self.drained), m.Switch(self.phase):
                 with m.Case(Phase.SCAN):
-                    with m.If(self.per_column | last):
+                    otherwise = m.If
+                    if self.finding:
+                        otherwise = m.Elif
+                        with m.If(self.scan):
+                            m.next = ScanRow(0).name
+                    with otherwise(self.per_column | last):
                         go(Phase.REDUCE)
                     with m.Else():
                         next_tile()
@@ -222,6 +251,17 @@ class Schedule(wiring.Component):
                 with m.State("MANTISSAS"):
                     m.d.comb += self.write_mantissas.eq(1)
                     m.next = "EXPONENTS"
+                for row in ScanRow:
+                    with m.State(row.name):
+                        m.d.comb += self.write_found[row].eq(1)
+                        if row + 1 < len(ScanRow):
+                            m.next = ScanRow(row + 1).name
+                        else:
+                            next_tile()
+                            go(Phase.SCAN)
+                            with m.If(last):
+                                m.d.comb += self.done.eq(1)
+                                m.next = "IDLE"
             with m.State("EXPONENTS"):
                 m.d.comb += self.write_exponents.eq(1)
                 go(Phase.ROUND)

@@ -32,9 +32,13 @@ class GroupTable(wiring.Component):
     cols : int
         Lanes.
     sample_groups, channel_groups : int
+    scanned : bool
+        Whether there is ``scanned``.
 
     Members
     -------
+    scanned : In(1)
+        What is searched are no rows, and all rows are in group 0.
     enable : In(1)
         Without it the table is left alone and every group is 0.
     phase : In(Phase)
@@ -59,8 +63,9 @@ class GroupTable(wiring.Component):
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     group_w : Out(WritePort(unsigned(GROUP_BITS)))
     """
-    def __init__(self, bits, cols, sample_groups, channel_groups):
+    def __init__(self, bits, cols, sample_groups, channel_groups, *, scanned=False):
         self.bits = bits
+        self.scans = scanned
         self.cols = cols
         self.sample_groups = sample_groups
         self.channel_groups = channel_groups
@@ -77,6 +82,7 @@ class GroupTable(wiring.Component):
             self.depth = max(self.depth, self.merge_stage + 1)
         reach = reach_bits(bits, self.groups)
         super().__init__({
+            **({"scanned": In(1)} if scanned else {}),
             "enable": In(1), "phase": In(Phase), "enter": In(1), "at": In(self.depth + 1),
             "row_table": In(ADDRESS_BITS), "column_table": In(ADDRESS_BITS),
             "channel": In(INDEX_BITS), "left": In(INDEX_BITS),
@@ -92,7 +98,10 @@ class GroupTable(wiring.Component):
         m = Module()
         m.submodules.choice = choice = GroupChoice(self.bits, self.groups)
         read, write = self.group_r, self.group_w
-        at = self.at & self.enable.replicate(self.depth + 1)
+        enable = self.enable
+        if self.scans:
+            enable = enable & ~(self.scanned & (self.phase == Phase.SCAN))
+        at = self.at & enable.replicate(self.depth + 1)
 
         # Read the word of every row in turn, when the phase needs it.
         with m.Switch(self.phase):
@@ -109,7 +118,9 @@ class GroupTable(wiring.Component):
             self.row.eq(read.data),
             self.rows.eq(self.phase == Phase.ROWS),
             choice.reach.eq(Mux(choosing, self.column_reach, self.row_reach)),
-            choice.most.eq(Mux(choosing, self.channel_groups - 1, self.sample_groups - 1)),
+            choice.most.eq(Mux(choosing, self.channel_groups - 1,
+                               Mux(self.scanned, 0, self.sample_groups - 1) if self.scans
+                               else self.sample_groups - 1)),
         ]
 
         # Write it; columns beyond the last have no word.

@@ -13,6 +13,7 @@ import numpy as np
 from hdl.instructions import (
     COLUMN_UNIT,
     INSTRUCTION_BYTES,
+    SCAN_SHIFT,
     STATE_ROWS,
     TABLE_HEADER,
     BackwardFlag,
@@ -25,6 +26,7 @@ from hdl.instructions import (
     QuantiseFlag,
     ScaleFlag,
     ScaleRow,
+    ScanRow,
     StateRow,
     is_lawful,
     opcode_of,
@@ -56,7 +58,7 @@ from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.norm import Context, l1_backward, l1_forward
 from sim.model.order import order
-from sim.model.quantise import quantise, quantise_weights
+from sim.model.quantise import quantise, quantise_weights, scan
 from sim.model.relu import unclipped
 from sim.model.rounding import floor_divide, wrap
 from sim.model.scale import align, column_exponents, column_sums, read_scale, scale, update
@@ -366,9 +368,18 @@ class Machine:
             self._quantise_masters(f)
             return
         x = self.wide.get(f["src0"], m, n)
+        if flags & QuantiseFlag.SCAN:
+            self._scan(f, x)
+            return
         self.quant.tensor(f["dst0"], m, n)
         self.wide.tensor(f["dst1"], 1, n)
-        noise = groups = None
+        noise = groups = scanned = None
+        if flags & QuantiseFlag.SCANNED:
+            rows = len(ScanRow) if f["arg"] else 1
+            found = np.zeros((len(ScanRow), n), np.int64)
+            found[:rows] = np.abs(self.wide.get(f["src1"], rows, n, STATE_ROWS - rows))
+            scanned = (found[ScanRow.LARGEST],
+                       found[ScanRow.TOTAL_LOW] + (found[ScanRow.TOTAL_HIGH] << SCAN_SHIFT))
         if flags & QuantiseFlag.STOCHASTIC:
             key = [f[name] >> shift & 0xFFFF for name in ("key0", "key1") for shift in (0, 16)]
             noise = element_noise(key, m, n)
@@ -378,12 +389,20 @@ class Machine:
             self.group.check(f["tab2"], n)
         signed = not flags & QuantiseFlag.UNSIGNED
         result = quantise(x, bits=bits, signed=signed, clip=f["arg"], noise=noise, groups=groups,
-                          per_column=bool(flags & QuantiseFlag.PER_COLUMN))
+                          per_column=bool(flags & QuantiseFlag.PER_COLUMN), scanned=scanned)
         self.quant.put(f["dst0"], result.q if signed else result.q - (1 << (bits - 1)))
         self.wide.put(f["dst1"], result.exponent[None])
         if groups:
             self.group.array[f["tab1"]:f["tab1"] + m, 0] = result.rows
             self.group.array[f["tab2"]:f["tab2"] + n, 0] = result.cols
+
+    def _scan(self, f, x):
+        largest, total = scan(x)
+        found = {ScanRow.LARGEST: largest, ScanRow.TOTAL_LOW: total & (1 << SCAN_SHIFT) - 1,
+                 ScanRow.TOTAL_HIGH: total >> SCAN_SHIFT}
+        more = STATE_ROWS - len(ScanRow)
+        self.wide.tensor(f["dst1"], len(ScanRow), f["n"], more)
+        self.wide.put(f["dst1"], wrap(np.array([found[row] for row in ScanRow]), WIDE_BITS), more)
 
     def _quantise_masters(self, f):
         m, n = f["m"], f["n"]

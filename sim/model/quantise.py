@@ -31,7 +31,7 @@ __all__ = ["ACTIVATION_CLIP", "INVERSE", "SIGNED_CLIP", "WEIGHT_CLIP", "Quantise
            "channel_groups",
            "divide_by_mantissa", "fold", "largest_group", "least_exponent", "normalise_columns",
            "quantise", "quantise_gradient", "quantise_weights", "round_code", "sample_groups",
-           "scale_exponent"]
+           "scale_exponent", "scan"]
 
 #: Largest range of an unsigned activation, in quarters of the mean magnitude, by bits: what
 #: trains best (docs/numerics.md). No gradient passes what is clipped
@@ -153,8 +153,18 @@ def round_code(x, shift, noise=None):
     return (z + (2**16 if noise is None else 2 * whole(noise, "noise") + 1)) >> 17
 
 
+def scan(x):
+    """``(largest, total)`` of the magnitudes in every column of x [m, n].
+
+    >>> [found.tolist() for found in scan(np.array([[-5, 1], [2, 0]]))]
+    [[5, 1], [7, 1]]
+    """
+    a = _magnitude(x)
+    return a.max(axis=0), a.sum(axis=0)
+
+
 def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=None,
-             span=1):
+             span=1, scanned=None):
     """Quantise a wide tensor.
 
     With ``top = 2**bits - 1`` unsigned or ``B = 2**(bits-1) - 1`` signed, the exponent s of
@@ -179,6 +189,9 @@ def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=No
         Sample and channel groups: separable ShiftQuant.
     span : int
         Rows of a sample.
+    scanned : (array [n], array [n]) or None
+        What scale and channel groups are made of, instead of :func:`scan` of x. Rows are then in
+        group 0.
 
     >>> x = np.array([[-16, 4, 0], [16, 1, 2]])
     >>> quantise(x, bits=4, signed=True).q.tolist()
@@ -206,7 +219,14 @@ def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=No
     a = _magnitude(x)
     largest = a.max(axis=0 if per_column else None)
     _check_sum(a, largest, "x")
-    if per_column:
+    if scanned is not None:
+        columns, totals = (whole(found, "scanned") for found in scanned)
+        check_shapes(columns.shape == totals.shape == x.shape[1:] and not per_column,
+                     "scanned needs n magnitudes and n sums, and one scale for the tensor", x,
+                     columns, totals)
+        exponent = np.broadcast_to(scale_exponent(columns.max(), totals.sum(), a.size, top, clip),
+                                   x.shape[1:])
+    elif per_column:
         exponent = scale_exponent(largest, a.sum(axis=0), len(a), top, clip)
     else:
         exponent = np.broadcast_to(scale_exponent(largest, a.sum(), a.size, top, clip),
@@ -214,8 +234,12 @@ def quantise(x, *, bits, signed, per_column=False, clip=0, noise=None, groups=No
     rows = cols = None
     shift = np.broadcast_to(-exponent, x.shape)
     if groups is not None:
-        rows = sample_groups(x, exponent[0], top, groups[0], span)
-        cols = channel_groups(x, rows, exponent[0], top, groups[1])
+        if scanned is None:
+            rows = sample_groups(x, exponent[0], top, groups[0], span)
+            cols = channel_groups(x, rows, exponent[0], top, groups[1])
+        else:
+            rows = np.zeros(len(x), np.int64)
+            cols = largest_group(columns, exponent[0], top, groups[1])
         shift = shift + rows[:, None] + cols
     q = np.minimum(np.maximum(round_code(x, shift, noise), -top if signed else 0), top)
     return Quantised(q, exponent, rows, cols)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from hdl.instructions import Opcode, QuantiseFlag, ScaleRow
+from hdl.instructions import (
+    SCAN_SHIFT,
+    STATE_ROWS,
+    Opcode,
+    QuantiseFlag,
+    ScaleRow,
+    ScanRow,
+    StateRow,
+)
 from hdl.params import MASTER_BITS, MAX_K, MAX_M, Params
 from hdl.quantise import Quantiser
 from hdl.quantise.mantissa import ColumnScale
@@ -20,6 +28,7 @@ from sim.model.quantise import (
     quantise,
     quantise_weights,
     scale_exponent,
+    scan,
 )
 from tests.support.memories import UnitBench
 
@@ -44,6 +53,8 @@ class Wide:
     per_column: bool = False
     key: tuple | None = None
     grouped: bool = False
+    unsigned: bool = False
+    scanned: bool = False
 
 
 def simulate(dut, process):
@@ -66,7 +77,7 @@ def check(params, cases):
     """
     unit = Quantiser(params, masters=True)
     most = max(-(-case.x.shape[1] // params.vector) * case.x.shape[0] for case in cases)
-    words = dict.fromkeys(("wide", "master", "quant"), 1 << (most + 32).bit_length())
+    words = dict.fromkeys(("wide", "master", "quant"), 1 << (most + 128).bit_length())
     bench = UnitBench(unit, params, words={**words, "group": 1024, "order": 16})
 
     async def process(ctx):
@@ -105,22 +116,48 @@ def check(params, cases):
 
     async def wide(ctx, case):
         m, n = case.x.shape
-        target = SRC0 + -(-n // params.vector) * m + 1
+        tiles = -(-n // params.vector)
+        target = SRC0 + tiles * m + 1
         bench.load(ctx, "wide", SRC0, case.x)
+        fields = {}
+        if case.scanned:
+            state = target + tiles + 1
+            fields["src1"] = await scanned(ctx, case, state)
         groups = (params.sample_groups, params.channel_groups) if case.grouped else None
         noise = element_noise(case.key, m, n) if case.key else None
         chosen = {QuantiseFlag.PER_COLUMN: case.per_column, QuantiseFlag.STOCHASTIC: case.key,
-                  QuantiseFlag.GROUPED: case.grouped}
+                  QuantiseFlag.GROUPED: case.grouped, QuantiseFlag.UNSIGNED: case.unsigned,
+                  QuantiseFlag.SCANNED: case.scanned}
         key0, key1 = key_words(case.key or (0,) * 4)
         taken, q = await run(ctx, case, sum(flag for flag, on in chosen.items() if on),
                              [("wide", target - 1), ("wide", target + -(-n // params.vector))],
-                             dst1=target, tab1=0, tab2=600, key0=key0, key1=key1)
-        expected = quantise(case.x, bits=params.bits, signed=True, per_column=case.per_column,
-                            clip=case.clip, noise=noise, groups=groups)
+                             dst1=target, tab1=0, tab2=600, key0=key0, key1=key1, **fields)
+        expected = quantise(case.x, bits=params.bits, signed=not case.unsigned,
+                            per_column=case.per_column, clip=case.clip, noise=noise, groups=groups,
+                            scanned=scan(case.x) if case.scanned else None)
+        q = q + (case.unsigned << params.bits - 1)
+        if case.grouped:
+            assert bench.dump_groups(ctx, 0, m).tolist() == expected.rows.tolist()
+            assert bench.dump_groups(ctx, 600, n).tolist() == expected.cols.tolist()
         assert bench.dump(ctx, "wide", target, 1, n)[0].tolist() == expected.exponent.tolist()
         assert (q == expected.q).all()
         assert taken == unit.cycles(m, n, per_column=case.per_column, clip=case.clip,
-                                    grouped=case.grouped)
+                                    grouped=case.grouped, scanned=case.scanned)
+
+    async def scanned(ctx, case, state):
+        """Scan it; where what was found is."""
+        m, n = case.x.shape
+        first = int(StateRow.GRAD_BETA)
+        rows = np.random.default_rng(m).integers(-1 << 31, 1 << 31, (STATE_ROWS, n))
+        bench.load(ctx, "wide", state, rows)
+        taken, _ = await bench.run(ctx, Opcode.QUANTISE, flags=QuantiseFlag.SCAN, m=m, n=n,
+                                   src0=SRC0, dst1=state + first)
+        largest, total = scan(case.x)
+        rows[first:first + len(ScanRow)] = largest, total % (1 << SCAN_SHIFT), total >> SCAN_SHIFT
+        found = bench.dump(ctx, "wide", state, STATE_ROWS, n)
+        assert ((found - rows) % (1 << 32) == 0).all()
+        assert taken == unit.cycles(m, n, scan=True)
+        return state + first
 
     bench.simulate(process)
     return unit
@@ -394,3 +431,36 @@ def test_masters_over_their_mantissas(lanes):
                 await ctx.tick()
 
     simulate(dut, bench)
+
+
+@pytest.mark.parametrize(("bits", "lanes", "groups"), [
+    (4, 2, (1, 4)), (3, 1, (2, 8)), (8, 3, (1, 1)), (2, 4, (4, 2))])
+def test_a_scan_before_gives_the_same(bits, lanes, groups):
+    """With groups of channels, with a clip, of one sign, in any order; all rows in group 0."""
+    rng = np.random.default_rng([bits, lanes])
+    cases = []
+    for m, n in ((1, 1), (5, 2 * lanes + 1), (9, lanes)):
+        x = masters(rng, m, n) << rng.integers(0, 8)
+        grouped = Wide(x, grouped=True, scanned=True, key=KEY)
+        cases += [Wide(np.abs(x), clip=20, unsigned=True, scanned=True),
+                  *([grouped, Wide(x), grouped] if max(groups) > 1 else []),
+                  Wide(x, clip=255, scanned=True), Wide(x, scanned=True, key=KEY)]
+    cases += [Wide(np.zeros((3, 2), np.int64), clip=clip, scanned=True) for clip in (0, 7)]
+    cases += [Wide(np.full((3, 2 * lanes), -1 << 31), clip=clip, scanned=True) for clip in (0, 9)]
+    check(made(bits, lanes, groups), cases)
+    plain = [quantise(case.x, bits=bits, signed=not case.unsigned, clip=case.clip,
+                      groups=(1, groups[1]) if case.grouped else None,
+                      noise=element_noise(KEY, *case.x.shape) if case.key else None)
+             for case in cases]
+    for case, expected in zip(cases, plain, strict=True):
+        found = quantise(case.x, bits=bits, signed=not case.unsigned, clip=case.clip,
+                         groups=(1, groups[1]) if case.grouped else None, scanned=scan(case.x),
+                         noise=element_noise(KEY, *case.x.shape) if case.key else None)
+        assert (found.q == expected.q).all() and (found.exponent == expected.exponent).all()
+
+
+def test_a_scan_of_most_rows():
+    """Its sums need all their bits."""
+    x = np.full((MAX_M, 3), -1 << 31)
+    x[:, 1] = 1
+    check(made(4, 2), [Wide(x, clip=255, scanned=True)])
