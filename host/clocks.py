@@ -79,9 +79,13 @@ def _passes(opcode, flags):
             return 7, 120, 0
         if flags & QuantiseFlag.PER_COLUMN:
             return 4, 1000, 0
+        if flags & QuantiseFlag.SCAN:
+            return 2, 14, 0
+        if flags & QuantiseFlag.SCANNED:
+            return (2, 72, 220) if flags & QuantiseFlag.GROUPED else (2, 25, 130)
         return (6, 57, 220) if flags & QuantiseFlag.GROUPED else (4, 25, 130)
     if opcode == Opcode.SCALE:
         return (4, 27, 24) if flags & ScaleFlag.ALIGN else (2, 5, 19)
     if opcode == Opcode.NORM_FORWARD:
         return (4, 113, 1) if flags & NormFlag.INFERENCE else (8, 233, 1)
-    return 12, 273, 39
+    return 10, 270, 39

@@ -37,6 +37,8 @@ _BLOCKS = 24
 #: Layers of a network that is gone through in parts; exponents alone fill the programs of deeper
 #: ones.
 _LAYERS = 4
+#: Where a state tensor has what was found of the norm's output, until the way back.
+_FOUND = StateRow.GRAD_BETA
 #: Width of wide activations, and what a division by a mantissa shifts left.
 _ACTIVATION_BITS, _FINER = 24, -12
 
@@ -286,10 +288,12 @@ class Steps:
         for block in self._blocks(number):
             x, kept, statistic = (self._columns(tensor, block)
                                   for tensor in (work, context, state))
-            self._do(program.norm_forward(x, x, kept, statistic, relu=True, inference=inference))
+            self._do(program.norm_forward(x, x, kept, statistic, relu=True, inference=inference),
+                     program.scan(x, _row(statistic, _FOUND)))
         self._do(program.quantise(work, at.inputs[number + 1].view(self.m, n),
                                   at.exponents[number + 1], unsigned=True,
-                                  clip=ACTIVATION_CLIP[self.params.bits]))
+                                  clip=ACTIVATION_CLIP[self.params.bits],
+                                  scanned=_row(state, _FOUND)))
         if not inference:
             scalar = self._scalar(unit)
             for row, running in statistics:
@@ -335,7 +339,7 @@ class Steps:
         work, state, self._sum = at.work.view(self.m, n), at.states[number], at.sums[number]
         unit = unit - self.unit_of(number + 1)
         self._do(program.norm_backward(work, work, at.contexts[number].view(self.m, n), state,
-                                       at.inputs[number + 1].view(self.m, n)))
+                                       at.inputs[number + 1].view(self.m, n), scan=True))
         length, deviation = (Unit((_word(_row(state, row)),)) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
         row = at.first.view(1, n)
@@ -350,9 +354,12 @@ class Steps:
         shift = program.gemm_shift(self.params, self.sizes[number], unsigned=True,
                                    limit=_ACTIVATION_BITS)
         return self._backward(number, unit + length - deviation + (
-            14 - GRADIENT_BITS + NORM_FRACTION - PARAMETER_FRACTION - shift))
+            14 - GRADIENT_BITS + NORM_FRACTION - PARAMETER_FRACTION - shift),
+            scanned=_row(state, StateRow.LARGEST))
 
-    def _backward(self, number, unit):
+    def _backward(self, number, unit, scanned=None):
+        """From the gradient of a layer's products, of that unit; ``scanned`` are its columns'
+        largest magnitudes, which are all it takes without groups of samples."""
         at, params, m = self.at, self.params, self.m
         k, n = self.sizes[number:number + 2]
         work, q = at.work.view(m, n), at.gradients[number].view(m, n)
@@ -363,7 +370,7 @@ class Steps:
         exponents = at.gradient_exponents[number]
         self._do(program.quantise(
             work, q, exponents, key=self.key_of(tensor_id(number, Noise.GRADIENT)),
-            rows=samples, cols=channels))
+            rows=samples, cols=channels, scanned=None if rows else scanned))
         self._do(*(program.sort(groups) for groups in (rows, cols if number else None) if groups))
         du_shift = 0
         if number:
