@@ -8,7 +8,7 @@ __all__ = ["Divider"]
 
 
 class Divider(wiring.Component):
-    """Restoring division, one quotient bit per clock; ``sim.model.rounding.floor_divide``.
+    """Restoring division, a quotient bit per clock or two; ``sim.model.rounding.floor_divide``.
 
     ``quotient = floor(numerator / denominator)`` for a signed numerator and a positive
     denominator: a negative numerator n is divided as ``~floor(~n / d)``.
@@ -26,6 +26,8 @@ class Divider(wiring.Component):
         Width of the signed quotient; the caller knows that it fits. Bits above are not kept.
     short_bits : int or None
         Width of numerators that are divided in ``short_latency`` cycles; None: there are none.
+    per_clock : int
+        Quotient bits per clock, one step after the other in the same clock.
 
     Members
     -------
@@ -39,14 +41,17 @@ class Divider(wiring.Component):
     done : Out(1)
     quotient : Out(signed(quotient_bits))
     """
-    def __init__(self, numerator_bits, denominator_bits, quotient_bits, short_bits=None):
+    def __init__(self, numerator_bits, denominator_bits, quotient_bits, short_bits=None,
+                 *, per_clock=1):
+        self.per_clock = per_clock
         self.numerator_bits = numerator_bits
         self.denominator_bits = denominator_bits
         self.quotient_bits = quotient_bits
         self.short_bits = short_bits or numerator_bits
         self.has_short = self.short_bits < numerator_bits
-        self.latency = numerator_bits + 1
-        self.short_latency = self.short_bits + 1
+        assert not self.has_short or per_clock == 1
+        self.latency = -(-numerator_bits // per_clock) + 1
+        self.short_latency = self.short_bits + 1 if self.has_short else self.latency
         super().__init__({
             "start": In(1),
             "numerator": In(signed(numerator_bits)),
@@ -58,22 +63,26 @@ class Divider(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        steps = self.numerator_bits
+        steps = self.latency - 1
         left = Signal(range(steps + 1))
         negative = Signal()
         # Numerator bits leave at the top while quotient bits enter at the bottom.
-        work = Signal(steps)
+        work = Signal(steps * self.per_clock)
         remainder = Signal(self.denominator_bits)
         denominator = Signal(self.denominator_bits)
 
-        shifted = Signal(self.denominator_bits + 1)
-        difference = Signal(self.denominator_bits + 2)
-        fits = Signal()
-        m.d.comb += [
-            shifted.eq(Cat(work[-1], remainder)),
-            difference.eq(shifted - denominator),
-            fits.eq(~difference[-1]),
-        ]
+        following, quotient = remainder, []
+        for bit in range(self.per_clock):
+            shifted = Signal(self.denominator_bits + 1)
+            difference = Signal(self.denominator_bits + 2)
+            fits = Signal()
+            m.d.comb += [
+                shifted.eq(Cat(work[-1 - bit], following)),
+                difference.eq(shifted - denominator),
+                fits.eq(~difference[-1]),
+            ]
+            following = Mux(fits, difference, shifted)[:self.denominator_bits]
+            quotient.insert(0, fits)
         m.d.sync += self.done.eq(0)
         with m.If(self.start):
             m.d.sync += [
@@ -86,8 +95,8 @@ class Divider(wiring.Component):
             ]
         with m.Elif(left != 0):
             m.d.sync += [
-                remainder.eq(Mux(fits, difference, shifted)),
-                work.eq(Cat(fits, work)),
+                remainder.eq(following),
+                work.eq(Cat(*quotient, work)),
                 left.eq(left - 1),
                 self.done.eq(left == 1),
             ]

@@ -31,7 +31,7 @@ from sim.model.update import GRADIENT_FRACTION, MASTER_FRACTION
 __all__ = ["Resident"]
 
 #: Rows of a weight matrix of which gradients are made at a time, where there is room.
-_CHUNK = 128
+_CHUNK = 270
 #: Parts that the columns of all weight matrices together are in, at most.
 _BLOCKS = 24
 #: Layers of a network that is gone through in parts; exponents alone fill the programs of deeper

@@ -19,7 +19,7 @@ from hdl.norm.backward_lane import (
     BackwardLane,
 )
 from hdl.norm.l1 import SignCorrection
-from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation, divider_span
+from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation, divider_options
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.params import XHAT_FRACTION
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, quant_word, wide_word
@@ -63,7 +63,7 @@ class NormBackward(wiring.Component):
         self.params = params
         self.correction = correction
         self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS,
-                                   span=divider_span(params))
+                                   **divider_options(params))
         members = {
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -78,7 +78,7 @@ class NormBackward(wiring.Component):
         """Cycles from ``start`` to ``done``.
 
         With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138; on a
-        machine that keeps masters ``5 m + 256 + 2 announced_ahead``, and 39, where rows take as
+        machine that keeps masters ``5 m + 181 + 2 announced_ahead``, and 24, where rows take as
         long as a reciprocal, and one more for each tile with ``SCAN``.
         """
         drain = READ_LATENCY + _Writer.stages(self.correction)
@@ -249,6 +249,10 @@ class _Control(wiring.Component):
         dy, context, state, codes = (Signal(ADDRESS_BITS) for _ in range(4))
         loop = Signal(_Loop)
         grad_bits = Signal(LENGTH_BITS)
+        read_code = reader.row & lanes.gate & (fields.flags & BackwardFlag.CLIPPED).any()
+        if self.beside:
+            # Packed rows have passed the masks.
+            read_code &= ~self.packing.packed
         m.d.comb += [
             tiles.n.eq(fields.n),
             reader.rows.eq(fields.m),
@@ -257,8 +261,7 @@ class _Control(wiring.Component):
             reader.second.eq(context),
             self.read.eq(reader.en),
             self.read_addr.eq(reader.addr),
-            self.read_code.eq(reader.row & lanes.gate
-                              & (fields.flags & BackwardFlag.CLIPPED).any()),
+            self.read_code.eq(read_code),
             writer.instruction.eq(fields),
             writer.start.eq(self.start),
             writer.state.eq(state),

@@ -17,7 +17,7 @@ from hdl.norm.forward_lane import (
     Y,
 )
 from hdl.norm.l1 import MeanMagnitude
-from hdl.norm.reciprocal import LaneDivider, Operation, divider_span
+from hdl.norm.reciprocal import LaneDivider, Operation, divider_options
 from hdl.norm.rows import ColumnTiles, RowReader
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort, wide_word
 
@@ -56,7 +56,7 @@ class NormForward(wiring.Component):
         self.params = params
         self.statistic = statistic
         self.divider = LaneDivider(params.vector, statistic.TOTAL_BITS, QUOTIENT_BITS,
-                                   unit=statistic.DIVIDER, span=divider_span(params))
+                                   unit=statistic.DIVIDER, **divider_options(params))
         super().__init__({
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -67,7 +67,7 @@ class NormForward(wiring.Component):
         """Cycles from ``start`` to ``done``.
 
         With four columns or more, the L1 norm takes ``4 m + 698`` for each tile, or ``2 m + 332``
-        in inference, and one; on a machine that keeps masters ``4 m + 233`` or ``2 m + 113``.
+        in inference, and one; on a machine that keeps masters ``4 m + 161`` or ``2 m + 79``.
         """
         drain = READ_LATENCY + _Writer.STAGES
         divide, spread, invert = (

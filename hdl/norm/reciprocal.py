@@ -8,7 +8,7 @@ from hdl.divide import Divider
 from hdl.params import MAX_M
 
 __all__ = ["COUNT_BITS", "LENGTH_BITS", "RECIPROCAL_BITS", "VALUE_BITS", "LaneDivider",
-           "Operation", "Reciprocal", "divider_members", "divider_span"]
+           "Operation", "Reciprocal", "divider_members", "divider_options"]
 
 #: Width of a count of rows.
 COUNT_BITS = MAX_M.bit_length()
@@ -46,23 +46,23 @@ def divider_members(numerator_bits, quotient_bits):
     }
 
 
-def divider_span(params):
-    """Lanes of a norm that share a divider: 4, but where units overlap the norms are what the array
-    waits for, and every lane has its own.
+def divider_options(params):
+    """Of a norm's :class:`LaneDivider`: 4 lanes share a divider of a bit per clock, but where units
+    overlap the norms are what the array waits for, and every lane has its own, of two bits.
 
     >>> from hdl.params import Params
-    >>> divider_span(Params()), divider_span(Params(masters=8))
-    (4, 1)
+    >>> divider_options(Params()), divider_options(Params(masters=8))
+    ({}, {'span': 1, 'per_clock': 2})
     """
-    return 1 if params.masters else LaneDivider.SPAN
+    return {"span": 1, "per_clock": 2} if params.masters else {}
 
 
 class Reciprocal(wiring.Component):
     """A divider that also takes reciprocals; ``sim.model.norm.reciprocal`` and ``floor_divide``.
 
-    ``INVERT``: the value is shifted left until its top bit is set, one bit per clock, which gives
-    ``length``; its top 16 bits, rounded up, are the mantissa m, and ``quotient = floor(2**31/m)``
-    with ``1/value ~ quotient * 2**-(15 + length)``. The value 0 gives 0 and 0.
+    ``INVERT``: the value is shifted left until its top bit is set, a bit or two per clock, which
+    gives ``length``; its top 16 bits, rounded up, are the mantissa m, and
+    ``quotient = floor(2**31/m)`` with ``1/value ~ quotient * 2**-(15 + length)``. The value 0 gives 0 and 0.
 
     ``done`` pulses ``latency(operation)`` cycles after ``start``, whatever the values; the
     results hold until the next ``start``.
@@ -73,6 +73,8 @@ class Reciprocal(wiring.Component):
         Signed widths; at least 33 and 18 bits.
     short_bits : int or None
         Width of the numerator of a ``DIVIDE``, which is the top of ``numerator``; None: all of it.
+    per_clock : int
+        Bits per clock, see :class:`~hdl.divide.Divider`.
 
     Members
     -------
@@ -87,14 +89,18 @@ class Reciprocal(wiring.Component):
     length : Out(LENGTH_BITS)
         Of ``INVERT`` and ``LENGTH``.
     """
-    def __init__(self, numerator_bits, quotient_bits, short_bits=None):
-        self.divider = Divider(numerator_bits, RECIPROCAL_BITS, quotient_bits, short_bits)
+    def __init__(self, numerator_bits, quotient_bits, short_bits=None, *, per_clock=1):
+        self.per_clock = per_clock
+        #: Clocks that it takes to normalise a value.
+        self.steps = -(-VALUE_BITS // per_clock)
+        self.divider = Divider(numerator_bits, RECIPROCAL_BITS, quotient_bits, short_bits,
+                               per_clock=per_clock)
         assert self.divider.short_bits >= VALUE_BITS + 2 and quotient_bits > RECIPROCAL_BITS
         super().__init__(divider_members(numerator_bits, quotient_bits))
 
     def latency(self, operation):
         """Cycles from ``start`` to ``done``."""
-        normalise = VALUE_BITS + 1
+        normalise = self.steps + 1
         return {Operation.DIVIDE: self.divider.short_latency,
                 Operation.INVERT: normalise + self.divider.short_latency,
                 Operation.LENGTH: normalise}[operation]
@@ -103,22 +109,25 @@ class Reciprocal(wiring.Component):
         m = Module()
         m.submodules.divider = divider = self.divider
         value = Signal(VALUE_BITS, reset_less=True)
-        left = Signal(range(VALUE_BITS + 1))
+        left = Signal(range(self.steps + 1))
         normalised, invert = Signal(), Signal()
 
-        # Normalise: VALUE_BITS steps, so that all lanes take the same time.
+        # Normalise: as many steps as it may take, so that all lanes take the same time.
         m.d.sync += normalised.eq(left == 1)
         with m.If(self.start):
             m.d.sync += [
                 value.eq(self.value),
                 self.length.eq(VALUE_BITS),
-                left.eq(Mux(self.operation == Operation.DIVIDE, 0, VALUE_BITS)),
+                left.eq(Mux(self.operation == Operation.DIVIDE, 0, self.steps)),
                 invert.eq(self.operation == Operation.INVERT),
             ]
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
             with m.If(~value[-1]):
                 m.d.sync += [value.eq(value << 1), self.length.eq(self.length - 1)]
+            if self.per_clock == 2:
+                with m.If(~value[-2:].any() & (left != 1)):
+                    m.d.sync += [value.eq(value << 2), self.length.eq(self.length - 2)]
 
         # The mantissa, rounded up. Its top bit is set even for 0, of which 0 / 2**15 is taken.
         fraction = value[:-1]
@@ -157,6 +166,8 @@ class LaneDivider(wiring.Component):
         :class:`Reciprocal` or what does more operations.
     span : int
         Lanes that share one.
+    options
+        Of the unit.
 
     Members
     -------
@@ -175,11 +186,12 @@ class LaneDivider(wiring.Component):
     #: Lanes that share one unless told otherwise.
     SPAN = 4
 
-    def __init__(self, lanes, numerator_bits, quotient_bits, unit=Reciprocal, *, span=SPAN):
+    def __init__(self, lanes, numerator_bits, quotient_bits, unit=Reciprocal, *, span=SPAN,
+                 **options):
         self.lanes = lanes
         self.span = span
         self.steps = min(span, lanes)
-        self.reciprocals = [unit(numerator_bits, quotient_bits)
+        self.reciprocals = [unit(numerator_bits, quotient_bits, **options)
                             for _ in range(0, lanes, span)]
         groups = len(self.reciprocals)
         super().__init__({

@@ -9,9 +9,10 @@ from hdl.divide import Divider
 from sim.model.rounding import floor_divide
 
 
-@pytest.mark.parametrize(("numerator_bits", "denominator_bits"), [(6, 3), (12, 17)])
-def test_quotients_equal_the_model(numerator_bits, denominator_bits):
-    dut = Divider(numerator_bits, denominator_bits, numerator_bits)
+@pytest.mark.parametrize("per_clock", [1, 2])
+@pytest.mark.parametrize(("numerator_bits", "denominator_bits"), [(6, 3), (5, 3), (12, 17)])
+def test_quotients_equal_the_model(numerator_bits, denominator_bits, per_clock):
+    dut = Divider(numerator_bits, denominator_bits, numerator_bits, per_clock=per_clock)
     low, high = -(1 << numerator_bits - 1), (1 << numerator_bits - 1) - 1
     if numerator_bits < 8:
         cases = [(n, d) for n in range(low, high + 1) for d in range(1, 1 << denominator_bits)]

@@ -73,9 +73,9 @@ def test_products():
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize(("lanes", "span"), [(1, 4), (6, 4), (5, 1)])
-def test_every_lane_gets_its_results(lanes, span):
-    dut = LaneDivider(lanes, 41, 32, span=span)
+@pytest.mark.parametrize(("lanes", "span", "per_clock"), [(1, 4, 1), (6, 4, 1), (5, 1, 2)])
+def test_every_lane_gets_its_results(lanes, span, per_clock):
+    dut = LaneDivider(lanes, 41, 32, span=span, per_clock=per_clock)
     rng = random.Random(lanes)
     values = [0, 1, 2, 3, 2**15, 2**16 - 1, 2**16, 2**16 + 1, 2**17 - 1, 2**30, 2**30 + 1,
               2**31 - 1]

@@ -124,5 +124,5 @@ def test_longest_columns_at_the_limits(masters):
     assert u.max() >= 1 << OFFSET_BITS - 2
     unit = norm(Params(lanes=0, cols=4, memory=4, masters=masters), [
         {"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
-    assert unit.cycles(511, 5) == (2 * (5 * 511 + 268) + 39 if masters else
+    assert unit.cycles(511, 5) == (2 * (5 * 511 + 193) + 24 if masters else
                                    2 * (6 * 511 + 1029) + 138)
