@@ -62,7 +62,8 @@ class Reciprocal(wiring.Component):
 
     ``INVERT``: the value is shifted left until its top bit is set, a bit or two per clock, which
     gives ``length``; its top 16 bits, rounded up, are the mantissa m, and
-    ``quotient = floor(2**31/m)`` with ``1/value ~ quotient * 2**-(15 + length)``. The value 0 gives 0 and 0.
+    ``quotient = floor(2**31/m)``
+    with ``1/value ~ quotient * 2**-(15 + length)``. The value 0 gives 0 and 0.
 
     ``done`` pulses ``latency(operation)`` cycles after ``start``, whatever the values; the
     results hold until the next ``start``.

@@ -16,6 +16,7 @@ from hdl.instructions import (
     QuantiseFlag,
     ScaleFlag,
     ScaleRow,
+    ScanRow,
     StateRow,
     in_order,
     instruction,
@@ -239,7 +240,7 @@ def _unlawful(params):
         yield but(Opcode.MOVE, flags=MoveFlag.SORTED | MoveFlag.TRANSPOSED)
     yield but(Opcode.QUANTISE, flags=16)
     yield but(Opcode.NORM_FORWARD, flags=4)
-    yield but(Opcode.NORM_BACKWARD, flags=2)
+    yield but(Opcode.NORM_BACKWARD, flags=4 if params.masters else 2)
     if params.masters:
         yield from _unlawful_with_masters(but)
     else:
@@ -252,8 +253,14 @@ def _unlawful_with_masters(but):
     yield but(Opcode.QUANTISE, flags=QuantiseFlag.MASTER)
     yield but(Opcode.QUANTISE, flags=both, m=MAX_K + 1)
     yield but(Opcode.QUANTISE, flags=both, n=MAX_N + 1)
-    for flag in (QuantiseFlag.UNSIGNED, QuantiseFlag.STOCHASTIC, QuantiseFlag.GROUPED, 32, 128):
+    for flag in (QuantiseFlag.UNSIGNED, QuantiseFlag.STOCHASTIC, QuantiseFlag.GROUPED,
+                 QuantiseFlag.SCAN, QuantiseFlag.SCANNED, 128):
         yield but(Opcode.QUANTISE, flags=both | flag)
+    for flag in (QuantiseFlag.UNSIGNED, QuantiseFlag.STOCHASTIC, QuantiseFlag.PER_COLUMN,
+                 QuantiseFlag.SCANNED, 128):
+        yield but(Opcode.QUANTISE, flags=QuantiseFlag.SCAN | flag)
+    yield but(Opcode.QUANTISE, flags=QuantiseFlag.SCANNED | QuantiseFlag.PER_COLUMN)
+    yield but(Opcode.QUANTISE, flags=QuantiseFlag.SCAN, m=MAX_M + 1)
     F = ScaleFlag
     yield but(Opcode.SCALE, flags=F.UPDATE, m=MAX_K + 1)
     for fields in ({"k": 4096}, {"k": 0xFFFF}, {"tab0": 4096}, {"shift": 18}, {"shift": 255}):
@@ -399,6 +406,13 @@ def _beyond_with_masters(params):
     quantised = {"m": m, "n": n, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
     if wide < 1 << 16:
         yield [instruction(Opcode.QUANTISE, **quantised, dst1=wide - rows - ScaleRow.EXPONENT)]
+        tiles = -(-n // params.vector)
+        for name, flag, arg, read in (("dst1", QuantiseFlag.SCAN, 0, len(ScanRow)),
+                                      ("src1", QuantiseFlag.SCANNED, 0, 1),
+                                      ("src1", QuantiseFlag.SCANNED, 9, len(ScanRow))):
+            end = wide - STATE_ROWS * (tiles - 1) - read + 1
+            yield [instruction(Opcode.QUANTISE, flags=flag, m=m, n=n, arg=arg,
+                               **{"dst1": 24, name: end})]
     if quant < 1 << 16:
         tiles = -(-n // params.slots)
         yield [instruction(Opcode.QUANTISE, **quantised, dst0=quant - tiles * m + 1)]

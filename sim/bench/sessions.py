@@ -16,6 +16,7 @@ from hdl.instructions import (
     MAX_SHIFT,
     STATE_ROWS,
     QuantiseFlag,
+    ScanRow,
     StateRow,
     instruction,
     unpack_instruction,
@@ -326,9 +327,16 @@ def _quantise(recording, x, *, flags=0, clip=0):
         rows = recording.groups(m, params.sample_groups)
         cols = recording.groups(n, params.channel_groups)
     recording.store(places[0], x)
+    scanned = None
+    if flags & QuantiseFlag.SCANNED:
+        states = recording.place(Space.WIDE, STATE_ROWS, n)
+        recording.store(states, draw.values(rng, STATE_ROWS, n))
+        scanned = states.rows_from(int(rng.integers(STATE_ROWS - len(ScanRow) + 1)), 1)
+        recording.device.run([program.scan(places[0], scanned)])
+        recording.read(states)
     recording.device.run([program.quantise(
-        *places, unsigned=bool(flags & QuantiseFlag.UNSIGNED), clip=clip, rows=rows, cols=cols,
-        per_column=bool(flags & QuantiseFlag.PER_COLUMN),
+        *places, scanned=scanned, unsigned=bool(flags & QuantiseFlag.UNSIGNED), clip=clip,
+        rows=rows, cols=cols, per_column=bool(flags & QuantiseFlag.PER_COLUMN),
         key=key if flags & QuantiseFlag.STOCHASTIC else None)])
     recording.read(places[1], places[2])
     if rows:
@@ -344,6 +352,9 @@ def _quantise_modes(params):
     if params.max_groups > 1:
         modes += [(QuantiseFlag.GROUPED, False), (QuantiseFlag.GROUPED | QuantiseFlag.STOCHASTIC,
                                                   False)] * 2
+    if params.masters:
+        modes += [(flags | QuantiseFlag.SCANNED, clipped) for flags, clipped in modes
+                  if not flags & QuantiseFlag.PER_COLUMN]
     return modes
 
 
@@ -416,7 +427,8 @@ def _norm(recording, x, dy, state, *, relu, in_place, inference):
     codes = recording.place(Space.QUANT, m, n)
     half = 1 << recording.params.bits - 1
     recording.store(codes, np.minimum(recording.rng.integers(-half, half + 2, (m, n)), half - 1))
-    device.run([program.norm_backward(source, target, context, states, codes)])
+    device.run([program.norm_backward(source, target, context, states, codes,
+                                      scan=recording.params.masters > 0)])
     recording.read(target, states)
     recording.store(source, x)
     if inference is not None:
