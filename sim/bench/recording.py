@@ -37,6 +37,11 @@ class _Tracked(Memory):
         assert known.all(), f"columns at {base:#x} that were not written"
         return value
 
+    def lanes_at(self, addresses, count):
+        value = super().lanes_at(addresses, count)
+        assert self.known[addresses, :count].all(), "windows of what was not written"
+        return value
+
     def put_columns(self, base, places, value):
         super().put_columns(base, places, value)
         words = self.tensor(base, len(value), int(places.max()) + 1)
