@@ -166,6 +166,10 @@ class Recording:
         return program.Groups(self._take(Space.GROUP, program.table_words(self.params, length)),
                               length, count)
 
+    def tables(self, count):
+        """The place of so many words of the group table, apart from all others."""
+        return self._take(Space.GROUP, count)
+
     def store_groups(self, places, groups, slots=None):
         """Write the groups of an axis, and the slots that its indices take or else junk."""
         above = self.rng.integers(-2**27, 2**27, places.length) << 4
