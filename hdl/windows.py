@@ -147,7 +147,8 @@ class Walk(wiring.Component):
     taken : In(1)
         A tile's first row, at least four cycles after that of the tile before.
     final : In(1)
-        In the cycle after ``taken``: that tile was a column tile's last.
+        The tile that comes next is a column tile's last; from two cycles after the ``taken`` of the
+        one before to the cycle of its own.
     addr : Out(ADDRESS_BITS), inside : Out(1)
         Of the row of the cycle before.
     """
@@ -171,18 +172,22 @@ class Walk(wiring.Component):
             m.d.sync += opening.eq(1)
         with m.Elif(self.taken):
             m.d.sync += opening.eq(0)
-        first = opening | self.final
         last_part, last_place = part[-1], place[-1]
+        # Known cycles before: all else follows from registers.
+        last_tap = register(m, "last_tap", last_part | self.final)
+        last_tap_line = register(m, "last_tap_line", last_part & last_place | self.final)
+        restart = opening | register(m, "last", self.final)
         step = register(m, "step", Mux(last_part, Mux(last_place, walk.tap, 0), walk.part))
         following = register(m, "following", self._add(m, "next_base", step, last_part, tap, base))
-        with m.If(began | opening):
-            m.d.sync += [base.eq(Mux(first, walk.line, following)), part.eq(part - 1)]
-            with m.If(first | last_part):
-                m.d.sync += [part.eq(walk.parts), tap.eq(Mux(first, walk.line, following)),
-                             place.eq(place - 1), x.eq(x + walk.step_tap)]
-                with m.If(first | last_place):
-                    m.d.sync += [place.eq(walk.places), x.eq(walk.x),
-                                 y.eq(Mux(first, walk.y, y + walk.step_tap))]
+        with m.If(opening | began):
+            m.d.sync += [base.eq(Mux(restart, walk.line, following)),
+                         part.eq(Mux(opening | last_tap, walk.parts, part - 1))]
+        with m.If(opening | began & last_tap):
+            m.d.sync += [tap.eq(Mux(restart, walk.line, following)),
+                         place.eq(Mux(opening | last_tap_line, walk.places, place - 1)),
+                         x.eq(Mux(opening | last_tap_line, walk.x, x + walk.step_tap))]
+        with m.If(opening | began & last_tap_line):
+            m.d.sync += y.eq(Mux(restart, walk.y, y + walk.step_tap))
         first_x, first_y = (register(m, f"first_{name}", (position + offset)[:len(position)])
                             for name, position, offset in (("x", x, walk.first_x),
                                                            ("y", y, walk.first_y)))
@@ -192,20 +197,25 @@ class Walk(wiring.Component):
         at_x, from_x, at_y, from_y = (Signal(_POSITION, name=name)
                                       for name in ("at_x", "from_x", "at_y", "from_y"))
         last_column, last_line = columns[-1], lines[-1]
+        # What begins anew does so at once, so that little follows the sums.
+        new_line, new_image = self.waiting | last_column, self.waiting | last_line
+
+        def first(of_tile, of_line):
+            return Mux(self.waiting, of_tile, of_line)
+
         below = self._add(m, "below", line, last_line, walk.image, walk.down)
+        m.d.sync += [
+            columns.eq(Mux(new_line, first(walk.first_columns, walk.columns), columns - 1)),
+            at_x.eq(Mux(new_line, first(first_x, from_x), at_x + walk.step_x)),
+        ]
+        with m.If(new_line):
+            m.d.sync += [
+                line.eq(first(base, below)),
+                lines.eq(Mux(new_image, first(walk.first_lines, walk.lines), lines - 1)),
+                at_y.eq(Mux(new_image, first(first_y, from_y), at_y + walk.step_y)),
+            ]
         with m.If(self.waiting):
-            m.d.sync += [
-                line.eq(base), columns.eq(walk.first_columns), lines.eq(walk.first_lines),
-                at_x.eq(first_x), from_x.eq(x), at_y.eq(first_y), from_y.eq(y),
-            ]
-        with m.Elif(last_column):
-            m.d.sync += [
-                line.eq(below), columns.eq(walk.columns), at_x.eq(from_x),
-                lines.eq(Mux(last_line, walk.lines, lines - 1)),
-                at_y.eq(Mux(last_line, from_y, at_y + walk.step_y)),
-            ]
-        with m.Else():
-            m.d.sync += [columns.eq(columns - 1), at_x.eq(at_x + walk.step_x)]
+            m.d.sync += [from_x.eq(x), from_y.eq(y)]
 
         # Its address, and whether it is there.
         within = []

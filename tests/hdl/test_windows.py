@@ -115,7 +115,8 @@ def test_windows(params):
         Case(params, 2, images(2, 5, 4, 1, (3, 3), stride=(2, 2), padding=(1, 1)), first=4, count=2,
              rows=most, cols=most, seed=3),
         Case(params, 1, images(3, 2, 3, 2 * slots, (2, 3)), unsigned=True, shift=1, seed=4),
-        Case(params, 1, images(2, 3, 2, slots, (2, 2), padding=(1, 1), spread=2, outputs=(6, 4)),
+        # The first line begins at half a word.
+        Case(params, 1, images(2, 3, 3, slots, (2, 2), padding=(1, 1), spread=2, outputs=(6, 4)),
              unsigned=True, first=1, seed=5),
     ])
 
@@ -178,11 +179,11 @@ def test_random_windows(seed):
 
 
 @pytest.mark.regress
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_more_random_windows(seed):
     rng = np.random.default_rng([seed, 10])
     params = machine(int(rng.integers(1, 6)), int(rng.integers(1, 9)), int(rng.integers(1, 5)),
                      bits=int(rng.integers(2, 9)), array_clock=1 + seed % 4,
                      groups=rng.choice([1, 2, 4, 8], 2).tolist())
-    run(params, [drawn(rng, params, index) for index in range(8)], drift=0.02 * (seed % 2),
-        others=(0.8 * rng.random((2, 2))).tolist())
+    run(params, [drawn(rng, params, index) for index in range(5)], drift=0.02 * (seed % 2),
+        others=(0.8 * rng.random((1, 2))).tolist())

@@ -90,7 +90,7 @@ def test_a_convolution_is_that_of_the_model(shape, kernel, stride, padding, unsi
     ((2, 3, 8, 8), (3, 3), 2, 1, 1), ((2, 3, 7, 5), (3, 2), 2, 0, 1),
     ((1, 2, 6, 6), (1, 1), 2, 0, 1), ((2, 3, 6, 5), (3, 3), 1, 1, 1),
     ((1, 2, 9, 8), (5, 4), 1, 2, 1), ((1, 2, 9, 8), (3, 2), 1, 1, 2),
-    ((2, 1, 9, 10), (4, 7), 2, 3, 1)],
+    ((2, 1, 9, 10), (4, 7), 2, 3, 1), ((2, 3, 7, 6), (2, 2), 2, 0, 1)],
     ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else str(value))
 def test_the_gradient_of_its_input_is_a_convolution(shape, kernel, stride, padding, dilation):
     rng = np.random.default_rng(shape)
