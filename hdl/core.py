@@ -15,6 +15,7 @@ from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, Stre
 from hdl.operand_memory import OperandMemory
 from hdl.params import MAX_M, Params
 from hdl.unit import quant_word
+from hdl.windows import WALK, Walk
 
 __all__ = ["Core", "CoreTiming", "CoreWithMemories", "Streamer", "weights_row"]
 
@@ -31,11 +32,22 @@ def weights_row(params):
     })
 
 
+def _operand(params):
+    """Members that say what streams."""
+    members = {"start": In(1), "source": In(ADDRESS_BITS), "last_row": In(range(MAX_M + 1)),
+               "last_tile": In(16), "more_rows": In(ADDRESS_BITS)}
+    if params.masters:
+        del members["source"], members["more_rows"]
+        members["walk"] = In(WALK)
+    return members
+
+
 class Streamer(wiring.Component):
     """Streams the operand through the array: all its tiles for every column tile.
 
-    Row i of tile t is word ``source + t * (m + more_rows) + i`` of the memory; a row of zeros,
-    which is not read, follows the ``m`` rows of each tile. A tile begins when its weights are
+    Row i of tile t is word ``source + t * (m + more_rows) + i`` of the memory, or on a machine that
+    keeps masters what :class:`hdl.windows.Walk` says; a row of zeros, which is not read, follows
+    the ``m`` rows of each tile. A tile begins when its weights are
     loaded, without a gap if they already are. The last of a column tile begins when the memory of
     results, ``MAX_M + 1`` rows, has room beside those of column tiles that have not been
     ``released``.
@@ -54,6 +66,8 @@ class Streamer(wiring.Component):
         Rows, that of zeros included, and tiles along the inner dimension, less one.
     more_rows : In(ADDRESS_BITS)
         Of the operand, that this product leaves out.
+    walk : In(WALK)
+        Instead of ``source`` and ``more_rows`` on a machine that keeps masters.
     ready : In(1)
         A tile of weights is loaded;
     shifts : In(range(max_groups))
@@ -74,9 +88,7 @@ class Streamer(wiring.Component):
         self.params = params
         self.mapped = mapped
         super().__init__({
-            "start": In(1), "source": In(ADDRESS_BITS),
-            "last_row": In(range(MAX_M + 1)), "last_tile": In(16),
-            "more_rows": In(ADDRESS_BITS),
+            **_operand(params),
             "ready": In(1), "shifts": In(range(params.max_groups)), "released": In(1),
             "taken": Out(1), "read": Out(1), "addr": Out(ADDRESS_BITS),
             "tag": Out(sum_tag(params)),
@@ -128,13 +140,25 @@ class Streamer(wiring.Component):
             m.d.sync += tiles.eq(first_tiles)
 
         # A tile ends with a row that is not read.
-        again, step = Signal(), Signal(ADDRESS_BITS)
         last = Signal()
+        reading = self.taken | running & ~last_row
         m.d.comb += last.eq(running & last_row & self.tag.final)
         m.d.sync += [
             self.tag.valid.eq(running | may), self.tag.first.eq(self.taken & fresh),
             self.tag.again.eq(self.taken & ~fresh), self.tag.last.eq(last),
-            self.read.eq(self.taken | running & ~last_row), again.eq(last | self.start),
+        ]
+        if self.params.masters:
+            m.submodules.walk = walk = Walk(mapped=self.mapped)
+            m.d.comb += [
+                walk.start.eq(self.start), walk.i.eq(self.walk), walk.taken.eq(self.taken),
+                walk.final.eq(final), walk.waiting.eq(Mux(running, last_row, ~may)),
+                self.read.eq(register(m, "reading", reading) & walk.inside),
+                self.addr.eq(walk.addr),
+            ]
+            return m
+        again, step = Signal(), Signal(ADDRESS_BITS)
+        m.d.sync += [
+            self.read.eq(reading), again.eq(last | self.start),
             step.eq(Mux(running & last_row, Mux(self.tag.final, 0, self.more_rows),
                         running | may)),
         ]
@@ -230,7 +254,7 @@ class Core(wiring.Component):
     -------
     start : In(1)
         Begin with the first tile.
-    source, last_row, last_tile, more_rows : In
+    source, last_row, last_tile, more_rows, walk : In
         See :class:`Streamer`.
     is_unsigned : In(1)
         Where nothing is read, the operand is the code of an unsigned 0.
@@ -252,8 +276,7 @@ class Core(wiring.Component):
         self.mesh = Mesh(params, mapped=mapped, skewed=True)
         self.timing = CoreTiming(params)
         super().__init__({
-            "start": In(1), "source": In(ADDRESS_BITS), "last_row": In(range(MAX_M + 1)),
-            "last_tile": In(16), "more_rows": In(ADDRESS_BITS), "is_unsigned": In(1),
+            **_operand(params), "is_unsigned": In(1),
             "rows": In(stream.Signature(weights_row(params))), "taken": Out(1), "released": In(1),
             "quant_s": Out(StreamPort(quant_word(params))),
             "finished": Out(1),
@@ -301,7 +324,7 @@ class Core(wiring.Component):
         # Streamed operands, tile by tile.
         m.submodules.streamer = streamer = Streamer(params, mapped=mesh.mapped)
         m.submodules.swap = swap = Delay(1, late)
-        for name in ("start", "source", "last_row", "last_tile", "more_rows"):
+        for name in _operand(params):
             m.d.comb += getattr(streamer, name).eq(getattr(self, name))
         m.d.comb += [
             streamer.ready.eq(ready), streamer.shifts.eq(shifts),
@@ -358,8 +381,8 @@ class CoreWithMemories(wiring.Component):
 
     Members
     -------
-    start, source, last_row, last_tile, more_rows, is_unsigned, rows, taken, released, finished,
-    number, results
+    start, source, last_row, last_tile, more_rows, walk, is_unsigned, rows, taken, released,
+    finished, number, results
         Those of :class:`Core`.
     w : In(LaneWritePort(quant_word)), r : In(ReadPort(quant_word)), fault : Out(1)
         Those of :class:`hdl.operand_memory.OperandMemory`.

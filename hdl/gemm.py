@@ -11,6 +11,7 @@ from hdl.memory import ReadPort, StreamPort
 from hdl.readout import Readout, results_port
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word
 from hdl.weights import Weights
+from hdl.windows import WindowTable
 
 __all__ = ["Gemm"]
 
@@ -35,8 +36,10 @@ class Gemm(wiring.Component):
     where they take longer, and they for the array where not; of all other latencies only those of
     the first tile and of the last readout are seen.
 
-    On a machine that keeps masters other units go first where they meet: results wait for the wide
-    memory in a queue, and weights for the quantised one; what streams waits for nothing.
+    On a machine that keeps masters rows may be windows of images, :mod:`hdl.windows`, with taps of
+    the kernel along the inner dimension, in the same time. Other units go first there where they
+    meet: results wait for the wide memory in a queue, and weights for the quantised one; what
+    streams waits for nothing.
 
     An instruction with 0 rows, columns, products or tiles does nothing. Of one whose ``tiles``
     contradict its ``k`` the result is undefined; the unit finishes all the same.
@@ -115,9 +118,16 @@ class Gemm(wiring.Component):
         m.submodules.core = DomainRenamer({"sync": array_domain(params), "readout": "sync"})(core)
         connect(m, core.quant_s, flipped(self.quant_s))
         connect(m, weights.o, core.rows)
+        if params.masters:
+            m.submodules.windows = windows = WindowTable()
+            m.d.comb += [windows.start.eq(start), windows.instruction.eq(fields)]
+            operand = [core.last_row.eq(fields.m), core.last_tile.eq(last_tile),
+                       core.walk.eq(windows.o)]
+        else:
+            operand = [core.source.eq(fields.src0), core.last_row.eq(fields.m),
+                       core.last_tile.eq(last_tile), core.more_rows.eq(fields.key1[:16])]
         m.d.comb += [
-            core.source.eq(fields.src0), core.last_row.eq(fields.m), core.last_tile.eq(last_tile),
-            core.more_rows.eq(fields.key1[:16]),
+            *operand,
             core.is_unsigned.eq(is_unsigned), weights.last_tile.eq(last_tile),
             core.released.eq(crossed(m, "released", params, readout.released, into_array=True)),
         ]
@@ -128,7 +138,14 @@ class Gemm(wiring.Component):
             readout.finished.eq(crossed(m, "finished", params, core.finished, into_array=False)),
             core.number.eq(readout.row), readout.results.eq(core.results),
         ]
-        connect(m, readout.group_r, flipped(self.group_r))
+        if params.masters:
+            # Tables of windows are read before there are results.
+            for table in (windows.group_r, readout.group_r):
+                m.d.comb += table.data.eq(self.group_r.data)
+                with m.If(table.en):
+                    m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(table.addr)]
+        else:
+            connect(m, readout.group_r, flipped(self.group_r))
         connect(m, readout.wide_w, flipped(self.wide_w))
 
         # Units that do not wait.

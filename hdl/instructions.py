@@ -37,6 +37,8 @@ __all__ = [
     "QUEUES",
     "STATE_ROWS",
     "TABLE_HEADER",
+    "WINDOW_RUN",
+    "WINDOW_TABLE",
     "BackwardFlag",
     "CombineFlag",
     "GemmFlag",
@@ -56,7 +58,9 @@ __all__ = [
     "is_lawful",
     "naming",
     "opcode_of",
+    "pack_fields",
     "queue_of",
+    "unpack_fields",
     "unpack_instruction",
 ]
 
@@ -70,9 +74,7 @@ INSTRUCTION = (
     ("key0", 32), ("key1", 32),
 )
 INSTRUCTION_BYTES = sum(width for _, width in INSTRUCTION) // 8
-#: ``(offset, width)`` by name.
-_PLACES = {name: (sum(width for _, width in INSTRUCTION[:place]), width)
-           for place, (name, width) in enumerate(INSTRUCTION)}
+_NAMES = [name for name, _ in INSTRUCTION]
 
 #: Columns of which SCALE with UPDATE counts the first one's place in a wider tensor.
 COLUMN_UNIT = 16
@@ -82,6 +84,25 @@ MAX_SHIFT = 31
 #: Words at the start of an order table before the entries: the first is the number of slots in
 #: use, the next seven are the schedule rows before which the array shifts (all ones: none).
 TABLE_HEADER = 8
+
+#: Words of the group table, each of fields from bit 0, that say which rows of A a GEMM with
+#: ``WINDOWS`` streams. Positions count in half inputs, so that the gradient of a convolution of
+#: stride 2, for which a zero stands between any two inputs, is one as well: what lies at a half, or
+#: outside of the image, is 0. Addresses count in half words. ``x`` is along a line of the image,
+#: ``y`` across.
+WINDOW_TABLE = (
+    #: Of the image and of the outputs, 1 to 255 each.
+    (("width", 8), ("height", 8), ("out_width", 8), ("out_height", 8)),
+    #: From the last line of outputs of an image to the first of the next, modulo ``2**17``; how far
+    #: outside the first window begins, in half inputs; width of the kernel, in taps.
+    (("image_step", 17), ("pad_x", 5), ("pad_y", 5), ("kernel_width", 3)),
+    #: Words for the channels of one tap; from an output to the next, and from a tap to the next:
+    #: ``2**stride`` and ``2**dilation`` half inputs.
+    (("channel_tiles", 13), ("stride_x", 2), ("stride_y", 2), ("dilation", 2)),
+)
+#: And the word of an instruction's own: its first output, from 0, and the word of A, counted from
+#: src0 and rounded down, of position 0 of the line on which that output's first tap is.
+WINDOW_RUN = (("first_line", 16), ("first_x", 8), ("first_y", 8))
 
 
 class Opcode(IntEnum):
@@ -122,6 +143,7 @@ class GemmFlag(IntFlag):
     INNER_GROUPS = 2
     ROW_GROUPS = 4
     COL_GROUPS = 8
+    WINDOWS = 16
 
 
 class QuantiseFlag(IntFlag):
@@ -321,6 +343,11 @@ def _scanned_apart(fields, groups):
         ~(flags & QuantiseFlag.SCANNED).any() | ~(flags & others).any())
 
 
+def _windows(holds):
+    """What holds of an instruction with ``WINDOWS``."""
+    return lambda f, groups: ~(f.flags & GemmFlag.WINDOWS).any() | holds(f)
+
+
 def _rows_of_masters(flag):
     return Rule(f"``m`` above {MAX_M} without ``{flag.name}``",
                 lambda f, groups: (f.flags & flag).any() | (f.m <= MAX_M))
@@ -345,15 +372,25 @@ OPERATIONS = {
              "padding included, as ``MOVE`` with ``SORTED`` leaves them: a tensor of tiles x slots "
              "columns. What lies in columns of A that stand for no index does not matter. A and "
              "the result may be m rows of taller tensors; src0 and dst0 are where the first of "
-             "them begins.",
+             "them begins. With ``WINDOWS`` A[m,k] is not stored: src0(q) is a tensor of images, "
+             "a row for each input position, line after line and image after image, a column for "
+             "each channel. Row i of A is what output i sees of it, counted from a given output on "
+             "in the same order; k goes through the taps of the kernel, line after line, and "
+             "through the channels of each. The tables at tab0(t) and dst1(t) say which inputs "
+             "those are (``WINDOW_TABLE``, ``WINDOW_RUN``); where there is none A is 0. What they "
+             "say must not contradict k, the channels and the tiles.",
         model="sim.model.gemm.gemm", clocks="hdl.gemm.Gemm",
         sizes={"m": MAX_M, "k": MAX_K, "n": MAX_N},
         fields={
             "shift": "rounding right shift",
             "key0": "low half: tiles along the inner dimension, ``ceil((ceil(k / depth) + G - 1) "
-                    "/ rows)`` with G = 1 without inner groups",
-            "key1": "rows that A (low half) and the result (high half) have beyond the m",
-            "tab0": "(t) order table of the inner dimension",
+                    "/ rows)`` with G = 1 without inner groups; with ``WINDOWS`` those of a tap's "
+                    "channels, for every tap, and in the high half the channels",
+            "key1": "rows that A (low half) and the result (high half) have beyond the m; with "
+                    "``WINDOWS`` all rows of the images",
+            "dst1": "(t) with ``WINDOWS``, the word ``WINDOW_RUN``",
+            "tab0": "(t) order table of the inner dimension; with ``WINDOWS``, the words "
+                    "``WINDOW_TABLE``",
             "tab1": "(t) row groups: row i is shifted left by ``(arg & 15) - group[tab1 + i]``",
             "tab2": "(t) column groups: column j is shifted left by ``(arg >> 4) - "
                     "group[tab2 + j]``",
@@ -365,7 +402,10 @@ OPERATIONS = {
             GemmFlag.INNER_GROUPS: "groups along k",
             GemmFlag.ROW_GROUPS: "groups along m",
             GemmFlag.COL_GROUPS: "groups along n",
+            GemmFlag.WINDOWS: "A are windows of images: a convolution, "
+                              "``sim.model.convolution.windows``",
         },
+        needs_masters=GemmFlag.WINDOWS,
         needs_groups=GemmFlag.INNER_GROUPS | GemmFlag.ROW_GROUPS | GemmFlag.COL_GROUPS,
         rules=(
             Rule(f"``shift`` above {MAX_SHIFT}", lambda f, groups: f.shift <= MAX_SHIFT),
@@ -375,7 +415,12 @@ OPERATIONS = {
                  lambda f, groups: ~(f.flags & GemmFlag.ROW_GROUPS).any() | (f.arg[:4] < groups)),
             Rule("with ``COL_GROUPS``, such a high half",
                  lambda f, groups: ~(f.flags & GemmFlag.COL_GROUPS).any() | (f.arg[4:] < groups)),
-        )),
+        ),
+        with_masters=({}, (
+            Rule("``WINDOWS`` with ``INNER_GROUPS``",
+                 _windows(lambda f: ~(f.flags & GemmFlag.INNER_GROUPS).any())),
+            Rule(f"with ``WINDOWS``, no channels or more than {MAX_K:,}",
+                 _windows(lambda f: f.key0[16:].any() & (f.key0[16:] <= MAX_K)))))),
     Opcode.QUANTISE: Operation(
         equation="dst0(q)[m,n], dst1(w)[1,n] = quantise(src0(w)[m,n])",
         text="dst1 is the exponent s of every column's scale: q stands for ``q * 2**(s - groups)`` "
@@ -629,17 +674,42 @@ def instruction(op, *, after=(), **fields):
     >>> instruction(Opcode.SORT, k=64, tab0=0x102, arg=4).hex()
     '0300000040000000000000000000000002010000000000040000000000000000'
     """
-    unknown = fields.keys() - _PLACES.keys()
+    unknown = fields.keys() - set(_NAMES)
     if unknown:
         raise TypeError(f"no such instruction field: {', '.join(sorted(unknown))}")
-    word, named = 0, sum(1 << AFTER_SHIFT + queue for queue in set(after))
-    for name, value in {"op": op | named, **fields}.items():
-        offset, width = _PLACES[name]
-        value = int(value)
+    named = sum(1 << AFTER_SHIFT + queue for queue in set(after))
+    values = {**dict.fromkeys(_NAMES, 0), "op": op | named, **fields}
+    return pack_fields(INSTRUCTION, of="instruction", **values).to_bytes(INSTRUCTION_BYTES,
+                                                                         "little")
+
+
+def pack_fields(layout, *, of="table", **fields):
+    """One word of these fields, as a number.
+
+    >>> hex(pack_fields(WINDOW_RUN, first_line=3, first_x=1, first_y=2))
+    '0x2010003'
+    """
+    word = offset = 0
+    for name, width in layout:
+        value = int(fields[name])
         if not 0 <= value < 1 << width:
-            raise ValueError(f"instruction field {name} must fit {width} bits, got {value}")
+            raise ValueError(f"{of} field {name} must fit {width} bits, got {value}")
         word |= value << offset
-    return word.to_bytes(INSTRUCTION_BYTES, "little")
+        offset += width
+    return word
+
+
+def unpack_fields(layout, word):
+    """The fields of one word.
+
+    >>> unpack_fields(WINDOW_RUN, 0x2010003)
+    {'first_line': 3, 'first_x': 1, 'first_y': 2}
+    """
+    fields = {}
+    for name, width in layout:
+        fields[name] = word & (1 << width) - 1
+        word >>= width
+    return fields
 
 
 def unpack_instruction(data):
@@ -648,6 +718,4 @@ def unpack_instruction(data):
     >>> unpack_instruction(instruction(Opcode.GEMM, m=3, key1=9))["key1"]
     9
     """
-    word = int.from_bytes(data, "little")
-    return {name: word >> offset & (1 << width) - 1
-            for name, (offset, width) in _PLACES.items()}
+    return unpack_fields(INSTRUCTION, int.from_bytes(data, "little"))

@@ -120,7 +120,7 @@ class WeightFetch(wiring.Component):
         Of the order table's first entry.
     inner : In(1)
         There is one.
-    used : In(INDEX_BITS)
+    used : In(INDEX_BITS), a bit more on a machine that keeps masters
         Slots in use.
     valid : In(1), request : In(request_layout)
     done : Out(1), tag : Out(StructLayout(TAG))
@@ -134,7 +134,8 @@ class WeightFetch(wiring.Component):
         self.lookup_latency = _lookup_latency(params)
         self.latency = fetch_latency(params)
         super().__init__({
-            "table": In(ADDRESS_BITS), "inner": In(1), "used": In(INDEX_BITS),
+            "table": In(ADDRESS_BITS), "inner": In(1),
+            "used": In(INDEX_BITS + (params.masters > 0)),
             "valid": In(1), "request": In(request_layout(params)),
             "done": Out(1), "tag": Out(data.StructLayout(TAG)),
             "weights": Out(data.ArrayLayout(signed(params.bits), params.span)),
@@ -191,7 +192,8 @@ class WeightSchedule(wiring.Component):
 
     The last row of a tile comes first: for every ``span`` columns ``depth`` requests. A request per
     clock, as long as there is ``room`` for a row where one begins. On a machine that keeps masters
-    a request also waits for ``grant``.
+    a request also waits for ``grant``, and the slots of a tile begin anew where a tap of a kernel
+    begins: the last tile of each tap has slots beyond its channels, which are not used.
 
     Parameters
     ----------
@@ -207,14 +209,17 @@ class WeightSchedule(wiring.Component):
     room : In(1)
         A row may begin.
     grant : In(1)
-        A request may be made. Only on a machine that keeps masters.
+        A request may be made.
+    windows : In(1), channels : In(INDEX_BITS)
+        ``WINDOWS``, and then the channels of a tap; without, the slots in use.
+    used : Out(len(request.slot))
+        Slots in use up to the end of the tap. These four only on a machine that keeps masters.
     begin : Out(1)
         A row does.
     valid : Out(1), request : Out(request_layout)
     """
     def __init__(self, params):
         self.params = params
-        self.granted = params.masters > 0
         members = {
             "start": In(1), "source": In(ADDRESS_BITS), "last_tile": In(16),
             "k": In(INDEX_BITS), "n": In(INDEX_BITS), "room": In(1),
@@ -222,8 +227,9 @@ class WeightSchedule(wiring.Component):
         }
         if params.max_groups > 1:
             members |= {"grouped": In(1), "marks": In(mark_layout(params))}
-        if self.granted:
-            members["grant"] = In(1)
+        if params.masters:
+            members |= {"grant": In(1), "windows": In(1), "channels": In(INDEX_BITS),
+                        "used": Out(INDEX_BITS + 1)}
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -255,7 +261,7 @@ class WeightSchedule(wiring.Component):
                 self.grouped & Cat(schedule == marked for marked in self.marks).any())
         may = self.room | ~first
         m.d.comb += [
-            self.valid.eq(busy & may & self.grant if self.granted else busy & may),
+            self.valid.eq(busy & may & self.grant if self.params.masters else busy & may),
             self.begin.eq(self.valid & first),
             request.slot.eq(slot), request.base.eq(at.base), request.part.eq(at.part),
             request.skip.eq(first_col + col >= self.n),
@@ -271,7 +277,16 @@ class WeightSchedule(wiring.Component):
                 m.d.sync += [slot.eq(row_slot - depth), row_slot.eq(row_slot - depth), col.eq(0),
                              at.eq(first_at), row.eq(row - 1), schedule.eq(schedule - 1)]
         following, column_done = Signal.like(slot), tile == self.last_tile
-        m.d.comb += following.eq(Mux(column_done, (rows - 1) * depth, top_slot + rows * depth))
+        after_tile = top_slot + rows * depth
+        if self.params.masters:
+            tap_done = Signal()
+            m.d.comb += tap_done.eq(self.windows & (top_slot + depth >= self.used))
+            after_tile = Mux(tap_done, self.used + (rows - 1) * depth, after_tile)
+            with m.If(self.start | request.end & self.valid & column_done):
+                m.d.sync += self.used.eq(self.channels)
+            with m.Elif(request.end & self.valid & tap_done):
+                m.d.sync += self.used.eq(self.used + self.channels)
+        m.d.comb += following.eq(Mux(column_done, (rows - 1) * depth, after_tile))
         following_schedule = Mux(column_done, rows - 1, top_schedule + rows)
         with m.If(request.end & self.valid):
             m.d.sync += [
@@ -341,13 +356,20 @@ class Weights(wiring.Component):
             schedule.source.eq(fields.src1), schedule.last_tile.eq(self.last_tile),
             schedule.k.eq(fields.k), schedule.n.eq(fields.n), schedule.room.eq(queue.room),
             fetch.valid.eq(schedule.valid), fetch.request.eq(schedule.request),
-            fetch.used.eq(fields.k),
         ]
+        used = fetch.used
         if self.params.masters:
             # The units that announce are anywhere on the die.
             reserved = Signal()
             m.d.sync += reserved.eq(self.quant_ahead)
-            m.d.comb += schedule.grant.eq(~reserved)
+            used = Signal(INDEX_BITS)
+            windows = (fields.flags & GemmFlag.WINDOWS).any()
+            m.d.comb += [
+                schedule.grant.eq(~reserved), schedule.windows.eq(windows),
+                schedule.channels.eq(Mux(windows, fields.key0[16:], used)),
+                fetch.used.eq(schedule.used),
+            ]
+        m.d.comb += used.eq(fields.k)
         m.d.sync += fetch.table.eq(fields.tab0 + TABLE_HEADER)
         connect(m, fetch.quant_r, flipped(self.quant_r))
 
@@ -360,7 +382,7 @@ class Weights(wiring.Component):
                          fetch.inner.eq(inner), schedule.grouped.eq(inner),
                          schedule.marks.eq(header.marks)]
             with m.If(inner):
-                m.d.comb += fetch.used.eq(header.used)
+                m.d.comb += used.eq(header.used)
             begin = self.start & ~inner | header.done
             for table in (header.order_r, fetch.order_r):
                 m.d.comb += table.data.eq(self.order_r.data)

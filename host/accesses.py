@@ -11,6 +11,7 @@ from enum import Enum, auto
 from hdl.instructions import (
     STATE_ROWS,
     TABLE_HEADER,
+    WINDOW_TABLE,
     BackwardFlag,
     CombineFlag,
     GemmFlag,
@@ -95,7 +96,13 @@ def accesses(fields, params):
 def _gemm(f, params, read, written):
     flags, m, k, n = f["flags"], f["m"], f["k"], f["n"]
     slots = (f["key0"] & 0xFFFF) * params.slots
-    read.tensor(Memory.QUANT, f["src0"], m, slots, f["key1"] & 0xFFFF)
+    if flags & GemmFlag.WINDOWS:
+        # Any of the images.
+        read.tensor(Memory.QUANT, f["src0"], f["key1"] & 0xFFFF, f["key0"] >> 16)
+        read.words(Memory.GROUP, f["tab0"], len(WINDOW_TABLE))
+        read.words(Memory.GROUP, f["dst1"], 1)
+    else:
+        read.tensor(Memory.QUANT, f["src0"], m, slots, f["key1"] & 0xFFFF)
     read.tensor(Memory.QUANT, f["src1"], k, n)
     if flags & GemmFlag.INNER_GROUPS:
         read.words(Memory.ORDER, f["tab0"], TABLE_HEADER + slots)

@@ -3,6 +3,7 @@
 from hdl.instructions import (
     COLUMN_UNIT,
     TABLE_HEADER,
+    WINDOW_TABLE,
     BackwardFlag,
     CombineFlag,
     GemmFlag,
@@ -15,15 +16,16 @@ from hdl.instructions import (
 )
 from hdl.params import MAX_K, MAX_M, MAX_N, WIDE_BITS
 from hdl.protocol import Space
-from host.errors import MemoryFullError
+from host.errors import ArgumentError, MemoryFullError
+from host.tensors import row_parts
 from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
-__all__ = ["Groups", "align", "check_tables", "column_sums", "combine", "cross_entropy", "gemm",
-           "gemm_shift", "gradient_groups", "move", "norm_backward", "norm_forward", "quantise",
-           "quantise_masters", "scale", "slot_columns", "sort", "streamed_shapes", "table_words",
-           "update"]
+__all__ = ["Groups", "align", "check_tables", "column_sums", "combine", "convolution",
+           "cross_entropy", "gemm", "gemm_shift", "gradient_groups", "move", "norm_backward",
+           "norm_forward", "quantise", "quantise_masters", "scale", "slot_columns", "sort",
+           "streamed_shapes", "table_words", "update"]
 
 
 def _check(name, value, limit):
@@ -92,27 +94,16 @@ def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None,
     :class:`Groups` along the three axes of the product, or None. With ``inner`` the columns of
     ``a`` are in the order of their slots.
     """
-    m, k, n = a.rows, b.rows, b.cols
-    _check("the inner dimension of a GEMM", k, MAX_K)
-    _check("output columns of a GEMM", n, MAX_N)
-    tiles = inner_tiles(k, params.depth, params.rows, inner.count if inner else 1)
-    flags = (GemmFlag.UNSIGNED * unsigned | GemmFlag.INNER_GROUPS * bool(inner)
-             | GemmFlag.ROW_GROUPS * bool(rows) | GemmFlag.COL_GROUPS * bool(cols))
-    shift = gemm_shift(params, k, unsigned=unsigned, groups=(inner, rows, cols), limit=limit)
-    arg = (rows.count - 1 if rows else 0) | (cols.count - 1 if cols else 0) << 4
+    tiles = inner_tiles(b.rows, params.depth, params.rows, inner.count if inner else 1)
+    fields, shift = _product(params, b, GemmFlag.INNER_GROUPS * bool(inner), tiles, unsigned,
+                             (inner, rows, cols), limit)
     steps = []
-    # Parts of much the same size: each loads all weights.
-    parts = -(-m // MAX_M)
-    for part in range(parts):
-        first = m * part // parts
-        count = m * (part + 1) // parts - first
+    for first, count in row_parts(a.rows):
         source, target = a.rows_from(first, count), out.rows_from(first, count)
         steps.append(instruction(
-            Opcode.GEMM, flags=flags, m=count, k=k, n=n,
-            src0=source.base, src1=b.base, dst0=target.base,
+            Opcode.GEMM, m=count, src0=source.base, dst0=target.base,
             tab0=inner.base if inner else 0, tab1=rows.base + first if rows else 0,
-            tab2=cols.base if cols else 0, shift=shift, arg=arg, key0=tiles,
-            key1=source.more_rows | target.more_rows << 16))
+            key1=source.more_rows | target.more_rows << 16, **fields))
     return steps, shift
 
 
@@ -122,6 +113,49 @@ def scan(x, found):
     _check("rows of a tensor", x.rows, MAX_M)
     return instruction(Opcode.QUANTISE, flags=QuantiseFlag.SCAN, m=x.rows, n=x.cols, src0=x.base,
                        dst1=found.base)
+
+
+def convolution(params, x, b, out, windows, *, unsigned=False, rows=None, cols=None, limit=32):
+    """``(instructions, shift)`` for ``out = (A B) 2**-shift``, a row of A for each of the
+    :class:`~host.windows.Windows` of the images ``x``, whose tables the device holds.
+
+    ``b`` has a row for each tap and channel; all else is as for :func:`gemm`.
+    """
+    for name, (tensor, size), needs in (
+            ("rows of images", (x, "rows"), windows.images * windows.height * windows.width),
+            ("channels of images", (x, "cols"), windows.channels),
+            ("rows of weights", (b, "rows"), windows.rows),
+            ("rows of outputs", (out, "rows"), windows.count),
+            ("columns of outputs", (out, "cols"), b.cols)):
+        if getattr(tensor, size) != needs:
+            raise ArgumentError(f"the {name} of this convolution must be {needs}, "
+                                f"got {getattr(tensor, size)}")
+    tiles = windows.tiles(params) | windows.channels << 16
+    fields, shift = _product(params, b, GemmFlag.WINDOWS, tiles, unsigned, (None, rows, cols),
+                             limit)
+    steps = []
+    for part, (first, count) in enumerate(row_parts(windows.count)):
+        target = out.rows_from(first, count)
+        steps.append(instruction(
+            Opcode.GEMM, m=count, src0=x.base, dst0=target.base,
+            dst1=windows.base + len(WINDOW_TABLE) + part, tab0=windows.base,
+            tab1=rows.base + first if rows else 0,
+            key1=x.rows + x.more_rows & 0xFFFF | target.more_rows << 16, **fields))
+    return steps, shift
+
+
+def _product(params, b, flags, tiles, unsigned, groups, limit):
+    """``(fields, shift)`` of a GEMM with B ``b``, without what depends on its rows; ``groups`` are
+    those inside, of rows and of columns."""
+    _check("the inner dimension of a GEMM", b.rows, MAX_K)
+    _check("output columns of a GEMM", b.cols, MAX_N)
+    _, rows, cols = groups
+    flags |= (GemmFlag.UNSIGNED * unsigned | GemmFlag.ROW_GROUPS * bool(rows)
+              | GemmFlag.COL_GROUPS * bool(cols))
+    shift = gemm_shift(params, b.rows, unsigned=unsigned, groups=groups, limit=limit)
+    arg = (rows.count - 1 if rows else 0) | (cols.count - 1 if cols else 0) << 4
+    return {"flags": flags, "k": b.rows, "n": b.cols, "src1": b.base,
+            "tab2": cols.base if cols else 0, "shift": shift, "arg": arg, "key0": tiles}, shift
 
 
 def quantise(x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=None, rows=None,

@@ -5,13 +5,15 @@ Element ``(i, j)`` of a tensor of ``rows`` rows is lane ``j % lanes`` of word
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from hdl.params import MAX_M
 from hdl.protocol import Space
 from host.errors import MemoryFullError
 
-__all__ = ["Arena", "Tensor", "lanes_of", "load", "store"]
+__all__ = ["Arena", "Tensor", "lanes_of", "load", "row_parts", "store"]
 
 
 def lanes_of(space, params):
@@ -23,6 +25,18 @@ def lanes_of(space, params):
     """
     return {Space.QUANT: params.slots, Space.GROUP: 1, Space.PROGRAM: 8, Space.LOG: 1}.get(
         space, params.vector)
+
+
+def row_parts(rows):
+    """``(first, count)`` of as few parts as there are of so many rows for instructions that take
+    ``MAX_M``, of much the same size: each product loads all weights.
+
+    >>> row_parts(1000)
+    [(0, 500), (500, 500)]
+    """
+    parts = -(-rows // MAX_M)
+    firsts = [rows * part // parts for part in range(parts + 1)]
+    return [(first, after - first) for first, after in pairwise(firsts)]
 
 
 @dataclass(frozen=True)

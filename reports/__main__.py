@@ -12,7 +12,7 @@ from hdl.build.tables import change
 from reports.accuracy.store import FOLDER as RESULTS
 from reports.accuracy.table import study, summary
 from reports.figures import Results, fmax_words, read_budget
-from reports.instructions import format_table, operations
+from reports.instructions import format_table, operations, window_words
 from reports.page import page
 from reports.scaling import sizes
 from reports.summary import arrays, machines, units
@@ -31,6 +31,7 @@ _UTILISATION = "<!-- utilisation -->", "<!-- end of utilisation -->"
 _SIZES = "<!-- sizes -->", "<!-- end of sizes -->"
 #: In docs/machine.md.
 _FORMAT = "<!-- format -->", "<!-- end of format -->"
+_WINDOWS = "<!-- windows -->", "<!-- end of windows -->"
 _INSTRUCTIONS = "<!-- instructions -->", "<!-- end of instructions -->"
 _HEAD = """# Measured designs
 
@@ -169,8 +170,8 @@ def array_page(text):
 
 def machine_page(text):
     """docs/machine.md with the instruction set."""
-    return with_table(with_table(text, _FORMAT, format_table()), _INSTRUCTIONS,
-                      f"\n{operations()}\n")
+    text = with_table(with_table(text, _FORMAT, format_table()), _WINDOWS, window_words())
+    return with_table(text, _INSTRUCTIONS, f"\n{operations()}\n")
 
 
 def main(argv=None):

@@ -1,8 +1,16 @@
 """The instruction set as docs/machine.md shows it, from :data:`hdl.instructions.OPERATIONS`."""
 
-from hdl.instructions import INSTRUCTION, OPERATIONS
+from hdl.instructions import INSTRUCTION, OPERATIONS, WINDOW_RUN, WINDOW_TABLE
 
-__all__ = ["format_table", "operations"]
+__all__ = ["format_table", "operations", "window_words"]
+
+
+def _bits(layout):
+    """``(field, its bits)`` of a word."""
+    offset = 0
+    for name, width in layout:
+        yield name, f"{offset} to {offset + width - 1}"
+        offset += width
 
 
 def format_table():
@@ -11,11 +19,21 @@ def format_table():
     >>> print(format_table().splitlines()[2])
     | `op` | 0 to 7 |
     """
-    lines, offset = ["| field | bits |", "| --- | --- |"], 0
-    for name, width in INSTRUCTION:
-        lines.append(f"| `{name}` | {offset} to {offset + width - 1} |")
-        offset += width
-    return "\n".join(lines) + "\n"
+    lines = [f"| `{name}` | {bits} |" for name, bits in _bits(INSTRUCTION)]
+    return "\n".join(["| field | bits |", "| --- | --- |", *lines]) + "\n"
+
+
+def window_words():
+    """Fields of the words of ``GEMM`` with ``WINDOWS``, a table.
+
+    >>> print(window_words().splitlines()[2])
+    | tab0 | `width` | 0 to 7 |
+    """
+    words = [f"tab0 + {place}" if place else "tab0" for place in range(len(WINDOW_TABLE))]
+    lines = [f"| {word} | `{name}` | {bits} |"
+             for word, layout in zip((*words, "dst1"), (*WINDOW_TABLE, WINDOW_RUN), strict=True)
+             for name, bits in _bits(layout)]
+    return "\n".join(["| word | field | bits |", "| --- | --- | --- |", *lines]) + "\n"
 
 
 def _code(text):

@@ -7,6 +7,7 @@ from hdl.instructions import (
     MAX_SHIFT,
     STATE_ROWS,
     TABLE_HEADER,
+    WINDOW_TABLE,
     BackwardFlag,
     CombineFlag,
     GemmFlag,
@@ -20,6 +21,7 @@ from hdl.instructions import (
     StateRow,
     in_order,
     instruction,
+    unpack_instruction,
 )
 from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
 from hdl.protocol import (
@@ -42,6 +44,8 @@ from hdl.protocol import (
     writable,
 )
 from host import program
+from host.tensors import Tensor
+from host.windows import Windows
 from sim.bench.exchange import decoded
 from sim.bench.recording import Recording
 from sim.model.machine import group_words
@@ -249,6 +253,10 @@ def _unlawful(params):
 
 def _unlawful_with_masters(but):
     """Those of operations that only machines with masters have."""
+    for fields in ({"key0": 1}, {"key0": MAX_K + 1 << 16 | 1}, {"key0": 0xFFFF0001},
+                   {"key0": 1 << 16},
+                   {"key0": 1 << 16 | 1, "flags": GemmFlag.WINDOWS | GemmFlag.INNER_GROUPS}):
+        yield but(Opcode.GEMM, **{"flags": GemmFlag.WINDOWS, **fields})
     both = QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN
     yield but(Opcode.QUANTISE, flags=QuantiseFlag.MASTER)
     yield but(Opcode.QUANTISE, flags=both, m=MAX_K + 1)
@@ -371,6 +379,22 @@ def _beyond(params):
                *but(Opcode.GEMM, inner, src0=quant - tiles * m + 1)]
 
 
+def _windows(params):
+    """A convolution of two words for each position, with its tables at the end of their memory."""
+    return Windows(base=params.table_words - len(WINDOW_TABLE) - 1, images=1, height=2, width=2,
+                   channels=params.slots + 1, kernel=(1, 2), padding=(0, 1))
+
+
+def _convolution(params, **fields):
+    """An instruction of it, its images the last words of the memory, with other fields."""
+    windows, quant = _windows(params), params.quant_words
+    (step,), _ = program.convolution(
+        params, Tensor(Space.QUANT, quant - 2 * 4, 4, windows.channels),
+        Tensor(Space.QUANT, 0, windows.rows, 1), Tensor(Space.WIDE, 0, windows.count, 1), windows)
+    values = unpack_instruction(step)
+    return instruction(values.pop("op"), **{**values, **fields})
+
+
 def _beyond_with_masters(params):
     """Those of operations that only machines with masters have."""
     wide, master, quant = params.wide_words, params.master_words, params.quant_words
@@ -403,6 +427,14 @@ def _beyond_with_masters(params):
         loss = {"m": m, "n": n, "src1": 16, "dst0": 32, "dst1": 24}
         for name, need in (("src0", 2 * m), ("src1", m), ("dst0", 2 * m), ("dst1", len(LossRow))):
             yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need + 1})]
+    table = params.table_words
+    for fields in ({"tab0": table - len(WINDOW_TABLE) + 1}, {"tab0": 0xFFFF}, {"dst1": table},
+                   {"dst1": 0xFFFF}):
+        yield [_convolution(params, **fields)]
+    if quant < 1 << 16:
+        # The second word of the last position.
+        yield [_convolution(params, src0=quant - 2 * 4 + 1)]
+        yield [_convolution(params, key1=5)]
     quantised = {"m": m, "n": n, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
     if wide < 1 << 16:
         yield [instruction(Opcode.QUANTISE, **quantised, dst1=wide - rows - ScaleRow.EXPONENT)]
@@ -451,6 +483,8 @@ def _at_the_end(params):
     loss = {"m": m, "n": n, "src1": 16, "dst0": 32, "dst1": 24}
     for name, need in (("src0", 2 * m), ("src1", m), ("dst0", 2 * m), ("dst1", len(LossRow))):
         yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need})]
+    # What is outside of the image is not read.
+    yield [_convolution(params)]
     quantised = {"m": m, "n": n, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
     # Row BIAS is not written.
     for fields in ({"src0": master - 2 * m}, {"dst0": quant - -(-n // slots) * m},
@@ -473,6 +507,9 @@ def _clear(recording):
     if params.masters:
         for space in (Space.MASTER, Space.VELOCITY):
             recording.device.write(space, 0, np.zeros((rows, params.vector), np.int64))
+        _windows(params).store(recording.device)
+        recording.device.write(Space.QUANT, params.rows * (params.quant_words - 8),
+                               np.zeros((params.rows * 8, params.depth), np.int64))
 
 
 def errors_programs(params, seed, most=0):

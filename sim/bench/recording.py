@@ -37,6 +37,11 @@ class _Tracked(Memory):
         assert known.all(), f"columns at {base:#x} that were not written"
         return value
 
+    def lanes_at(self, addresses, count):
+        value = super().lanes_at(addresses, count)
+        assert self.known[addresses, :count].all(), "windows of what was not written"
+        return value
+
     def put_columns(self, base, places, value):
         super().put_columns(base, places, value)
         words = self.tensor(base, len(value), int(places.max()) + 1)
@@ -160,6 +165,10 @@ class Recording:
         """The place of the groups and of the order of an axis, apart from all others."""
         return program.Groups(self._take(Space.GROUP, program.table_words(self.params, length)),
                               length, count)
+
+    def tables(self, count):
+        """The place of so many words of the group table, apart from all others."""
+        return self._take(Space.GROUP, count)
 
     def store_groups(self, places, groups, slots=None):
         """Write the groups of an axis, and the slots that its indices take or else junk."""

@@ -1,5 +1,6 @@
 """Scenarios of machines that keep masters: their operations, memories and stored programs."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -8,6 +9,7 @@ import numpy as np
 from hdl.instructions import (
     COLUMN_UNIT,
     INSTRUCTION_BYTES,
+    MAX_SHIFT,
     STATE_ROWS,
     CombineFlag,
     LossRow,
@@ -23,11 +25,13 @@ from hdl.instructions import (
 from hdl.params import MASTER_BITS, MAX_K, MAX_M
 from hdl.protocol import MAX_BODY, MAX_STORED, PROGRAM_WORDS, Space, word_bytes
 from host import program
+from host.errors import ArgumentError
 from host.layers import Mlp
 from host.resident import Places, Resident
 from host.schedule import after, schedule, scheduled
 from host.tensors import Tensor
 from host.train import Rate
+from host.windows import Windows
 from sim.bench import draw
 from sim.bench.recording import Recording
 
@@ -226,6 +230,78 @@ def cross_entropy(params, seed, most=10):
     return recording.session("cross_entropy")
 
 
+# Convolutions.
+
+def _images(rng, params, most):
+    """A convolution of any kind: its fields but for the place of the tables."""
+    def pair(low, high):
+        return tuple(int(value) for value in rng.integers(low, high + 1, 2))
+
+    while True:
+        spread, side = int(rng.integers(1, 3)), max(1, min(most, 12))
+        fields = {
+            "images": int(rng.integers(1, 4)), "channels": draw.dimension(rng, most, params.slots),
+            "spread": spread, "dilation": 1 << int(rng.integers(0, 2 + (spread == 2))),
+            "stride": tuple(1 << place for place in pair(0, 1 + (spread == 2))),
+            "kernel": pair(1, 4), "padding": pair(0, 4),
+            **dict(zip(("height", "width"), pair(1, side), strict=True))}
+        if rng.random() < 0.2:
+            fields["outputs"] = pair(1, side)
+        try:
+            return Windows(base=0, **fields)
+        except ArgumentError:
+            continue
+
+
+def _convolve(recording, windows, n):
+    """One convolution of images that are rows of a taller tensor, as often as not."""
+    params, rng = recording.params, recording.rng
+    windows = replace(windows, base=recording.tables(windows.table_words))
+    m = windows.images * windows.height * windows.width
+    held, x = recording.some_rows(Space.QUANT, m, windows.channels)
+    b = recording.stored(Space.QUANT, draw.codes(rng, params, (windows.rows, n), streamed=False))
+    result, out = recording.some_rows(Space.WIDE, windows.count, n)
+    axes = {}
+    for name, length in (("rows", windows.count), ("cols", n)):
+        if params.max_groups > 1 and rng.random() < 0.5:
+            axes[name] = recording.groups(length, int(rng.integers(1, params.max_groups + 1)))
+            recording.store_groups(axes[name], draw.random_groups(rng, length, axes[name].count))
+    recording.store_rows(held, x, draw.codes(rng, params, (m, windows.channels), streamed=True))
+    recording.store(result, rng.integers(-1 << 31, 1 << 31, (result.rows, n)))
+    windows.store(recording.device)
+    steps, safe = program.convolution(params, x, b, out, windows, **axes,
+                                      unsigned=bool(rng.integers(2)))
+    shift = int(rng.choice([safe, safe, 0, min(safe + 1, MAX_SHIFT)]))
+    for step in steps:
+        fields = unpack_instruction(step)
+        recording.device.run([instruction(fields.pop("op"), **{**fields, "shift": shift})])
+    recording.read(result)
+
+
+def convolution(params, seed, most=10):
+    """Kernels, strides, padding, dilation and spread of every kind, and more outputs than an
+    instruction has."""
+    recording = Recording(params, f"convolution {seed}")
+    rng = recording.rng
+
+    def attempt(most):
+        windows, n = _images(rng, params, most), draw.dimension(rng, most, params.cols)
+        recording.begin(f"a convolution: {windows}, {n} outputs")
+        _convolve(recording, windows, n)
+
+    for _ in range(8):
+        draw.fitting(attempt, min(most, 60))
+
+    def many(most):
+        # More than 511 outputs.
+        recording.begin("many outputs")
+        _convolve(recording, Windows(
+            base=0, images=most, height=9, width=13, channels=1, kernel=(1, 2), padding=(2, 1)), 1)
+    draw.fitting(many, 5)
+    recording.device.status()
+    return recording.session("convolution")
+
+
 # QUANTISE of masters.
 
 def quantise_masters(params, seed, most=10):
@@ -343,6 +419,7 @@ class Mix:
                     Space.QUANT, max(a, b), program.slot_columns(self.params, n, groups.count))
                 self.channels[n] = recording.groups(n, self.params.channel_groups)
         self.loss = recording.stored(Space.WIDE, np.zeros((len(LossRow), 1), np.int64))
+        self.windows = {shape: self._pixels(*shape) for shape in shapes}
 
     def read(self):
         """Read everything back."""
@@ -359,7 +436,7 @@ class Mix:
         """So many instructions, or a few more."""
         kinds = [self._scale, self._scale, self._align, self._sums, self._update, self._combine,
                  self._combine, self._cross_entropy, self._quantise, self._quantise_masters,
-                 self._gemm, self._move, self._norm, self._norm_backward]
+                 self._gemm, self._convolution, self._move, self._norm, self._norm_backward]
         if self.params.max_groups > 1:
             kinds.append(self._grouped)
         # All of them, in any order.
@@ -483,6 +560,27 @@ class Mix:
         steps, _ = program.gemm(
             self.params, self._one([self.signed[m, k], self.unsigned[m, k]]), self.signed[k, n],
             self._one(self.wide[m, n]), unsigned=bool(self.rng.integers(2)))
+        return steps
+
+    def _pixels(self, m, n):
+        """A convolution of images of which m, n and what is written are the shapes of tensors."""
+        rng = self.rng
+        width = self._one([side for side in range(1, m + 1) if m % side == 0])
+        kernel = self._one([(h, w) for h in range(1, 4) for w in range(1, 4) if n % (h * w) == 0])
+        windows = Windows(
+            base=self.recording.tables(4), images=1, height=m // width, width=width,
+            channels=n // (kernel[0] * kernel[1]), kernel=kernel, outputs=(m // width, width),
+            padding=tuple(int(pad) for pad in rng.integers(0, 3, 2)))
+        windows.store(self.recording.device)
+        return windows
+
+    def _convolution(self):
+        m, n = self._shape()
+        windows = self.windows[m, n]
+        x = self._one([self.signed[m, n], self.unsigned[m, n]]).view(m, windows.channels)
+        steps, _ = program.convolution(
+            self.params, x, self.signed[n, n], self._one(self.wide[m, n]), windows,
+            unsigned=bool(self.rng.integers(2)))
         return steps
 
     def _move(self):
@@ -612,5 +710,5 @@ def resident_training(params, seed, most=8):
 
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
-    scale, scale_extremes, combine, cross_entropy, quantise_masters, spaces, stored_programs,
-    overlapping_programs, resident_training)}
+    scale, scale_extremes, combine, cross_entropy, convolution, quantise_masters, spaces,
+    stored_programs, overlapping_programs, resident_training)}

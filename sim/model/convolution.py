@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.model.checks import ModelError, check_number, check_shapes, whole
 
-__all__ = ["fold", "output_size", "patches"]
+__all__ = ["fold", "output_size", "patches", "windows"]
 
 
 def output_size(size, kernel, stride, padding):
@@ -50,6 +50,40 @@ def patches(x, kernel, stride, padding):
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(2, 3))
     windows = windows[:, :, ::stride, ::stride][:, :, :ho, :wo]
     return windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * ho * wo, c * kh * kw)
+
+
+def windows(table, count, taps):
+    """``(words, there)``, [count, taps] each: which rows of a tensor of images [b h w, c] the
+    device reads for so many outputs and taps, modulo ``2**16``, and whether it reads them at all.
+
+    ``table`` are the fields of :data:`hdl.instructions.WINDOW_TABLE` and ``WINDOW_RUN``. Output
+    (oy, ox) sees with tap (ky, kx) the position ``2**stride_y oy - pad_y + 2**dilation ky`` of a
+    column, counted in half inputs, and the like of a line; where either is odd or outside of the
+    image the operand is 0. Addresses are linear in all of these, in half words.
+
+    >>> table = {"width": 3, "height": 3, "out_width": 3, "out_height": 3, "image_step": 6,
+    ...          "kernel_width": 3, "stride_x": 1, "stride_y": 1, "dilation": 1, "pad_x": 2,
+    ...          "pad_y": 2, "first_line": 0xFFFD, "first_x": 0, "first_y": 0}
+    >>> words, there = windows(table, 9, 9)
+    >>> words[4].tolist(), there[:2, 3].tolist()
+    ([0, 1, 2, 3, 4, 5, 6, 7, 8], [False, True])
+    """
+    t = table
+    # How many outputs and lines of outputs come before, in the images and in the first of them.
+    lines, ox = np.divmod(t["first_x"] + np.arange(count), max(t["out_width"], 1))
+    images, oy = np.divmod(t["first_y"] + lines, max(t["out_height"], 1))
+    ky, kx = np.divmod(np.arange(taps), max(t["kernel_width"], 1))
+    x, y = ((o[:, None] << t[f"stride_{axis}"]) - t[f"pad_{axis}"] + (k << t["dilation"])
+            for axis, o, k in (("x", ox, kx), ("y", oy, ky)))
+    down = t["width"] << t["stride_y"]
+    # Rounded down: what is lost is the lowest bit of the first line's position.
+    first = 2 * t["first_line"] + ((t["first_y"] << t["stride_y"]) - t["pad_y"] & t["width"] & 1)
+    line = first + down * (oy - t["first_y"]) + images * (
+        t["image_step"] + down * (t["out_height"] - 1))
+    words = line[:, None] + t["width"] * (ky << t["dilation"]) + x >> 1
+    there = np.logical_and.reduce([(p % 2 == 0) & (p >= 0) & (p < 2 * t[size]) for p, size in (
+        (x, "width"), (y, "height"))])
+    return words & 0xFFFF, there
 
 
 def fold(columns, shape, kernel, stride, padding):

@@ -16,6 +16,8 @@ from hdl.instructions import (
     SCAN_SHIFT,
     STATE_ROWS,
     TABLE_HEADER,
+    WINDOW_RUN,
+    WINDOW_TABLE,
     BackwardFlag,
     CombineFlag,
     GemmFlag,
@@ -30,6 +32,7 @@ from hdl.instructions import (
     StateRow,
     is_lawful,
     opcode_of,
+    unpack_fields,
     unpack_instruction,
 )
 from hdl.params import MASTER_BITS, PROTOCOL_VERSION, VELOCITY_BITS, WIDE_BITS
@@ -54,6 +57,7 @@ from hdl.protocol import (
     writable,
 )
 from sim.model.combine import combine
+from sim.model.convolution import windows
 from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.norm import Context, l1_backward, l1_forward
@@ -118,6 +122,11 @@ class Memory:
         """The columns of the numbers ``places`` of a tensor at a base, [rows, len(places)]."""
         words = self.tensor(base, rows, int(places.max(initial=-1)) + 1, more)
         return self.array[words[places // self.lanes], places[:, None] % self.lanes].T
+
+    def lanes_at(self, addresses, count):
+        """``count`` lanes of the words at any addresses, [..., count]."""
+        self.check(int(addresses.max(initial=0)), 1)
+        return self.array[addresses, :count]
 
     def put_columns(self, base, places, value):
         """Store columns under the numbers ``places``, the last where one comes twice; nothing else
@@ -339,9 +348,13 @@ class Machine:
         slots = (f["key0"] & 0xFFFF) * self.params.slots
         # Rows that A and the result have beyond those of the product.
         more, more_out = f["key1"] & 0xFFFF, f["key1"] >> 16
-        self.quant.tensor(f["src0"], m, slots, more)
         b = self.quant.get(f["src1"], k, n)
         options = {}
+        if flags & GemmFlag.WINDOWS:
+            a = self._windows(f)[:, :k]
+            b = b[:a.shape[1]]
+        else:
+            self.quant.tensor(f["src0"], m, slots, more)
         if flags & GemmFlag.INNER_GROUPS:
             table, of, groups = self.orders.get(f["tab0"], (np.zeros(0, np.int64),) * 2 + (1,))
             # The slots that hold an index of this product.
@@ -349,7 +362,7 @@ class Machine:
             a = self.quant.columns(f["src0"], m, taken, more)
             b = b[table[taken]]
             options |= {"inner": of[taken], "inner_groups": groups}
-        else:
+        elif not flags & GemmFlag.WINDOWS:
             a = self.quant.get(f["src0"], m, k, more)
         if flags & GemmFlag.UNSIGNED:
             a = a + (1 << (self.params.bits - 1))
@@ -361,6 +374,24 @@ class Machine:
         y, clamped = gemm(a, b, shift=f["shift"], **options)
         self.wide.put(f["dst0"], y, more_out)
         self.saturations += clamped
+
+    def _windows(self, f):
+        """A of a product with ``WINDOWS``, [m, taps * channels]."""
+        words = self._group_words(f["tab0"], len(WINDOW_TABLE)), self._group_words(f["dst1"], 1)
+        table = {}
+        for layout, word in zip((*WINDOW_TABLE, WINDOW_RUN), np.concatenate(words), strict=True):
+            table |= unpack_fields(layout, int(word))
+        channels, parts = f["key0"] >> 16, max(table["channel_tiles"], 1)
+        taps = -(-(f["key0"] & 0xFFFF) // parts)
+        first, there = windows(table, f["m"], taps)
+        # Where nothing is read, the code of 0.
+        zero = -(1 << self.params.bits - 1) if f["flags"] & GemmFlag.UNSIGNED else 0
+        a = np.full((f["m"], taps, channels), zero)
+        for part, lane in enumerate(range(0, channels, self.params.slots)[:parts]):
+            some = a[:, :, lane:lane + self.params.slots]
+            address = f["src0"] + part * (f["key1"] & 0xFFFF) + first & 0xFFFF
+            some[there] = self.quant.lanes_at(address[there], some.shape[-1])
+        return a.reshape(f["m"], -1)
 
     def _quantise(self, f):
         flags, m, n, bits = f["flags"], f["m"], f["n"], self.params.bits

@@ -1,4 +1,4 @@
-"""host.program: products that take more than one instruction."""
+"""host.program: products that take more than one instruction, and convolutions."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,12 @@ from hdl.params import MAX_M, Params
 from hdl.protocol import Space
 from host import program
 from host.device import Device
+from host.errors import ArgumentError
 from host.tensors import Tensor, load, store
+from host.windows import Windows
+from sim.model.convolution import fold, patches
 from sim.model.gemm import gemm
+from tests.support.images import rows_of, weights_of
 
 PARAMS = Params(rows=2, cols=2, depth=2, lanes=1, memory=16)
 
@@ -35,3 +39,121 @@ def test_a_product_of_any_number_of_rows(m):
 def test_rows_of_rows_are_rows_of_the_whole():
     whole = Tensor(Space.QUANT, 100, 50, 9)
     assert whole.rows_from(10, 30).rows_from(5, 8) == whole.rows_from(15, 8)
+
+
+# Convolutions.
+
+KEEPER = Params(rows=2, cols=2, depth=2, lanes=1, memory=16, masters=4)
+
+
+def convolved(windows, x, b, *, params=KEEPER, unsigned=False, groups=None):
+    """The device's result on the rows of images ``x`` as they are stored, and its shift."""
+    source = Tensor(Space.QUANT, 60, *x.shape)
+    weights = Tensor(Space.QUANT, source.base + x.size, *b.shape)
+    out = Tensor(Space.WIDE, 7, windows.count, b.shape[1])
+    rows = groups is not None and program.Groups(100, windows.count, 4)
+    steps, shift = program.convolution(params, source, weights, out, windows, unsigned=unsigned,
+                                       rows=rows or None)
+    assert len(steps) == windows.table_words - 3 == -(-windows.count // MAX_M)
+    with Device.open("model:", params) as device:
+        windows.store(device)
+        if rows:
+            device.write(Space.GROUP, rows.base, groups[:, None])
+        store(device, source, x)
+        store(device, weights, b)
+        device.run(steps)
+        return load(device, out), shift
+
+
+@pytest.mark.parametrize(("shape", "kernel", "stride", "padding"), [
+    ((1, 1, 1, 1), (1, 1), 1, 0), ((2, 3, 5, 4), (3, 3), 1, 1), ((3, 5, 7, 6), (3, 2), 2, 1),
+    ((2, 4, 9, 9), (7, 7), 2, 3), ((9, 2, 12, 11), (5, 4), 1, 0), ((2, 9, 8, 8), (4, 4), 4, 0),
+    ((1, 2, 4, 4), (4, 4), 1, 0), ((40, 1, 4, 5), (2, 5), 1, 2)],
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else str(value))
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_a_convolution_is_that_of_the_model(shape, kernel, stride, padding, unsigned):
+    rng = np.random.default_rng(shape)
+    n, c, h, w = shape
+    x = rng.integers(-8, 8, shape)
+    weight = rng.integers(-7, 8, (3, c, *kernel))
+    windows = Windows(base=20, images=n, height=h, width=w, channels=c, kernel=kernel,
+                      stride=(stride,) * 2, padding=(padding,) * 2)
+    a = patches(x + 8 * unsigned, kernel, stride, padding)
+    groups = rng.integers(0, 4, windows.count) if unsigned else None
+    found, shift = convolved(windows, rows_of(x), weights_of(weight), unsigned=unsigned,
+                             groups=groups)
+    y, _ = gemm(a, weight.reshape(3, -1).T, shift=shift, rows=groups, row_groups=4)
+    assert (found == y).all()
+
+
+@pytest.mark.parametrize(("shape", "kernel", "stride", "padding", "dilation"), [
+    ((2, 3, 8, 8), (3, 3), 2, 1, 1), ((2, 3, 7, 5), (3, 2), 2, 0, 1),
+    ((1, 2, 6, 6), (1, 1), 2, 0, 1), ((2, 3, 6, 5), (3, 3), 1, 1, 1),
+    ((1, 2, 9, 8), (5, 4), 1, 2, 1), ((1, 2, 9, 8), (3, 2), 1, 1, 2),
+    ((2, 1, 9, 10), (4, 7), 2, 3, 1), ((2, 3, 7, 6), (2, 2), 2, 0, 1)],
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else str(value))
+def test_the_gradient_of_its_input_is_a_convolution(shape, kernel, stride, padding, dilation):
+    rng = np.random.default_rng(shape)
+    n, c, h, w = shape
+    weight = rng.integers(-7, 8, (4, c, *kernel))
+    forward = Windows(base=20, images=n, height=h, width=w, channels=c, kernel=kernel,
+                      stride=(stride,) * 2, padding=(padding,) * 2, dilation=dilation)
+    dy = rng.integers(-7, 8, (n, 4, *forward.outputs))
+    spread = np.zeros((4, c, *((taps - 1) * dilation + 1 for taps in kernel)), np.int64)
+    spread[:, :, ::dilation, ::dilation] = weight
+    dx = fold(rows_of(dy) @ spread.reshape(4, -1), shape, spread.shape[2:], stride, padding)
+    turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    found, shift = convolved(forward.gradient(40, 4), rows_of(dy), weights_of(turned))
+    assert shift == 0 and (found == rows_of(dx)).all()
+
+
+GOOD = {"base": 0, "images": 2, "height": 6, "width": 5, "channels": 3, "kernel": (3, 3)}
+
+
+@pytest.mark.parametrize(("fields", "said"), [
+    ({"kernel": 3}, r"kernel must be \(height, width\), got 3"),
+    ({"outputs": (1,)}, r"outputs must be \(height, width\), got \(1,\)"),
+    ({"images": 0}, "images must be a whole number from 1 to 65536, got 0"),
+    ({"channels": 0}, "channels must be a whole number from 1 to 4096, got 0"),
+    ({"height": 256}, "height must be a whole number from 1 to 255, got 256"),
+    ({"kernel": (3, 8), "width": 9}, "the kernel's width must be a whole number from 1 to 7, got"),
+    ({"stride": (3, 1)}, "the stride along the height must be one of 1, 2, 4, got 3"),
+    ({"stride": (1, 8)}, "the stride along the width must be one of 1, 2, 4, got 8"),
+    ({"dilation": 0}, "dilation must be one of 1, 2, 4, got 0"),
+    ({"spread": 3}, "spread must be 1 or 2, got 3"),
+    ({"padding": (16, 0)}, "the padding of the height must be a whole number from 0 to 15, got 16"),
+    ({"padding": (0, -1)}, "the padding of the width must be a whole number from 0 to 15, got -1"),
+    ({"kernel": (7, 3)}, "a window's height must be at most 6, image and padding, got 7"),
+    ({"kernel": (3, 3), "dilation": 4, "padding": (2, 1)},
+     "a window's width must be at most 7, image and padding, got 9"),
+    ({"outputs": (0, 1)}, "the outputs' height must be a whole number from 1 to 255, got 0"),
+    ({"outputs": (1, 200), "stride": (1, 4)},
+     "the last position along the width must be a whole number from 0 to 511, got 798"),
+    ({"channels": 1000}, "the inner dimension of a convolution must be a whole number from 1 to "
+                         "4096, got 9000")])
+def test_what_is_no_convolution_is_refused(fields, said):
+    Windows(**GOOD)
+    with pytest.raises(ArgumentError, match=said):
+        Windows(**{**GOOD, **fields})
+
+
+def test_a_gradient_that_is_no_convolution_is_refused():
+    for fields in ({"stride": (2, 1)}, {"spread": 2}):
+        with pytest.raises(ArgumentError, match=r"if its strides are \(1, 1\) or \(2, 2\) and its"):
+            Windows(**GOOD, **fields).gradient(0, 3)
+    with pytest.raises(ArgumentError, match=r"the padding of the height must be .* got -1"):
+        Windows(**GOOD, padding=(3, 2)).gradient(0, 3)
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"x": (59, 3)}, "the rows of images of this convolution must be 60, got 59"),
+    ({"x": (60, 4)}, "the channels of images of this convolution must be 3, got 4"),
+    ({"b": (28, 2)}, "the rows of weights of this convolution must be 27, got 28"),
+    ({"out": (25, 2)}, "the rows of outputs of this convolution must be 24, got 25"),
+    ({"out": (24, 3)}, "the columns of outputs of this convolution must be 2, got 3")])
+def test_tensors_of_another_convolution_are_refused(changed, said):
+    shapes = {"x": (60, 3), "b": (27, 2), "out": (24, 2)}
+    tensors = {name: Tensor(Space.QUANT, 0, *shape)
+               for name, shape in {**shapes, **changed}.items()}
+    with pytest.raises(ArgumentError, match=said):
+        program.convolution(KEEPER, **tensors, windows=Windows(**GOOD))
