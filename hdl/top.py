@@ -34,7 +34,6 @@ from hdl.memory import Ram
 from hdl.move import Move
 from hdl.norm import NormBackward, NormForward
 from hdl.operand_memory import OperandMemory
-from hdl.params import MASTER_BITS, VELOCITY_BITS
 from hdl.program import WATCHDOG_CYCLES, units_of
 from hdl.protocol import PROGRAM_WORDS, Space, Unit, word_bytes
 from hdl.quantise import Quantiser
@@ -128,8 +127,8 @@ class Accelerator(wiring.Component):
             memories["order"] = (ORDER_ENTRY, params.table_words)
         if params.masters:
             memories |= {
-                "master": (lanes_word(params, MASTER_BITS), params.master_words),
-                "velocity": (lanes_word(params, VELOCITY_BITS), params.master_words),
+                "master": (lanes_word(params, params.master_bits), params.master_words),
+                "velocity": (lanes_word(params, params.velocity_bits), params.master_words),
                 "program": (unsigned(8 * word_bytes(Space.PROGRAM, params)), PROGRAM_WORDS),
             }
         fault, conflicts = 0, {}

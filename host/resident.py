@@ -19,6 +19,7 @@ from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRo
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import Space
 from host import program
+from host.errors import ArgumentError
 from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, Tensor, lanes_of, load, store
@@ -26,7 +27,7 @@ from sim.model import noise
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, RUNNING_SHIFT
 from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP, quantise
 from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION
-from sim.model.update import GRADIENT_FRACTION, MASTER_FRACTION
+from sim.model.update import GRADIENT_FRACTION
 
 __all__ = ["Resident"]
 
@@ -168,6 +169,7 @@ class Steps:
 
     def __init__(self, params, sizes, places, m):
         self.params, self.sizes, self.at, self.m = params, sizes, places, m
+        self.fraction = params.formats.master[1]
         self.list = []
         self._places_used, self._sum = 0, places.sums[0]
 
@@ -199,7 +201,7 @@ class Steps:
         """A row of parameters with ``PARAMETER_FRACTION`` fraction bits."""
         row = self.at.first.view(1, masters.cols)
         self._do(program.scale(masters, self.at.ones.view(len(ScaleRow), masters.cols), row,
-                               bits=bits, exponent=PARAMETER_FRACTION - MASTER_FRACTION))
+                               bits=bits, exponent=PARAMETER_FRACTION - self.fraction))
         self._copy(row, target)
 
     # Parts.
@@ -265,7 +267,7 @@ class Steps:
                 self._columns(at.codes[number], block), self._columns(work, block),
                 unsigned=True, limit=_ACTIVATION_BITS)
             self._do(*products)
-        return work, self.unit_of(number) + (shift - MASTER_FRACTION)
+        return work, self.unit_of(number) + (shift - self.fraction)
 
     def forward_hidden(self, number, *, inference=False, first=False):
         """Products, norm, rectifier, quantisation; the running statistics follow."""
@@ -326,7 +328,7 @@ class Steps:
         self._do(program.column_sums(work, row))
         self._update(at.betas[number], row, unit, Noise.BETA_UPDATE, number, scales=at.ones)
         self._do(program.align(work, at.scales[number], work, at.aligned,
-                               exponent=-MASTER_FRACTION - 2))
+                               exponent=-self.fraction - 2))
         return self._backward(number, unit + Unit((_word(at.aligned),)) + self.unit_of(number))
 
     def backward_hidden(self, number, unit):
@@ -391,7 +393,7 @@ class Steps:
         width = program.slot_columns(params, m, rows.count) if rows else m
         inputs, gradient = at.inputs[number].view(m, k), at.products[number].view(k, n)
         shift = program.gemm_shift(params, m, unsigned=True, groups=(rows, cols))
-        unit = unit + (shift + _FINER + MASTER_FRACTION)
+        unit = unit + (shift + _FINER + self.fraction)
         scalar, parts, operands = self._scalar(unit), self._parts(number), {}
         for part in parts:
             for first, count in at.chunks[number]:
@@ -462,10 +464,17 @@ class Resident:
     device : host.device.Device
     batch : int
         Most samples of a step and of a test.
+
+    A network of other formats than the machine's is an :class:`~host.errors.ArgumentError`.
     """
 
     def __init__(self, network, device, batch):
         self._network, self._device = network, device
+        if network.formats != device.params.formats:
+            raise ArgumentError(
+                "a network's masters and velocities must have the (bits, fraction bits) of those "
+                f"of the machine that keeps them, {_words(device.params.formats)}, got "
+                f"{_words(network.formats)}")
         self._places = Places(device.params, network.sizes, batch)
         #: Running statistics begin with the first batch.
         self._first = any(layer.running_mean is None for layer in network.hidden)
@@ -573,6 +582,11 @@ class Resident:
             correct += int(load(device, at.loss)[LossRow.CORRECT, 0])
         self._first = False
         return correct
+
+
+def _words(formats):
+    """Formats as a sentence names them."""
+    return f"{formats.master} and {formats.speed}"
 
 
 def _in(space, place):

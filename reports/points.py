@@ -148,8 +148,7 @@ class Point:
         options["array-clock"] = params.array_clock
         if params.vector > 1:
             options["lanes"] = params.vector
-        if params.masters:
-            options["masters"] = params.masters
+        options |= {name.replace("_", "-"): value for name, value in params.beyond_usual.items()}
         return [*(word for name, value in options.items() for word in (f"--{name}", str(value))),
                 *target, "--clock", f"{self.clock_mhz:g}", *seeds,
                 *(["--timing-driven"] if self.timing_driven else [])]

@@ -94,6 +94,10 @@ def _parser():
                         help="weights, with their velocities, that the machine keeps and updates "
                              "itself, in units of 1,024; 0: the host keeps them "
                              f"(default {default.masters})")
+    parser.add_argument("--master-bits", metavar="16|24",
+                        help=f"width of those weights (default {default.master_bits})")
+    parser.add_argument("--velocity-bits", metavar="8|16|24",
+                        help=f"width of their velocities (default {default.velocity_bits})")
     parser.add_argument("--array-clock", metavar="1..4",
                         help="clocks of the array in one of the machine's "
                              f"(default {default.array_clock})")
@@ -173,7 +177,9 @@ def _subject(given):
               for name, text, *limits in (("bits", given.bits), ("memory", given.memory),
                                           ("lanes", given.lanes, 0, 64),
                                           ("array_clock", given.array_clock),
-                                          ("masters", given.masters))}
+                                          ("masters", given.masters),
+                                          ("master_bits", given.master_bits),
+                                          ("velocity_bits", given.velocity_bits))}
     return Params(sample_groups=sample_groups, channel_groups=channel_groups, arith=given.arith,
                   **array, **others)
 

@@ -6,10 +6,8 @@ from itertools import product
 from hdl.array.mesh import SHARE
 from hdl.params import (
     ACC_BITS,
-    MASTER_BITS,
     MAX_DEPTH,
     MAX_M,
-    VELOCITY_BITS,
     WIDE_BITS,
     ParameterError,
 )
@@ -55,8 +53,8 @@ def memories(params):
     if params.masters:
         # Products read tables at a port of their own.
         tables *= 2
-        tables += [("master", MASTER_BITS * params.vector, params.master_words),
-                   ("velocity", VELOCITY_BITS * params.vector, params.master_words),
+        tables += [("master", params.master_bits * params.vector, params.master_words),
+                   ("velocity", params.velocity_bits * params.vector, params.master_words),
                    ("program", 64, PROGRAM_WORDS)]
     return [
         *tables,
