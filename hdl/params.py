@@ -54,8 +54,8 @@ WIDE_BITS = 32
 #: Width of a master weight and of a velocity, signed, unless a machine has others.
 MASTER_BITS = VELOCITY_BITS = 24
 #: Fraction bits of masters and of velocities by width: docs/numerics.md says why.
-MASTER_FRACTIONS = {24: 20, 16: 14}
-VELOCITY_FRACTIONS = {24: 20, 16: 14, 8: 8}
+MASTER_FRACTIONS = {24: 20, 16: 13}
+VELOCITY_FRACTIONS = {24: 20, 16: 13, 8: 9}
 #: Width of a GEMM accumulator, signed: the word of one ECP5 block RAM.
 ACC_BITS = 36
 #: Most products of an element of the array per clock: sums of 4 weights, up to a sign, are the 8
@@ -83,7 +83,7 @@ PARAMETER_FRACTION = 12
 #: Numbers of ShiftQuant groups along one axis that the machine can be built for.
 GROUP_CHOICES = (1, 2, 4, 8)
 #: Parameters that only some machines have, or have other than usual.
-SOME_HAVE = ("masters", "master_bits", "velocity_bits")
+SOME_HAVE = ("masters", "master_bits", "velocity_bits", "codes", "tables")
 #: Datapaths of the array that exist. ``int`` is the same mesh without groups.
 ARITHMETICS = ("shift", "int")
 
@@ -125,7 +125,7 @@ class Formats(NamedTuple):
     :func:`sim.model.update.sgd`.
 
     >>> Formats.of(16, 8)
-    Formats(master=(16, 14), speed=(8, 8))
+    Formats(master=(16, 13), speed=(8, 9))
     """
     master: tuple = (MASTER_BITS, MASTER_FRACTIONS[MASTER_BITS])
     speed: tuple = (VELOCITY_BITS, VELOCITY_FRACTIONS[VELOCITY_BITS])
@@ -159,7 +159,12 @@ class Params:
         ``shift`` or ``int`` (the same mesh, no groups).
     memory : int
         Capacity of the wide memory in units of 1,024 elements; the quantised memory holds
-        twice as many.
+        twice as many, unless ``codes`` says otherwise.
+    codes : int
+        Capacity of the quantised memory in units of 1,024 elements; 0 for twice that of the wide
+        one.
+    tables : int
+        Words of the group table and of the order table in units of 1,024, 1 or 2.
     lanes : int
         Lanes of the vector units, which a word of the wide memory has an element for: a divisor of
         the columns, or a multiple, and of the slots a divisor. 0 for the most that divide both.
@@ -187,6 +192,8 @@ class Params:
     masters: int = 0
     master_bits: int = MASTER_BITS
     velocity_bits: int = VELOCITY_BITS
+    codes: int = 0
+    tables: int = 2
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -199,6 +206,9 @@ class Params:
         _check_range("cols", self.cols, 1, 64)
         _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
+        if self.codes != 0:
+            _check_range("codes", self.codes, 8, 512)
+        _check_range("tables", self.tables, 1, 2)
         _check_range("array-clock", self.array_clock, 1, 4)
         _check_range("masters", self.masters, 0, 256)
         self._check_formats()
@@ -336,7 +346,7 @@ class Params:
         (4096, 1024, 8192)
         """
         most = 1 << 16 if self.masters else (1 << 16) // self.rows
-        return _floor_power_of_two(min(2 * self.memory * 1024 // self.slots, most))
+        return _floor_power_of_two(min((self.codes or 2 * self.memory) * 1024 // self.slots, most))
 
     @property
     def master_words(self):
@@ -351,7 +361,7 @@ class Params:
     @property
     def table_words(self):
         """Words of the group table and of the order table."""
-        return 2048
+        return 1024 * self.tables
 
     # Identity.
 

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from math import gcd
 from pathlib import Path
 
 from amaranth.back import rtlil as back
@@ -40,7 +39,7 @@ from hdl.quantise import Quantiser
 from hdl.scale import Scaler
 from hdl.sequencer import Sequencer
 from hdl.sort import Sorter
-from hdl.transpose import Mover
+from hdl.transpose import Mover, mover_width
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, lanes_word, wide_word
 
 __all__ = ["Accelerator", "VerilogError", "build_id", "rtlil", "verilog"]
@@ -103,7 +102,7 @@ class Accelerator(wiring.Component):
                 options = {"masters": params.masters > 0}
             made = _UNITS[unit]
             if unit == Unit.MOVE and params.masters:
-                made, options = Mover, {"width": gcd(params.slots, 16)}
+                made, options = Mover, {"width": mover_width(params)}
             elif unit == Unit.CROSS_ENTROPY:
                 # Two clocks for an element.
                 options = {"multipliers": 8, "dividers": 12}

@@ -79,6 +79,13 @@ class Arena:
         """Words that are left."""
         return self._words - self._next
 
+    def again(self, tensor=None):
+        """An arena of the words that are left, or of those from a tensor on, to hand out once
+        more."""
+        arena = Arena(self._space, self._words, self._lanes)
+        arena._next = self._next if tensor is None else tensor.base
+        return arena
+
     def words(self, rows, cols):
         """Words that a tensor takes."""
         return -(-cols // self._lanes) * rows
@@ -93,7 +100,8 @@ class Arena:
                 f"{self._space.name.lower()} memory, {need - left} more than the {left} left "
                 f"of {self._words}: choose "
                 + ("a larger --masters" if self._space == Space.MASTER
-                   else "a smaller batch or a larger --memory"))
+                   else "a smaller batch or a larger --memory"
+                   + " or --codes" * (self._space == Space.QUANT)))
         tensor = Tensor(self._space, self._next, *shapes[0])
         self._next += need
         return tensor

@@ -209,6 +209,11 @@ def _arguments(arguments):
                         help="shift, or int: the same array without groups (default shift)")
     parser.add_argument("--memory", type=_whole("memory", 4, 256), default=Params.memory,
                         help="wide memory in units of 1,024 elements")
+    parser.add_argument("--codes", type=_whole("codes", 0, 512), default=Params.codes,
+                        help="quantised memory in units of 1,024 elements, 0 for twice the wide "
+                             "memory")
+    parser.add_argument("--tables", type=_whole("tables", 1, 2), default=Params.tables,
+                        help="tables of groups and orders in units of 1,024 words")
     parser.add_argument("--lanes", type=_whole("lanes", 0, 64), default=Params.lanes,
                         help="lanes of the quantiser and the norms, 0 for the most there can be")
     parser.add_argument("--masters", type=_whole("masters", 0, 256), default=Params.masters,
@@ -264,7 +269,8 @@ def _train_command(arguments):
     params = Params(
         bits=options.bits, sample_groups=sample_groups, channel_groups=channel_groups,
         rows=options.rows or Params.rows, cols=options.cols or Params.cols, depth=options.depth,
-        memory=options.memory, lanes=options.lanes, masters=options.masters,
+        memory=options.memory, codes=options.codes, tables=options.tables, lanes=options.lanes,
+        masters=options.masters,
         master_bits=options.master_bits, velocity_bits=options.velocity_bits,
         arith=options.arith or "shift")
     if options.model not in MODELS:

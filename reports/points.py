@@ -125,7 +125,9 @@ class Point:
         if not self.is_machine:
             return f"{self.subject.name}-{self.part.name}"
         placement = "-timing" if self.timing_driven else ""
-        return (f"{self.subject.name}-{self.subject.memory}k-{self.board or self.part.name}-"
+        sizes = "".join(f"-{value}{name[0]}" for name, value in self.subject.beyond_usual.items()
+                        if name in ("codes", "tables"))
+        return (f"{self.subject.name}-{self.subject.memory}k{sizes}-{self.board or self.part.name}-"
                 f"{self.clock_mhz:g}mhz{placement}")
 
     @property

@@ -95,8 +95,9 @@ def test_options_name_the_design():
 
 @pytest.mark.parametrize("params", [
     SMALL, Params(lanes=0, bits=3, rows=3, cols=5, depth=2, sample_groups=1, channel_groups=1,
-                  memory=8)],
-    ids=["groups", "no groups"])
+                  memory=8),
+    Params(lanes=2, memory=8, codes=64, tables=1, masters=8, master_bits=16, velocity_bits=8)],
+    ids=["groups", "no groups", "masters"])
 def test_estimated_memories_are_those_that_exist(params):
     found = re.findall(r"^  memory width (\d+) size (\d+)", rtlil(params), re.MULTILINE)
     # Without the array's tables, which are LUTs.
