@@ -90,10 +90,10 @@ def main(argv=None):
     try:
         samples, channels = parse_groups(given.groups)
         params = Params(rows=given.rows, cols=given.cols, lanes=given.lanes,
-                        array_clock=given.array_clock, sample_groups=samples, channel_groups=channels, memory=given.memory,
-                        masters=given.masters, master_bits=given.master_bits,
-                        velocity_bits=given.velocity_bits, codes=given.codes,
-                        tables=given.tables)
+                        array_clock=given.array_clock, sample_groups=samples,
+                        channel_groups=channels, memory=given.memory, codes=given.codes,
+                        tables=given.tables, masters=given.masters, master_bits=given.master_bits,
+                        velocity_bits=given.velocity_bits)
         if not params.masters:
             raise ParameterError("masters must be a whole number from 1 to 256, got 0")
         for name in ("features", "hidden", "classes", "batch"):
