@@ -161,14 +161,15 @@ class Places:
         """Parts and places of all layers: parts as wide as two places have room for, or blocks in
         one place.
 
-        A layer's places follow those of the layer behind if there is room, which then need not be
-        done with when this one is begun. Those of the first layer, whose gradients are the last of
-        a step, are where outputs and contexts were.
+        A layer's places are before those of the layer behind, from the end of the memory on, if
+        there is room: what is done for that one need not be done when this one is begun. Those of
+        the first layer, whose gradients are the last of a step, are where outputs and contexts
+        were.
         """
-        found, arena = [], wide.again()
+        found, free = [], wide.left
         for number in reversed(range(len(pairs))):
             k, blocks = pairs[number][0], self.blocks[number]
-            whole = wide.again(None if number else self.work)
+            whole = wide.again(wide.used if number else self.work.base)
             # What streams can only stay for one part after the other; columns that share it else.
             few = min(2, len(blocks)) if self.stays(number) else 1
             for count in range(few, len(blocks) + 1):
@@ -179,9 +180,11 @@ class Places:
                     break
             else:
                 turns = 1
-            if not number or turns * wide.words(*shape) > arena.left:
-                arena = whole
-            found.append((parts, [arena.allocate("a weight gradient", shape)
+            need = turns * wide.words(*shape)
+            if number and need <= wide.left:
+                free = (free if need <= free else wide.left) - need
+                whole = wide.again(wide.used + free)
+            found.append((parts, [whole.allocate("a weight gradient", shape)
                                   for _ in range(turns)]))
         return zip(*reversed(found), strict=True)
 

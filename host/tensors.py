@@ -75,15 +75,19 @@ class Arena:
         self._next = 0
 
     @property
+    def used(self):
+        """Words that have been handed out."""
+        return self._next
+
+    @property
     def left(self):
         """Words that are left."""
         return self._words - self._next
 
-    def again(self, tensor=None):
-        """An arena of the words that are left, or of those from a tensor on, to hand out once
-        more."""
+    def again(self, base):
+        """An arena of the words from one on, to hand out once more."""
         arena = Arena(self._space, self._words, self._lanes)
-        arena._next = self._next if tensor is None else tensor.base
+        arena._next = base
         return arena
 
     def words(self, rows, cols):

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from boards.parts import parse_part
+from hdl.build.fit import estimate
 from hdl.instructions import Opcode, QuantiseFlag, instruction, unpack_instruction
 from hdl.params import Params
 from hdl.protocol import MAX_STORED, Space
@@ -156,6 +158,18 @@ def test_steps_are_short_enough_to_be_stored(sizes):
     steps = Steps(params, sizes, Places(params, sizes, 128), 128)
     assert len(steps.train(Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=False)) <= (
         MAX_STORED)
+
+
+def test_the_largest_fashion_perceptron_of_an_85f():
+    """Whole blocks of its hidden layer, batches of 128; docs/machine.md."""
+    params = Params(rows=8, cols=8, depth=4, lanes=16, sample_groups=1, array_clock=1, memory=32,
+                    codes=256, tables=1, masters=32, master_bits=16, velocity_bits=8)
+    assert estimate(params)["ebr"] == 205 <= parse_part("LFE5U-85F-6BG381C").die.has()["ebr"]
+    sizes = (784, 32, 10)
+    steps = Steps(params, sizes, Places(params, sizes, 128), 128)
+    assert len(steps.train(Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=True)) < 100
+    for larger in ({"masters": 64}, {"memory": 64}, {"codes": 512}, {"master_bits": 24}):
+        assert estimate(replace(params, **larger))["ebr"] > 208
 
 
 def test_every_block_is_quantised_once_a_step():
