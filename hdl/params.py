@@ -229,7 +229,7 @@ class Params:
     def _check_formats(self):
         for name, fractions in (("master", MASTER_FRACTIONS), ("velocity", VELOCITY_FRACTIONS)):
             value = getattr(self, f"{name}_bits")
-            if isinstance(value, bool) or value not in fractions:
+            if type(value) is not int or value not in fractions:
                 *some, last = map(str, sorted(fractions))
                 raise ParameterError(
                     f"{name}-bits must be {', '.join(some)} or {last}, got {value}")
