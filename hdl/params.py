@@ -233,14 +233,14 @@ class Params:
                 *some, last = map(str, sorted(fractions))
                 raise ParameterError(
                     f"{name}-bits must be {', '.join(some)} or {last}, got {value}")
-        if self.velocity_bits > self.master_bits:
-            raise ParameterError(
-                f"velocity-bits must be at most the masters' {self.master_bits}, "
-                f"got {self.velocity_bits}")
         if not self.masters and self.formats != DEFAULT_FORMATS:
             raise ParameterError(
                 f"master-bits and velocity-bits must be {MASTER_BITS} and {VELOCITY_BITS} on a "
                 f"machine that keeps no masters, got {self.master_bits} and {self.velocity_bits}")
+        if self.velocity_bits > self.master_bits:
+            raise ParameterError(
+                f"velocity-bits must be at most the masters' {self.master_bits}, "
+                f"got {self.velocity_bits}")
 
     # Numbers.
 

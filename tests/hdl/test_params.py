@@ -48,6 +48,9 @@ def test_plain_integers_have_no_groups():
     ({"master_bits": 16}, "velocity-bits must be at most the masters' 16, got 24"),
     ({"masters": 0, "velocity_bits": 8}, "master-bits and velocity-bits must be 24 and 24 on a "
      "machine that keeps no masters, got 24 and 8"),
+    ({"masters": 0, "master_bits": 16}, "master-bits and velocity-bits must be 24 and 24 on a "
+     "machine that keeps no masters, got 16 and 24"),
+    ({"master_bits": 16.0}, "master-bits must be 16 or 24, got 16.0"),
     ({"codes": 7}, "codes must be a whole number from 8 to 512, got 7"),
     ({"tables": 3}, "tables must be a whole number from 1 to 2, got 3"),
 ])
