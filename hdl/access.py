@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hdl.dispatch import CLOCK_BITS
 from hdl.link.frame import ANSWER_BYTE
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
-from hdl.params import MASTER_BITS, VELOCITY_BITS, WIDE_BITS
+from hdl.params import WIDE_BITS
 from hdl.protocol import (
     LOG_PART,
     MAX_BODY,
@@ -50,8 +50,8 @@ def memory_ports(params):
                 ("quant", quant_word(params), LaneWritePort),
                 ("group", unsigned(GROUP_BITS), WritePort)]
     if params.masters:
-        memories += [("master", lanes_word(params, MASTER_BITS), WritePort),
-                     ("velocity", lanes_word(params, VELOCITY_BITS), WritePort),
+        memories += [("master", lanes_word(params, params.master_bits), WritePort),
+                     ("velocity", lanes_word(params, params.velocity_bits), WritePort),
                      ("program", unsigned(8 * word_bytes(Space.PROGRAM, params)), WritePort)]
     ports = {}
     for name, shape, write in memories:

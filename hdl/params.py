@@ -16,10 +16,12 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 __all__ = [
     "ACC_BITS",
     "ARITHMETICS",
+    "DEFAULT_FORMATS",
     "GROUP_CHOICES",
     "INDEX_BITS",
     "MASTER_BITS",
@@ -32,9 +34,11 @@ __all__ = [
     "NUMERICS_VERSION",
     "PARAMETER_FRACTION",
     "PROTOCOL_VERSION",
+    "SOME_HAVE",
     "VELOCITY_BITS",
     "WIDE_BITS",
     "XHAT_FRACTION",
+    "Formats",
     "ParameterError",
     "Params",
     "parse_groups",
@@ -47,8 +51,11 @@ PROTOCOL_VERSION = 5
 
 #: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
 WIDE_BITS = 32
-#: Width of a master weight and of a velocity, signed.
+#: Width of a master weight and of a velocity, signed, unless a machine has others.
 MASTER_BITS = VELOCITY_BITS = 24
+#: Fraction bits of masters and of velocities by width: docs/numerics.md says why.
+MASTER_FRACTIONS = {24: 20, 16: 13}
+VELOCITY_FRACTIONS = {24: 20, 16: 13, 8: 9}
 #: Width of a GEMM accumulator, signed: the word of one ECP5 block RAM.
 ACC_BITS = 36
 #: Most products of an element of the array per clock: sums of 4 weights, up to a sign, are the 8
@@ -75,6 +82,8 @@ PARAMETER_FRACTION = 12
 
 #: Numbers of ShiftQuant groups along one axis that the machine can be built for.
 GROUP_CHOICES = (1, 2, 4, 8)
+#: Parameters that only some machines have, or have other than usual.
+SOME_HAVE = ("masters", "master_bits", "velocity_bits", "codes", "tables")
 #: Datapaths of the array that exist. ``int`` is the same mesh without groups.
 ARITHMETICS = ("shift", "int")
 
@@ -111,6 +120,27 @@ def parse_groups(text):
     return tuple(numbers)
 
 
+class Formats(NamedTuple):
+    """``(bits, fraction bits)`` of masters and of velocities, all signed; names are those of
+    :func:`sim.model.update.sgd`.
+
+    >>> Formats.of(16, 8)
+    Formats(master=(16, 13), speed=(8, 9))
+    """
+    master: tuple = (MASTER_BITS, MASTER_FRACTIONS[MASTER_BITS])
+    speed: tuple = (VELOCITY_BITS, VELOCITY_FRACTIONS[VELOCITY_BITS])
+
+    @classmethod
+    def of(cls, master_bits, velocity_bits):
+        """Those of widths that machines have."""
+        return cls((master_bits, MASTER_FRACTIONS[master_bits]),
+                   (velocity_bits, VELOCITY_FRACTIONS[velocity_bits]))
+
+
+#: Those of a machine unless it has others, and of what the host keeps.
+DEFAULT_FORMATS = Formats()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Params:
     """One accelerator.
@@ -129,7 +159,12 @@ class Params:
         ``shift`` or ``int`` (the same mesh, no groups).
     memory : int
         Capacity of the wide memory in units of 1,024 elements; the quantised memory holds
-        twice as many.
+        twice as many, unless ``codes`` says otherwise.
+    codes : int
+        Capacity of the quantised memory in units of 1,024 elements; 0 for twice that of the wide
+        one.
+    tables : int
+        Words of the group table and of the order table in units of 1,024, 1 or 2.
     lanes : int
         Lanes of the vector units, which a word of the wide memory has an element for: a divisor of
         the columns, or a multiple, and of the slots a divisor. 0 for the most that divide both.
@@ -139,6 +174,9 @@ class Params:
     masters : int
         Master weights, with their velocities, that the machine keeps and updates itself, in units
         of 1,024; 0: the host keeps them, and the machine has none of the units that are for this.
+    master_bits, velocity_bits : int
+        Widths of those masters, 16 or 24, and of their velocities, 8, 16 or 24 and no more than
+        the masters'.
     """
 
     bits: int = 4
@@ -152,6 +190,10 @@ class Params:
     lanes: int = 1
     array_clock: int = 2
     masters: int = 0
+    master_bits: int = MASTER_BITS
+    velocity_bits: int = VELOCITY_BITS
+    codes: int = 0
+    tables: int = 2
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -164,8 +206,12 @@ class Params:
         _check_range("cols", self.cols, 1, 64)
         _check_range("depth", self.depth, 1, MAX_DEPTH)
         _check_range("memory", self.memory, 4, 256)
+        if self.codes != 0:
+            _check_range("codes", self.codes, 8, 512)
+        _check_range("tables", self.tables, 1, 2)
         _check_range("array-clock", self.array_clock, 1, 4)
         _check_range("masters", self.masters, 0, 256)
+        self._check_formats()
         if not isinstance(self.lanes, int) or self.lanes < 0 or (
                 self.lanes and ((self.cols % self.lanes and self.lanes % self.cols)
                                 or self.slots % self.lanes)):
@@ -180,7 +226,32 @@ class Params:
                 "arith int has no groups: groups must be 1x1, "
                 f"got '{self.sample_groups}x{self.channel_groups}'")
 
+    def _check_formats(self):
+        for name, fractions in (("master", MASTER_FRACTIONS), ("velocity", VELOCITY_FRACTIONS)):
+            value = getattr(self, f"{name}_bits")
+            if type(value) is not int or value not in fractions:
+                *some, last = map(str, sorted(fractions))
+                raise ParameterError(
+                    f"{name}-bits must be {', '.join(some)} or {last}, got {value}")
+        if not self.masters and self.formats != DEFAULT_FORMATS:
+            raise ParameterError(
+                f"master-bits and velocity-bits must be {MASTER_BITS} and {VELOCITY_BITS} on a "
+                f"machine that keeps no masters, got {self.master_bits} and {self.velocity_bits}")
+        if self.velocity_bits > self.master_bits:
+            raise ParameterError(
+                f"velocity-bits must be at most the masters' {self.master_bits}, "
+                f"got {self.velocity_bits}")
+
     # Numbers.
+
+    @property
+    def formats(self):
+        """The :class:`Formats` of masters and velocities.
+
+        >>> Params(masters=8, master_bits=16, velocity_bits=8).formats == Formats.of(16, 8)
+        True
+        """
+        return Formats.of(self.master_bits, self.velocity_bits)
 
     @property
     def qmax(self):
@@ -275,7 +346,7 @@ class Params:
         (4096, 1024, 8192)
         """
         most = 1 << 16 if self.masters else (1 << 16) // self.rows
-        return _floor_power_of_two(min(2 * self.memory * 1024 // self.slots, most))
+        return _floor_power_of_two(min((self.codes or 2 * self.memory) * 1024 // self.slots, most))
 
     @property
     def master_words(self):
@@ -290,18 +361,26 @@ class Params:
     @property
     def table_words(self):
         """Words of the group table and of the order table."""
-        return 2048
+        return 1024 * self.tables
 
     # Identity.
 
     def canonical(self):
         """Everything that decides what this machine is, as plain JSON types."""
-        values = asdict(self)
-        if not self.masters:
-            # Nothing of such a machine depends on what others have.
-            del values["masters"]
-        return {**values, "lanes": self.vector, "protocol": PROTOCOL_VERSION,
+        # Nothing depends on what other machines have.
+        values = {name: value for name, value in asdict(self).items() if name not in SOME_HAVE}
+        return {**values, **self.beyond_usual, "lanes": self.vector, "protocol": PROTOCOL_VERSION,
                 "numerics": NUMERICS_VERSION}
+
+    @property
+    def beyond_usual(self):
+        """What the machine has of :data:`SOME_HAVE`, by name.
+
+        >>> Params(masters=8, velocity_bits=8).beyond_usual
+        {'masters': 8, 'velocity_bits': 8}
+        """
+        return {name: getattr(self, name) for name in SOME_HAVE
+                if getattr(self, name) != getattr(Params, name)}
 
     @property
     def fingerprint(self):
@@ -320,11 +399,14 @@ class Params:
 
     @property
     def name(self):
-        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x-8m``, with the lanes where there is more
-        than one, with the array's clock where it is not the usual one, and with the masters where
-        there are any."""
+        """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x-8m16v8``, with the lanes where there is
+        more than one, with the array's clock where it is not the usual one, with the masters where
+        there are any, and with their width and that of velocities where they are not the usual
+        ones."""
         lanes = f"-{self.vector}l" if self.vector > 1 else ""
         clock = f"-{self.array_clock}x" if self.array_clock != Params.array_clock else ""
         masters = f"-{self.masters}m" if self.masters else ""
+        if self.formats != DEFAULT_FORMATS:
+            masters += f"{self.master_bits}v{self.velocity_bits}"
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
                 f"{self.rows}x{self.cols}x{self.depth}{lanes}{clock}{masters}")

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from math import gcd
 from pathlib import Path
 
 from amaranth.back import rtlil as back
@@ -34,14 +33,13 @@ from hdl.memory import Ram
 from hdl.move import Move
 from hdl.norm import NormBackward, NormForward
 from hdl.operand_memory import OperandMemory
-from hdl.params import MASTER_BITS, VELOCITY_BITS
 from hdl.program import WATCHDOG_CYCLES, units_of
 from hdl.protocol import PROGRAM_WORDS, Space, Unit, word_bytes
 from hdl.quantise import Quantiser
 from hdl.scale import Scaler
 from hdl.sequencer import Sequencer
 from hdl.sort import Sorter
-from hdl.transpose import Mover
+from hdl.transpose import Mover, mover_width
 from hdl.unit import GROUP_BITS, ORDER_ENTRY, lanes_word, wide_word
 
 __all__ = ["Accelerator", "VerilogError", "build_id", "rtlil", "verilog"]
@@ -104,7 +102,7 @@ class Accelerator(wiring.Component):
                 options = {"masters": params.masters > 0}
             made = _UNITS[unit]
             if unit == Unit.MOVE and params.masters:
-                made, options = Mover, {"width": gcd(params.slots, 16)}
+                made, options = Mover, {"width": mover_width(params)}
             elif unit == Unit.CROSS_ENTROPY:
                 # Two clocks for an element.
                 options = {"multipliers": 8, "dividers": 12}
@@ -128,8 +126,8 @@ class Accelerator(wiring.Component):
             memories["order"] = (ORDER_ENTRY, params.table_words)
         if params.masters:
             memories |= {
-                "master": (lanes_word(params, MASTER_BITS), params.master_words),
-                "velocity": (lanes_word(params, VELOCITY_BITS), params.master_words),
+                "master": (lanes_word(params, params.master_bits), params.master_words),
+                "velocity": (lanes_word(params, params.velocity_bits), params.master_words),
                 "program": (unsigned(8 * word_bytes(Space.PROGRAM, params)), PROGRAM_WORDS),
             }
         fault, conflicts = 0, {}

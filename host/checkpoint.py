@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hdl.params import MASTER_BITS, VELOCITY_BITS
 from host.errors import ArgumentError, HostError
 
 __all__ = ["load_checkpoint", "save_checkpoint", "state_sha256", "sweep", "weights_sha256"]
@@ -82,7 +83,9 @@ def load_checkpoint(path, network, recipe):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        stored = json.loads(str(arrays["recipe"]))
+        # Once all had these widths.
+        stored = {"master_bits": MASTER_BITS, "velocity_bits": VELOCITY_BITS,
+                  **json.loads(str(arrays["recipe"]))}
         progress = json.loads(str(arrays["progress"]))
     except FileNotFoundError:
         raise ArgumentError(f"there is no checkpoint {path} to resume from") from None
@@ -90,8 +93,8 @@ def load_checkpoint(path, network, recipe):
         raise HostError(f"the checkpoint {path} is damaged: {error}") from None
     for name, value in recipe.items():
         if stored.get(name) != value:
-            raise ArgumentError(f"the checkpoint {path} was made with {name} {stored.get(name)}, "
-                                f"not {value}: resume with the same options")
+            raise ArgumentError(f"the checkpoint {path} was made with {name.replace('_', '-')} "
+                                f"{stored.get(name)}, not {value}: resume with the same options")
     try:
         for number, layer in enumerate(network.layers):
             for name, parameter in layer.parameters().items():

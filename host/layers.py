@@ -26,7 +26,14 @@ from itertools import pairwise
 import numpy as np
 
 from hdl.instructions import STATE_ROWS, StateRow
-from hdl.params import NORM_FRACTION, NORM_IN_BITS, PARAMETER_FRACTION, WIDE_BITS
+from hdl.params import (
+    DEFAULT_FORMATS,
+    NORM_FRACTION,
+    NORM_IN_BITS,
+    PARAMETER_FRACTION,
+    WIDE_BITS,
+    Formats,
+)
 from hdl.protocol import Space
 from host import program
 from host.tensor_ids import Noise, tensor_id
@@ -43,7 +50,7 @@ from sim.model.quantise import (
 )
 from sim.model.rounding import rescale, round_shift, saturate
 from sim.model.softmax import LOGIT_FRACTION, cross_entropy
-from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, MASTER_FRACTION, sgd
+from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, sgd
 
 __all__ = ["Hosted", "Mlp", "Parameter"]
 
@@ -53,15 +60,22 @@ _ACTIVATION_BITS = NORM_IN_BITS
 
 @dataclass
 class Parameter:
-    """A master tensor (``MASTER_BITS``, ``MASTER_FRACTION``) and its velocity."""
+    """A master tensor and its velocity, of the :class:`~hdl.params.Formats`."""
     master: np.ndarray
     velocity: np.ndarray
     noise: int
+    formats: Formats
 
     @classmethod
-    def of(cls, master, noise_id):
+    def of(cls, master, noise_id, formats):
         """A parameter at rest."""
-        return cls(np.asarray(master, np.int64), np.zeros(np.shape(master), np.int64), noise_id)
+        return cls(np.asarray(master, np.int64), np.zeros(np.shape(master), np.int64), noise_id,
+                   formats)
+
+    @property
+    def fraction(self):
+        """Fraction bits of the master."""
+        return self.formats.master[1]
 
     def update(self, gradient, rate, key_of):
         """One step of descent along ``gradient``, with ``GRADIENT_FRACTION`` fraction bits."""
@@ -69,7 +83,7 @@ class Parameter:
         rows, cols = np.atleast_2d(self.master).shape
         random = noise.element_noise(key_of(self.noise), rows, cols).reshape(self.master.shape)
         self.master, self.velocity = sgd(self.master, self.velocity, gradient, rate.rate,
-                                         rate.shift, random)
+                                         rate.shift, random, **self.formats._asdict())
 
 
 def _gradient(x, exponent):
@@ -80,12 +94,13 @@ def _gradient(x, exponent):
 class Dense:
     """The weights of one layer, and the GEMMs they take part in."""
 
-    def __init__(self, number, fan_in, fan_out, seed):
+    def __init__(self, number, fan_in, fan_out, seed, formats):
         self.number = number
         self.fan_in, self.fan_out = fan_in, fan_out
+        key = noise.key(seed, 0, tensor_id(number, Noise.WEIGHT))
         self.weight = Parameter.of(
-            uniform_weights(noise.key(seed, 0, tensor_id(number, Noise.WEIGHT)), fan_in, fan_out),
-            tensor_id(number, Noise.WEIGHT_UPDATE))
+            uniform_weights(key, fan_in, fan_out, formats.master[1]),
+            tensor_id(number, Noise.WEIGHT_UPDATE), formats)
         #: Of every column of the quantised weights, since :meth:`quantise`.
         self.exponent = self.mantissa = None
         #: Of the product, since :meth:`gemm_forward`.
@@ -99,7 +114,7 @@ class Dense:
         q, exponents = space.weights[self.number], space.weight_exponents[self.number]
         space.device.run([program.quantise(stage, q, exponents, per_column=True,
                                            clip=WEIGHT_CLIP[space.params.bits])])
-        self.exponent = load(space.device, exponents)[0] - MASTER_FRACTION
+        self.exponent = load(space.device, exponents)[0] - self.weight.fraction
 
     def gemm_forward(self, space, u, out):
         """The instructions of u W, shifted right so that it is safe for the norm's input."""
@@ -163,11 +178,11 @@ class Dense:
 class Hidden:
     """Dense, L1 norm over the batch, ReLU, quantisation to unsigned activations."""
 
-    def __init__(self, number, fan_in, fan_out, seed):
-        self.dense = Dense(number, fan_in, fan_out, seed)
-        one = np.full(fan_out, 1 << MASTER_FRACTION, np.int64)
-        self.gamma = Parameter.of(one, tensor_id(number, Noise.GAMMA_UPDATE))
-        self.beta = Parameter.of(0 * one, tensor_id(number, Noise.BETA_UPDATE))
+    def __init__(self, number, fan_in, fan_out, seed, formats):
+        self.dense = Dense(number, fan_in, fan_out, seed, formats)
+        one = np.full(fan_out, 1 << formats.master[1], np.int64)
+        self.gamma = Parameter.of(one, tensor_id(number, Noise.GAMMA_UPDATE), formats)
+        self.beta = Parameter.of(0 * one, tensor_id(number, Noise.BETA_UPDATE), formats)
         self.running_mean = self.running_deviation = None
 
     def parameters(self):
@@ -192,7 +207,7 @@ class Hidden:
         product = self.dense.product_exponent(unit)
 
         rows = np.zeros((STATE_ROWS, n), np.int64)
-        drop = MASTER_FRACTION - PARAMETER_FRACTION
+        drop = self.gamma.fraction - PARAMETER_FRACTION
         rows[StateRow.GAMMA] = saturate(round_shift(self.gamma.master, drop), 16)[0]
         rows[StateRow.BETA] = round_shift(self.beta.master, drop)
         if inference:
@@ -248,10 +263,10 @@ class Hidden:
 class Head:
     """Dense with a bias; softmax, loss and gradient of the logits on the host."""
 
-    def __init__(self, number, fan_in, fan_out, seed):
-        self.dense = Dense(number, fan_in, fan_out, seed)
+    def __init__(self, number, fan_in, fan_out, seed, formats):
+        self.dense = Dense(number, fan_in, fan_out, seed, formats)
         self.bias = Parameter.of(np.zeros(fan_out, np.int64),
-                                 tensor_id(number, Noise.BETA_UPDATE))
+                                 tensor_id(number, Noise.BETA_UPDATE), formats)
 
     def parameters(self):
         """In the order in which they are hashed and stored."""
@@ -269,7 +284,7 @@ class Head:
         logits, _ = rescale(load(space.device, work) * self.dense.mantissa,
                             self.dense.product_exponent(unit) - 2 + LOGIT_FRACTION,
                             _ACTIVATION_BITS)
-        bias = round_shift(self.bias.master, MASTER_FRACTION - LOGIT_FRACTION)
+        bias = round_shift(self.bias.master, self.bias.fraction - LOGIT_FRACTION)
         return saturate(logits + bias, _ACTIVATION_BITS)[0]
 
     def backward(self, space, u, unit, gradient, exponent, rate, *, propagate):
@@ -341,14 +356,17 @@ class Mlp:
         Features of the input, of every hidden layer and of the output.
     seed : int
         Decides the initial weights and all rounding.
+    formats : hdl.params.Formats
+        Of all masters and velocities.
     """
 
-    def __init__(self, sizes, seed):
+    def __init__(self, sizes, seed, formats=DEFAULT_FORMATS):
         self.sizes = tuple(sizes)
         self.seed = seed
-        self.hidden = [Hidden(i, a, b, seed)
+        self.formats = formats
+        self.hidden = [Hidden(i, a, b, seed, formats)
                        for i, (a, b) in enumerate(pairwise(sizes[:-1]))]
-        self.head = Head(len(sizes) - 2, sizes[-2], sizes[-1], seed)
+        self.head = Head(len(sizes) - 2, sizes[-2], sizes[-1], seed, formats)
 
     @property
     def layers(self):

@@ -19,6 +19,7 @@ from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRo
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
 from hdl.protocol import Space
 from host import program
+from host.errors import ArgumentError
 from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, Tensor, lanes_of, load, store
@@ -26,7 +27,7 @@ from sim.model import noise
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, RUNNING_SHIFT
 from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP, quantise
 from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION
-from sim.model.update import GRADIENT_FRACTION, MASTER_FRACTION
+from sim.model.update import GRADIENT_FRACTION
 
 __all__ = ["Resident"]
 
@@ -82,6 +83,15 @@ def _joined(blocks):
     return blocks[0][0], sum(count for _, count in blocks)
 
 
+def _blocks(params, n, layers):
+    """``(first, count)`` of the columns of a layer that instructions take at a time: whole words,
+    and what SCALE can count."""
+    unit = lcm(params.slots, COLUMN_UNIT)
+    most = _BLOCKS // layers if layers <= _LAYERS else 1
+    width = unit * -(-n // (unit * most))
+    return [(first, min(width, n - first)) for first in range(0, n, width)]
+
+
 class Places:
     """Where everything is, for batches of at most so many samples."""
 
@@ -108,9 +118,6 @@ class Places:
         self.gammas = each(masters, "gamma", rows[:-1])
         self.betas = each(masters, "beta", rows)
 
-        self.work = wide.allocate("a layer's output", *((batch, n) for n in outputs))
-        self.products = by_turns(wide, "a weight gradient", pairs)
-        self.contexts = each(wide, "the norm context", [(batch, n) for n in hidden])
         self.states = each(wide, "the norm state", [(STATE_ROWS, n) for n in hidden])
         self.means = each(wide, "the running mean", rows[:-1])
         self.deviations = each(wide, "the running deviation", rows[:-1])
@@ -126,6 +133,8 @@ class Places:
         self.batches = wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
         self.labels = wide.allocate("the labels", (batch, 1))
         self.loss = wide.allocate("the loss", (len(LossRow), 1))
+        self.work = wide.allocate("a layer's output", *((batch, n) for n in outputs))
+        self.contexts = each(wide, "the norm context", [(batch, n) for n in hidden])
 
         self.inputs = each(quant, "the quantised input", [(batch, n) for n in sizes[:-1]])
         self.codes = each(quant, "the quantised weight matrix", pairs)
@@ -136,11 +145,50 @@ class Places:
         #: By layer ``(first, count)`` of rows of weights of which gradients are made at a time; and
         #: places of what streams for them, which are used in turn.
         self.chunks, self.streamed = self._streamed(params, pairs, batch, quant)
+        #: By layer its columns in blocks, and these in parts, of which gradients are made one after
+        #: the other, in places that the parts take in turn.
+        self.blocks = [_blocks(params, n, len(pairs)) for n in outputs]
+        self.parts, self.products = self._products(pairs, wide)
         program.check_tables(params, batch, widest)
         #: Where groups of gradients are, by turns if there is room.
         need = program.table_words(params, batch) + program.table_words(params, widest)
         self.tables = [need * (i % 2) * (2 * need <= params.table_words)
                        for i, _ in enumerate(pairs)]
+
+    def stays(self, number):
+        """Whether all that streams for a layer's gradients has places, so that it is moved once."""
+        return len(self.chunks[number]) <= len(self.streamed)
+
+    def _products(self, pairs, wide):
+        """Parts and places of all layers: parts as wide as two places have room for, or blocks in
+        one place.
+
+        A layer's places are before those of the layer behind, from the end of the memory on, if
+        there is room: what is done for that one need not be done when this one is begun. Those of
+        the first layer, whose gradients are the last of a step, are where outputs and contexts
+        were.
+        """
+        found, free = [], wide.left
+        for number in reversed(range(len(pairs))):
+            k, blocks = pairs[number][0], self.blocks[number]
+            whole = wide.again(wide.used if number else self.work.base)
+            # What streams can only stay for one part after the other; columns that share it else.
+            few = min(2, len(blocks)) if self.stays(number) else 1
+            for count in range(few, len(blocks) + 1):
+                ends = [len(blocks) * i // count for i in range(count + 1)]
+                parts = [blocks[a:b] for a, b in pairwise(ends)]
+                shape, turns = (k, max(_joined(part)[1] for part in parts)), min(2, count)
+                if turns * wide.words(*shape) <= whole.left:
+                    break
+            else:
+                turns = 1
+            need = turns * wide.words(*shape)
+            if number and need <= wide.left:
+                free = (free if need <= free else wide.left) - need
+                whole = wide.again(wide.used + free)
+            found.append((parts, [whole.allocate("a weight gradient", shape)
+                                  for _ in range(turns)]))
+        return zip(*reversed(found), strict=True)
 
     @staticmethod
     def _streamed(params, pairs, batch, quant):
@@ -170,6 +218,7 @@ class Steps:
 
     def __init__(self, params, sizes, places, m):
         self.params, self.sizes, self.at, self.m = params, sizes, places, m
+        self.fraction = params.formats.master[1]
         self.list = []
         self._places_used, self._sum = 0, places.sums[0]
 
@@ -201,34 +250,16 @@ class Steps:
         """A row of parameters with ``PARAMETER_FRACTION`` fraction bits."""
         row = self.at.first.view(1, masters.cols)
         self._do(program.scale(masters, self.at.ones.view(len(ScaleRow), masters.cols), row,
-                               bits=bits, exponent=PARAMETER_FRACTION - MASTER_FRACTION))
+                               bits=bits, exponent=PARAMETER_FRACTION - self.fraction))
         self._copy(row, target)
 
     # Parts.
-
-    def _blocks(self, number):
-        """``(first, count)`` of the columns of a layer that instructions take at a time: whole
-        words, and what SCALE can count."""
-        n, unit = self.sizes[number + 1], lcm(self.params.slots, COLUMN_UNIT)
-        layers = len(self.sizes) - 1
-        most = _BLOCKS // layers if layers <= _LAYERS else 1
-        width = unit * -(-n // (unit * most))
-        return [(first, min(width, n - first)) for first in range(0, n, width)]
-
-    def _parts(self, number):
-        """A layer's blocks in lists, of which gradients are made one after the other; in two where
-        what streams for them has places enough to stay."""
-        blocks = self._blocks(number)
-        middle = len(blocks) // 2
-        if not middle or len(self.at.chunks[number]) > len(self.at.streamed):
-            return [blocks]
-        return [blocks[:middle], blocks[middle:]]
 
     def _ahead(self, number):
         """The blocks that a step quantises for the next: of the layer that is updated last those
         whose gradients are not the last. All others wait for no product when the next begins."""
         return [] if number else [
-            block for part in self._parts(number)[:-1] for block in part]
+            block for part in self.at.parts[number][:-1] for block in part]
 
     def _columns(self, tensor, block):
         return tensor.columns_from(*block, self.params)
@@ -261,13 +292,13 @@ class Steps:
         """``(products, the exponent of their columns but for that of the weights)``."""
         at, (k, n) = self.at, self.sizes[number:number + 2]
         work = at.work.view(self.m, n)
-        for block in self._blocks(number):
+        for block in self.at.blocks[number]:
             products, shift = program.gemm(
                 self.params, at.inputs[number].view(self.m, k),
                 self._columns(at.codes[number], block), self._columns(work, block),
                 unsigned=True, limit=_ACTIVATION_BITS)
             self._do(*products)
-        return work, self.unit_of(number) + (shift - MASTER_FRACTION)
+        return work, self.unit_of(number) + (shift - self.fraction)
 
     def forward_hidden(self, number, *, inference=False, first=False):
         """Products, norm, rectifier, quantisation; the running statistics follow."""
@@ -285,7 +316,7 @@ class Steps:
                     exponent=NORM_FRACTION - RUNNING_FRACTION + _FINER - unit.const))
                 self._copy(rows[0], _row(state, row))
         context = at.contexts[number].view(self.m, n)
-        for block in self._blocks(number):
+        for block in self.at.blocks[number]:
             x, kept, statistic = (self._columns(tensor, block)
                                   for tensor in (work, context, state))
             self._do(program.norm_forward(x, x, kept, statistic, relu=True, inference=inference),
@@ -330,7 +361,7 @@ class Steps:
         self._do(program.column_sums(work, row))
         self._update(at.betas[number], row, unit, Noise.BETA_UPDATE, number, scales=at.ones)
         self._do(program.align(work, at.scales[number], work, at.aligned,
-                               exponent=-MASTER_FRACTION - 2))
+                               exponent=-self.fraction - 2))
         return self._backward(number, unit + Unit((_word(at.aligned),)) + self.unit_of(number))
 
     def backward_hidden(self, number, unit):
@@ -396,29 +427,33 @@ class Steps:
         k, n = self.sizes[number:number + 2]
         # What streams for all rows; all of them alike, so that all products are in one unit.
         width = program.slot_columns(params, m, rows.count) if rows else m
-        inputs, gradient = at.inputs[number].view(m, k), at.products[number].view(k, n)
+        inputs = at.inputs[number].view(m, k)
         shift = program.gemm_shift(params, m, unsigned=True, groups=(rows, cols))
-        unit = unit + (shift + _FINER + MASTER_FRACTION)
-        scalar, parts, operands = self._scalar(unit), self._parts(number), {}
-        for part in parts:
+        unit = unit + (shift + _FINER + self.fraction)
+        scalar, parts, operands = self._scalar(unit), at.parts[number], {}
+        for turn, part in enumerate(parts):
+            whole = _joined(part)
+            place = at.products[number][turn % len(at.products[number])].view(k, whole[1])
+            gradients = {block: self._columns(place, (block[0] - whole[0], block[1]))
+                         for block in (*part, whole)}
             for first, count in at.chunks[number]:
-                if part is parts[0]:
+                if part is parts[0] or not at.stays(number):
                     operands[first] = self._streamed(count, width)
                     self._do(program.move(inputs.columns_from(first, count, params),
                                           operands[first], transposed=True, order=rows))
                 # The last products are as short as may be.
                 last = part is parts[-1] and first + count == k
-                for block in part if last else [_joined(part)]:
+                for block in part if last else [whole]:
                     products, _ = program.gemm(
                         params, operands[first], self._columns(q, block),
-                        self._columns(gradient, block).rows_from(first, count), unsigned=True,
+                        gradients[block].rows_from(first, count), unsigned=True,
                         inner=rows, cols=cols and cols.part(*block))
                     self._do(*products)
             for block in part:
-                masters, x, scales = (self._columns(tensor, block) for tensor in (
-                    at.weights[number], gradient, at.scales[number]))
+                masters, scales = (self._columns(tensor, block) for tensor in (
+                    at.weights[number], at.scales[number]))
                 self._do(program.update(
-                    masters, x, scales, self.rate,
+                    masters, gradients[block], scales, self.rate,
                     self.key_of(tensor_id(number, Noise.WEIGHT_UPDATE)), first=block[0],
                     more=n - block[1], scalar=scalar, exponent=unit.const + GRADIENT_FRACTION,
                     divide=True, negate=True))
@@ -429,7 +464,7 @@ class Steps:
     def prepare(self):
         """All weights and parameters as a step, or a test, finds them; a step leaves them so."""
         for number in range(len(self.sizes) - 1):
-            self._quantise_weights(number, self._blocks(number))
+            self._quantise_weights(number, self.at.blocks[number])
         self._parameters()
         return self.list
 
@@ -440,7 +475,7 @@ class Steps:
         last = len(self.sizes) - 2
         for number in range(last + 1):
             ahead = self._ahead(number)
-            self._quantise_weights(number, [block for block in self._blocks(number)
+            self._quantise_weights(number, [block for block in self.at.blocks[number]
                                             if block not in ahead])
         for number in range(last):
             self.forward_hidden(number, first=first)
@@ -469,10 +504,17 @@ class Resident:
     device : host.device.Device
     batch : int
         Most samples of a step and of a test.
+
+    A network of other formats than the machine's is an :class:`~host.errors.ArgumentError`.
     """
 
     def __init__(self, network, device, batch):
         self._network, self._device = network, device
+        if network.formats != device.params.formats:
+            raise ArgumentError(
+                "a network's masters and velocities must have the (bits, fraction bits) of those "
+                f"of the machine that keeps them, {_words(device.params.formats)}, got "
+                f"{_words(network.formats)}")
         self._places = Places(device.params, network.sizes, batch)
         #: Running statistics begin with the first batch.
         self._first = any(layer.running_mean is None for layer in network.hidden)
@@ -580,6 +622,11 @@ class Resident:
             correct += int(load(device, at.loss)[LossRow.CORRECT, 0])
         self._first = False
         return correct
+
+
+def _words(formats):
+    """Formats as a sentence names them."""
+    return f"{formats.master} and {formats.speed}"
 
 
 def _in(space, place):

@@ -89,9 +89,20 @@ class Arena:
         self._next = 0
 
     @property
+    def used(self):
+        """Words that have been handed out."""
+        return self._next
+
+    @property
     def left(self):
         """Words that are left."""
         return self._words - self._next
+
+    def again(self, base):
+        """An arena of the words from one on, to hand out once more."""
+        arena = Arena(self._space, self._words, self._lanes)
+        arena._next = base
+        return arena
 
     def words(self, rows, cols):
         """Words that a tensor takes."""
@@ -107,7 +118,8 @@ class Arena:
                 f"{self._space.name.lower()} memory, {need - left} more than the {left} left "
                 f"of {self._words}: choose "
                 + ("a larger --masters" if self._space == Space.MASTER
-                   else "a smaller batch or a larger --memory"))
+                   else "a smaller batch or a larger --memory"
+                   + " or --codes" * (self._space == Space.QUANT)))
         tensor = Tensor(self._space, self._next, *shapes[0])
         self._next += need
         return tensor

@@ -11,7 +11,15 @@ from collections import namedtuple
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
-from hdl.params import MAX_DEPTH, ParameterError, Params, parse_groups
+from hdl.params import (
+    MASTER_BITS,
+    MAX_DEPTH,
+    VELOCITY_BITS,
+    Formats,
+    ParameterError,
+    Params,
+    parse_groups,
+)
 from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, sweep, weights_sha256
 from host.data import DATA_SETS, load_dataset
 from host.device import Device
@@ -48,7 +56,8 @@ _RATE, _RATE_SHIFT = 400, 12
 MODELS = {"mlp": (64,)}
 
 #: What decides a run's result, besides the data.
-Recipe = namedtuple("Recipe", "data model bits groups seed epochs batch limit")
+Recipe = namedtuple("Recipe", "data model bits groups seed epochs batch limit master_bits "
+                              "velocity_bits", defaults=(MASTER_BITS, VELOCITY_BITS))
 
 
 def rate_at(step, steps):
@@ -72,7 +81,8 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
     if not steps_per_epoch:
         raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
                             f"got {batch}")
-    network = Mlp((data.features, *MODELS[recipe.model], data.classes), recipe.seed)
+    network = Mlp((data.features, *MODELS[recipe.model], data.classes), recipe.seed,
+                  Formats.of(recipe.master_bits, recipe.velocity_bits))
     total = recipe.epochs * steps_per_epoch
     at = Position([])
     checkpoint = Path(out) / "checkpoint.npz" if out else None
@@ -159,6 +169,11 @@ def _whole(name, low, high):
     return convert
 
 
+def _width(text):
+    """A number, or what Params refuses in its own words."""
+    return int(text) if text.isdecimal() else text
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Adds the default to an option's help where there is one."""
     def _get_help_string(self, action):
@@ -194,11 +209,20 @@ def _arguments(arguments):
                         help="shift, or int: the same array without groups (default shift)")
     parser.add_argument("--memory", type=_whole("memory", 4, 256), default=Params.memory,
                         help="wide memory in units of 1,024 elements")
+    parser.add_argument("--codes", type=_whole("codes", 0, 512), default=Params.codes,
+                        help="quantised memory in units of 1,024 elements, 0 for twice the wide "
+                             "memory")
+    parser.add_argument("--tables", type=_whole("tables", 1, 2), default=Params.tables,
+                        help="tables of groups and orders in units of 1,024 words")
     parser.add_argument("--lanes", type=_whole("lanes", 0, 64), default=Params.lanes,
                         help="lanes of the quantiser and the norms, 0 for the most there can be")
     parser.add_argument("--masters", type=_whole("masters", 0, 256), default=Params.masters,
                         help="weights, with their velocities, that the device keeps and updates "
                              "itself, in units of 1,024; 0: the host keeps them")
+    parser.add_argument("--master-bits", type=_width, default=Params.master_bits,
+                        help="width of those weights, 16 or 24")
+    parser.add_argument("--velocity-bits", type=_width, default=Params.velocity_bits,
+                        help="width of their velocities, 8, 16 or 24")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--checkpoint-every", type=_whole("checkpoint-every", 1, 10**9),
@@ -245,7 +269,9 @@ def _train_command(arguments):
     params = Params(
         bits=options.bits, sample_groups=sample_groups, channel_groups=channel_groups,
         rows=options.rows or Params.rows, cols=options.cols or Params.cols, depth=options.depth,
-        memory=options.memory, lanes=options.lanes, masters=options.masters,
+        memory=options.memory, codes=options.codes, tables=options.tables, lanes=options.lanes,
+        masters=options.masters,
+        master_bits=options.master_bits, velocity_bits=options.velocity_bits,
         arith=options.arith or "shift")
     if options.model not in MODELS:
         raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")
@@ -263,7 +289,8 @@ def _train_command(arguments):
         except OSError as error:
             raise ArgumentError(f"cannot make the folder {out}: {error.strerror}") from None
     recipe = Recipe(options.data, options.model, options.bits, params.groups, options.seed,
-                    options.epochs, options.batch, options.limit)
+                    options.epochs, options.batch, options.limit, params.master_bits,
+                    params.velocity_bits)
     progress = Progress()
     log = closing(EventLog(options.tensorboard)) if options.tensorboard else nullcontext()
     with (log as events,

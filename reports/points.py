@@ -125,7 +125,9 @@ class Point:
         if not self.is_machine:
             return f"{self.subject.name}-{self.part.name}"
         placement = "-timing" if self.timing_driven else ""
-        return (f"{self.subject.name}-{self.subject.memory}k-{self.board or self.part.name}-"
+        sizes = "".join(f"-{value}{name[0]}" for name, value in self.subject.beyond_usual.items()
+                        if name in ("codes", "tables"))
+        return (f"{self.subject.name}-{self.subject.memory}k{sizes}-{self.board or self.part.name}-"
                 f"{self.clock_mhz:g}mhz{placement}")
 
     @property
@@ -148,8 +150,7 @@ class Point:
         options["array-clock"] = params.array_clock
         if params.vector > 1:
             options["lanes"] = params.vector
-        if params.masters:
-            options["masters"] = params.masters
+        options |= {name.replace("_", "-"): value for name, value in params.beyond_usual.items()}
         return [*(word for name, value in options.items() for word in (f"--{name}", str(value))),
                 *target, "--clock", f"{self.clock_mhz:g}", *seeds,
                 *(["--timing-driven"] if self.timing_driven else [])]

@@ -42,7 +42,7 @@ def products(sizes, m):
 def measured(device, sizes, m):
     """The figures of one step on a device."""
     rng, params = np.random.default_rng(0), device.params
-    resident = Resident(Mlp(sizes, seed=0), device, m)
+    resident = Resident(Mlp(sizes, 0, device.params.formats), device, m)
 
     def clocks(step):
         before = device.run_cycles
@@ -78,16 +78,22 @@ def main(argv=None):
             ("classes", 10, "of the output"), ("batch", 128, "samples of a step"),
             ("rows", 8, "of the array"), ("cols", 8, "columns of the array"),
             ("lanes", 8, "of the vector units"), ("masters", 256, "in units of 1,024"),
-            ("memory", 256, "in units of 1,024")):
+            ("memory", 256, "in units of 1,024"),
+            ("codes", 0, "in units of 1,024; 0 for twice the memory"),
+            ("tables", 2, "in units of 1,024"), ("array-clock", 1, "clocks of the array in one"),
+            ("master-bits", 24, "of a master, 16 or 24"),
+            ("velocity-bits", 24, "of a velocity, 8, 16 or 24")):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
     parser.add_argument("--groups", default="4x4", help="sample x channel groups (4x4)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args(argv)
     try:
         samples, channels = parse_groups(given.groups)
-        params = Params(rows=given.rows, cols=given.cols, lanes=given.lanes, array_clock=1,
-                        sample_groups=samples, channel_groups=channels, memory=given.memory,
-                        masters=given.masters)
+        params = Params(rows=given.rows, cols=given.cols, lanes=given.lanes,
+                        array_clock=given.array_clock, sample_groups=samples,
+                        channel_groups=channels, memory=given.memory, codes=given.codes,
+                        tables=given.tables, masters=given.masters, master_bits=given.master_bits,
+                        velocity_bits=given.velocity_bits)
         if not params.masters:
             raise ParameterError("masters must be a whole number from 1 to 256, got 0")
         for name in ("features", "hidden", "classes", "batch"):

@@ -85,6 +85,12 @@ def _parser():
     parser.add_argument("--memory", metavar="4..256",
                         help="wide memory in units of 1,024 elements; the quantised memory "
                              f"holds twice as many (default {default.memory})")
+    parser.add_argument("--codes", metavar="8..512",
+                        help="quantised memory in units of 1,024 elements (default twice the wide "
+                             "memory)")
+    parser.add_argument("--tables", metavar="1|2",
+                        help="tables of groups and orders in units of 1,024 words (default "
+                             f"{default.tables})")
     parser.add_argument("--lanes", metavar="N",
                         help="lanes of the quantiser and the norms: a divisor of the slots, rows x "
                              "depth, and of the columns, or a multiple of those; 0 for the most "
@@ -94,6 +100,10 @@ def _parser():
                         help="weights, with their velocities, that the machine keeps and updates "
                              "itself, in units of 1,024; 0: the host keeps them "
                              f"(default {default.masters})")
+    parser.add_argument("--master-bits", metavar="16|24",
+                        help=f"width of those weights (default {default.master_bits})")
+    parser.add_argument("--velocity-bits", metavar="8|16|24",
+                        help=f"width of their velocities (default {default.velocity_bits})")
     parser.add_argument("--array-clock", metavar="1..4",
                         help="clocks of the array in one of the machine's "
                              f"(default {default.array_clock})")
@@ -171,9 +181,12 @@ def _subject(given):
     sample_groups, channel_groups = parse_groups(groups)
     others = {name: getattr(Params, name) if text is None else _whole(name, text, *limits)
               for name, text, *limits in (("bits", given.bits), ("memory", given.memory),
+                                          ("codes", given.codes), ("tables", given.tables),
                                           ("lanes", given.lanes, 0, 64),
                                           ("array_clock", given.array_clock),
-                                          ("masters", given.masters))}
+                                          ("masters", given.masters),
+                                          ("master_bits", given.master_bits),
+                                          ("velocity_bits", given.velocity_bits))}
     return Params(sample_groups=sample_groups, channel_groups=channel_groups, arith=given.arith,
                   **array, **others)
 

@@ -113,8 +113,7 @@ def elaborate(params, *, board, part=None, clock_mhz, accelerator=None):
                  "cols": params.cols, "depth": params.depth, "arith": params.arith,
                  "lanes": params.vector, "memory": params.memory,
                  "array_clock": params.array_clock, "clock_mhz": round(float(top.pll.clock), 4)}
-    if params.masters:
-        described["masters"] = params.masters
+    described |= params.beyond_usual
     return Design(name=params.name, scope="accelerator", described=described,
                   fingerprint=params.fingerprint, macs=params.macs, board=board, part=part,
                   clock=top.pll.clock, array_clock=params.array_clock, rtlil=rtlil,

@@ -4,17 +4,19 @@ from dataclasses import replace
 from itertools import product
 
 from hdl.array.mesh import SHARE
+from hdl.dispatch import CLOCK_BITS
+from hdl.loss.product import VALUE_BITS
 from hdl.params import (
     ACC_BITS,
-    MASTER_BITS,
     MAX_DEPTH,
     MAX_M,
-    VELOCITY_BITS,
+    MAX_N,
     WIDE_BITS,
     ParameterError,
 )
 from hdl.program import units_of
-from hdl.protocol import MAX_BODY, PROGRAM_WORDS, Unit
+from hdl.protocol import LOG_PART, MAX_BODY, PROGRAM_WORDS, LogPart, Unit
+from hdl.transpose import COLUMNS, mover_width
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
 
 __all__ = ["EBR_SHAPES", "EstimateError", "FitError", "check_alone", "check_fit", "ebr_blocks",
@@ -55,9 +57,12 @@ def memories(params):
     if params.masters:
         # Products read tables at a port of their own.
         tables *= 2
-        tables += [("master", MASTER_BITS * params.vector, params.master_words),
-                   ("velocity", VELOCITY_BITS * params.vector, params.master_words),
-                   ("program", 64, PROGRAM_WORDS)]
+        tables += [("master", params.master_bits * params.vector, params.master_words),
+                   ("velocity", params.velocity_bits * params.vector, params.master_words),
+                   ("program", 64, PROGRAM_WORDS), *[("log", CLOCK_BITS, LOG_PART)] * len(LogPart),
+                   ("cross-entropy", VALUE_BITS + 1, MAX_N)]
+        if Unit.SORT in units_of(params):
+            tables.append(("move", mover_width(params) * params.bits, COLUMNS))
     return [
         *tables,
         ("wide", WIDE_BITS * params.vector, params.wide_words),

@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from hdl.build.tables import change, columns, number
-from hdl.params import ARITHMETICS
+from hdl.params import ARITHMETICS, SOME_HAVE
 
 __all__ = ["DATA", "DamagedError", "measured", "plain_twin", "read_point", "summary"]
 
@@ -120,7 +120,7 @@ def plain_twin(report, reports):
         if (other["design"]["arith"] == "int" and other["part"] == report["part"]
                 and other.get("placement") == report.get("placement")
                 and all(other["design"].get(name) == report["design"].get(name)
-                        for name in (*_SHAPE, "masters"))):
+                        for name in (*_SHAPE, *SOME_HAVE))):
             return other
     return None
 

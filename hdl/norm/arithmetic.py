@@ -20,7 +20,8 @@ def clamp(value, bits):
 
 
 class Multiplier(wiring.Component):
-    """``o = a * b`` out of two 18 x 18 bit multipliers: the low 17 bits of ``a`` and the rest.
+    """``o = a * b`` out of two 18 x 18 bit multipliers: the low 17 bits of ``a`` and the rest; out
+    of one for an ``a`` of 18 bits or less.
 
     One product per clock, ``LATENCY`` clocks after a clock with ``en``; in all other clocks
     ``o`` is 0 and ``valid`` low.
@@ -28,7 +29,7 @@ class Multiplier(wiring.Component):
     Parameters
     ----------
     a_bits : int
-        Width of ``a``, 19..35.
+        Width of ``a``, up to 35.
 
     Members
     -------
@@ -43,7 +44,7 @@ class Multiplier(wiring.Component):
     _LOW_BITS = 17
 
     def __init__(self, a_bits):
-        assert self.B_BITS < a_bits <= self.B_BITS + self._LOW_BITS
+        assert a_bits <= self.B_BITS + self._LOW_BITS
         self.a_bits = a_bits
         super().__init__({
             "en": In(1),
@@ -60,12 +61,17 @@ class Multiplier(wiring.Component):
         b = Signal(signed(self.B_BITS), reset_less=True)
         m.d.sync += [a.eq(self.a), b.eq(self.b)]
         # Stage 2: partial products.
-        low = Signal(signed(self._LOW_BITS + self.B_BITS), reset_less=True)
-        high = Signal(signed(self.a_bits - self._LOW_BITS + self.B_BITS), reset_less=True)
-        m.d.sync += [
-            low.eq(a[:self._LOW_BITS] * b),
-            high.eq(a[self._LOW_BITS:].as_signed() * b),
-        ]
+        if self.a_bits <= self.B_BITS:
+            product = Signal.like(self.o, reset_less=True)
+            m.d.sync += product.eq(a * b)
+        else:
+            low = Signal(signed(self._LOW_BITS + self.B_BITS), reset_less=True)
+            high = Signal(signed(self.a_bits - self._LOW_BITS + self.B_BITS), reset_less=True)
+            m.d.sync += [
+                low.eq(a[:self._LOW_BITS] * b),
+                high.eq(a[self._LOW_BITS:].as_signed() * b),
+            ]
+            product = low + (high << self._LOW_BITS)
         # Stage 3: their sum.
         valid = Signal(2)
         m.d.sync += [
@@ -73,7 +79,7 @@ class Multiplier(wiring.Component):
             self.o.eq(0),
         ]
         with m.If(valid[-1]):
-            m.d.sync += self.o.eq(low + (high << self._LOW_BITS))
+            m.d.sync += self.o.eq(product)
         return m
 
 

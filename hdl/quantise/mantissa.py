@@ -4,7 +4,7 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.params import MASTER_BITS, MAX_K
+from hdl.params import MAX_K
 from hdl.quantise.exponent import EXPONENT_BITS, ScaleExponent
 from hdl.quantise.normalise import NormalisedProduct
 
@@ -56,6 +56,8 @@ class ColumnScale(wiring.Component):
     bits : int
         Width of a code.
     lanes : int
+    master_bits : int
+        Width of a master.
 
     Members
     -------
@@ -67,7 +69,7 @@ class ColumnScale(wiring.Component):
     step : In(1)
     restart, pick : Out(1)
         The next lane picked is the first; pick one.
-    largest : In(MASTER_BITS)
+    largest : In(master_bits)
     total : In(sum_bits)
         Of the lane picked ``PICK_LATENCY`` cycles ago, or of the only one.
     load : Out(lanes)
@@ -79,16 +81,16 @@ class ColumnScale(wiring.Component):
     PICK_LATENCY = 2
     _CLIP_BITS = ScaleExponent.CLIP_BITS
 
-    def __init__(self, bits, lanes):
+    def __init__(self, bits, lanes, master_bits):
         self.bits = bits
         self.lanes = lanes
         self.top = 2 ** (bits - 1) - 1
         #: Width of the sum of a column's magnitudes.
-        self.sum_bits = (MAX_K << MASTER_BITS - 1).bit_length()
+        self.sum_bits = (MAX_K << master_bits - 1).bit_length()
         most_clip = 2**self._CLIP_BITS - 1
         factor_bits = max(8 * most_clip, 8 * self.top).bit_length()
         self.product = NormalisedProduct(
-            self.sum_bits, factor_bits, (8 * most_clip * MAX_K << MASTER_BITS - 1).bit_length(),
+            self.sum_bits, factor_bits, (8 * most_clip * MAX_K << master_bits - 1).bit_length(),
             (8 * self.top * MAX_K).bit_length())
         #: Steps that it takes, limits and lanes twice.
         self.steps = 2 * (_QUARTERS + lanes)
@@ -97,7 +99,7 @@ class ColumnScale(wiring.Component):
         super().__init__({
             "exponents": In(1), "rows": In(range(MAX_K + 1)), "clip": In(self._CLIP_BITS),
             "step": In(1), "restart": Out(1), "pick": Out(1),
-            "largest": In(MASTER_BITS), "total": In(self.sum_bits),
+            "largest": In(master_bits), "total": In(self.sum_bits),
             "load": Out(lanes), "mantissa": Out(3), "exponent": Out(signed(EXPONENT_BITS)),
             "done": Out(1),
         })

@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.norm.arithmetic import Multiplier
-from hdl.params import MASTER_BITS
 from hdl.unit import lanes_word
 
 __all__ = ["Masters"]
@@ -39,14 +38,15 @@ class Masters(wiring.Component):
         Lanes that take ``mantissa``.
     mantissa : In(3)
     mantissas : Out(vector x 3)
-    x : Out(lanes_word(params, MASTER_BITS))
-    master_r : Out(ReadPort(lanes_word(params, MASTER_BITS)))
+    x : Out(lanes_word(params, params.master_bits))
+    master_r : Out(ReadPort(lanes_word(params, params.master_bits)))
     """
     LATENCY = READ_LATENCY + Multiplier.LATENCY
 
     def __init__(self, params):
-        word = lanes_word(params, MASTER_BITS)
+        word = lanes_word(params, params.master_bits)
         self.lanes = params.vector
+        self.bits = params.master_bits
         super().__init__({
             "read": In(1), "address": In(ADDRESS_BITS), "arrived": In(1),
             "clear": In(1), "load": In(self.lanes), "mantissa": In(3),
@@ -60,7 +60,7 @@ class Masters(wiring.Component):
         m.d.comb += [self.master_r.en.eq(self.read), self.master_r.addr.eq(self.address)]
         inverses = Array(C(inverse, signed(Multiplier.B_BITS)) for inverse in _INVERSES)
         for k in range(self.lanes):
-            m.submodules[f"multiplier_{k}"] = multiplier = Multiplier(MASTER_BITS)
+            m.submodules[f"multiplier_{k}"] = multiplier = Multiplier(self.bits)
             # A mantissa less 4.
             above = Signal(2, name=f"above_{k}", reset_less=True)
             with m.If(self.load[k]):

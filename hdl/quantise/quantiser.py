@@ -13,7 +13,7 @@ from hdl.memory import (
     WritePort,
     announced_ahead,
 )
-from hdl.params import MASTER_BITS, MAX_M, MAX_N
+from hdl.params import MAX_M, MAX_N
 from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
 from hdl.quantise.exponent import ScaleExponent, sum_bits
@@ -65,7 +65,7 @@ class Quantiser(wiring.Component):
     quant_w : Out(LaneWritePort(quant_word(params)))
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     group_w : Out(WritePort(unsigned(GROUP_BITS)))
-    master_r : Out(ReadPort(lanes_word(params, MASTER_BITS)))
+    master_r : Out(ReadPort(lanes_word(params, params.master_bits)))
     quant_ahead : Out(1)
         Codes are written :func:`~hdl.memory.announced_ahead` cycles from now. Both only with
         ``masters``.
@@ -76,7 +76,7 @@ class Quantiser(wiring.Component):
         self.masters = self.column_scale = None
         if masters:
             self.masters = Masters(params)
-            self.column_scale = ColumnScale(params.bits, params.vector)
+            self.column_scale = ColumnScale(params.bits, params.vector, params.master_bits)
         self.schedule = Schedule(params.vector, *groups,
                                  self.column_scale.steps if masters else 0)
         self.columns = Columns(params, masters)
@@ -98,7 +98,7 @@ class Quantiser(wiring.Component):
             "group_w": Out(WritePort(unsigned(GROUP_BITS))),
         }
         if masters:
-            members["master_r"] = Out(ReadPort(lanes_word(params, MASTER_BITS)))
+            members["master_r"] = Out(ReadPort(lanes_word(params, params.master_bits)))
             members["quant_ahead"] = Out(1)
         super().__init__(members)
 

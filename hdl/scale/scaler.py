@@ -11,7 +11,7 @@ from hdl.params import INDEX_BITS, MAX_K, MAX_N, WIDE_BITS
 from hdl.scale.align import Alignment
 from hdl.scale.lane import LANE_CONTROL, PRODUCT, RESCALED, UPDATE, WRITTEN, Lane
 from hdl.scale.schedule import Schedule
-from hdl.scale.update import GRADIENT_BITS, MASTER, MAX_SHIFT, RATE_BITS, SPEED, STEP_BITS, Update
+from hdl.scale.update import GRADIENT_BITS, MAX_SHIFT, RATE_BITS, STEP_BITS, Update
 from hdl.unit import UnitPort, lanes_word, wide_word
 
 __all__ = ["Scaler"]
@@ -31,8 +31,6 @@ class Scaler(wiring.Component):
     Parameters
     ----------
     params : hdl.params.Params
-    master, speed : (int, int)
-        ``(bits, fraction bits)`` of masters and velocities, see :class:`Update`.
 
     Members
     -------
@@ -44,7 +42,8 @@ class Scaler(wiring.Component):
     master_r, velocity_r : Out(ReadPort(lanes_word(params, bits)))
     master_w, velocity_w : Out(WritePort(lanes_word(params, bits)))
     """
-    def __init__(self, params, *, master=MASTER, speed=SPEED):
+    def __init__(self, params):
+        master, speed = params.formats
         self.params = params
         self.schedule = Schedule(params.vector)
         self.lanes = [Lane(master, speed) for _ in range(params.vector)]

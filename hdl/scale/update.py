@@ -7,11 +7,9 @@ from amaranth.lib.wiring import In, Out
 from hdl.array.skew import Delay, register
 from hdl.norm.arithmetic import clamp
 
-__all__ = ["DECAY_BITS", "DECAY_SHIFT", "GRADIENT_BITS", "GRADIENT_FRACTION", "MASTER", "MAX_SHIFT",
-           "MOMENTUM", "MOMENTUM_SHIFT", "RATE_BITS", "SPEED", "STEP_BITS", "Update"]
+__all__ = ["DECAY_BITS", "DECAY_SHIFT", "GRADIENT_BITS", "GRADIENT_FRACTION", "MAX_SHIFT",
+           "MOMENTUM", "MOMENTUM_SHIFT", "RATE_BITS", "STEP_BITS", "Update"]
 
-#: ``(bits, fraction bits)`` of a master and of a velocity.
-MASTER, SPEED = (24, 20), (24, 20)
 #: Width and fraction bits of a gradient.
 GRADIENT_BITS, GRADIENT_FRACTION = 24, 22
 #: The momentum is ``MOMENTUM * 2**-MOMENTUM_SHIFT``.
@@ -74,7 +72,7 @@ class Update(wiring.Component):
     VELOCITY = 6
     WEIGHT = 10
 
-    def __init__(self, master=MASTER, speed=SPEED):
+    def __init__(self, master, speed):
         assert master[1] >= max(speed[1], GRADIENT_FRACTION - DECAY_SHIFT)
         self.master = master
         self.speed = speed

@@ -5,6 +5,6 @@ row comes from, :mod:`~hdl.transpose.block` turns rows into columns, and
 :mod:`~hdl.transpose.destination` says where these go.
 """
 
-from hdl.transpose.mover import Mover
+from hdl.transpose.mover import COLUMNS, Mover, mover_width
 
-__all__ = ["Mover"]
+__all__ = ["COLUMNS", "Mover", "mover_width"]

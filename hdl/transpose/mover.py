@@ -1,5 +1,7 @@
 """Moving a tensor within the quantised memory, several elements a clock: the unit of ``MOVE``."""
 
+from math import gcd
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
@@ -14,7 +16,10 @@ from hdl.transpose.source import Source
 from hdl.transpose.walk import STEP, Walk, passes
 from hdl.unit import ORDER_ENTRY, UnitPort, quant_word
 
-__all__ = ["Mover", "check_sizes"]
+__all__ = ["COLUMNS", "Mover", "check_sizes", "mover_width"]
+
+#: Columns that the buffer of a machine's mover has room for.
+COLUMNS = 512
 
 # Stages, counted in cycles from the walk. Where a step reads and writes, steps are three cycles
 # apart, and the stages differ by no multiple of that.
@@ -28,6 +33,11 @@ _LEAVE = _ROW + 1
 #: It is written to the quantised memory.
 _WRITE = _LEAVE + 1
 assert (_COPY - _READ) % 3 and (_WRITE - _READ) % 3
+
+
+def mover_width(params):
+    """Lanes of a row of a block in a machine's mover: as many as divide a word, at most 16."""
+    return gcd(params.slots, 16)
 
 
 def check_sizes(params, width, columns):
@@ -85,7 +95,7 @@ class Mover(wiring.Component):
         A step is at the quantised memory :func:`~hdl.memory.announced_ahead` cycles from now,
         though it may find nothing to read or write: what is announced depends on no table.
     """
-    def __init__(self, params, width, *, columns=512):
+    def __init__(self, params, width, *, columns=COLUMNS):
         check_sizes(params, width, columns)
         self.params = params
         self.width = width

@@ -22,7 +22,7 @@ from hdl.instructions import (
     naming,
     unpack_instruction,
 )
-from hdl.params import MASTER_BITS, MAX_K, MAX_M
+from hdl.params import MAX_K, MAX_M
 from hdl.protocol import MAX_BODY, MAX_STORED, PROGRAM_WORDS, Space, word_bytes
 from host import program
 from host.errors import ArgumentError
@@ -46,12 +46,19 @@ def _junk_above(rng, value, bits):
     return (value & (1 << bits) - 1) + (above << bits)
 
 
-def _masters(rng, m, n):
+def _numbers(rng, bits, m, n):
     """Masters or velocities of many magnitudes, the extremes among them."""
-    x = draw.values(rng, m, n) >> 32 - MASTER_BITS
+    x = draw.values(rng, m, n) >> 32 - bits
     ends = rng.random((m, n)) < 0.05
-    x[ends] = rng.choice([-1 << MASTER_BITS - 1, (1 << MASTER_BITS - 1) - 1], ends.sum())
+    x[ends] = rng.choice([-1 << bits - 1, (1 << bits - 1) - 1], ends.sum())
     return x
+
+
+def _store_parameters(recording, place):
+    """Masters at a place, and their velocities."""
+    params, shape = recording.params, (place.rows, place.cols)
+    recording.store(place, _numbers(recording.rng, params.master_bits, *shape))
+    recording.store(_velocity(place), _numbers(recording.rng, params.velocity_bits, *shape))
 
 
 def _velocity(place):
@@ -96,8 +103,7 @@ def _scale(recording, x, flags, *, spread=None, bits=None):
     recording.store(scales, table)
     recording.store(scalar, _junk_above(rng, np.full((1, 1), added), 16))
     if update:
-        recording.store(out, _masters(rng, m, n))
-        recording.store(_velocity(out), _masters(rng, m, n))
+        _store_parameters(recording, out)
     bits = bits or int(rng.choice([1, 8, 16, 24, 32, rng.integers(1, 33)]))
     key0, key1 = (int(word) for word in rng.integers(0, 1 << 32, 2))
     recording.device.run([instruction(
@@ -120,8 +126,10 @@ _SCALES = [ScaleFlag(0), ScaleFlag.BIAS, ScaleFlag.ALIGN, ScaleFlag.SUM, ScaleFl
 _BESIDES = (ScaleFlag.DIVIDE, ScaleFlag.NEGATE, ScaleFlag.ADD)
 
 
-def _source(rng, flags, m, n):
-    return (_masters if flags & ScaleFlag.MASTER else draw.values)(rng, m, n)
+def _source(recording, flags, m, n):
+    if flags & ScaleFlag.MASTER:
+        return _numbers(recording.rng, recording.params.master_bits, m, n)
+    return draw.values(recording.rng, m, n)
 
 
 def scale(params, seed, most=10):
@@ -133,7 +141,7 @@ def scale(params, seed, most=10):
         limit = MAX_K if flags & ScaleFlag.UPDATE else MAX_M
         m, n = draw.dimension(rng, min(most, limit)), draw.dimension(rng, most, params.vector)
         recording.begin(f"scale {m}x{n} {flags!r}")
-        _scale(recording, _source(rng, flags, m, n), flags)
+        _scale(recording, _source(recording, flags, m, n), flags)
 
     for mode in _SCALES * 2:
         beside = [flag for flag in _BESIDES if rng.random() < 0.5]
@@ -151,7 +159,7 @@ def scale_extremes(params, seed, most=10):
                                                                        _BESIDES)))):
         flags = mode | sum(beside)
         m, n = shapes[number % 2]
-        low = -1 << (MASTER_BITS if flags & ScaleFlag.MASTER else 32) - 1
+        low = -1 << (params.master_bits if flags & ScaleFlag.MASTER else 32) - 1
         x = [np.zeros((m, n), np.int64), rng.choice([low, -low - 1], (m, n)),
              np.full((m, n), low)][(number // 2 + seed) % 3]
         recording.begin(f"scale {m}x{n} {flags!r}")
@@ -309,7 +317,8 @@ def quantise_masters(params, seed, most=10):
     has."""
     recording = Recording(params, f"quantise_masters {seed}")
     rng = recording.rng
-    low = -1 << MASTER_BITS - 1
+    bits = params.master_bits
+    low = -1 << bits - 1
 
     def quantised(x, clip):
         m, n = x.shape
@@ -323,7 +332,7 @@ def quantise_masters(params, seed, most=10):
 
     def attempt(clip, most):
         m, n = draw.dimension(rng, most), draw.dimension(rng, most, params.vector)
-        quantised(_masters(rng, m, n), clip)
+        quantised(_numbers(rng, bits, m, n), clip)
 
     for clip in (0, 1, 6, 10, 36, 255):
         draw.fitting(partial(attempt, clip), most)
@@ -331,10 +340,10 @@ def quantise_masters(params, seed, most=10):
     alone = np.zeros((3, n), np.int64)
     alone[rng.integers(3), rng.integers(n)] = rng.choice([-1, 1, low, -low - 1])
     for x in (np.zeros((2, n), np.int64), np.full((2, n), low), np.full((1, 1), -low - 1), alone,
-              rng.choice([-1, 0, 1], (4, n)), 1 << rng.integers(0, MASTER_BITS - 1, (4, n))):
+              rng.choice([-1, 0, 1], (4, n)), 1 << rng.integers(0, bits - 1, (4, n))):
         for clip in (0, 10):
             quantised(x, clip)
-    draw.fitting(lambda limit: quantised(_masters(rng, limit, 1), 10), 600)
+    draw.fitting(lambda limit: quantised(_numbers(rng, bits, limit, 1), 10), 600)
     recording.device.status()
     return recording.session("quantise_masters")
 
@@ -395,8 +404,8 @@ class Mix:
         for m, n in shapes:
             self.wide[m, n] = [recording.stored(Space.WIDE, draw.values(rng, m, n))
                                for _ in range(2)]
-            self.masters[m, n] = recording.stored(Space.MASTER, _masters(rng, m, n))
-            recording.store(_velocity(self.masters[m, n]), _masters(rng, m, n))
+            self.masters[m, n] = recording.place(Space.MASTER, m, n)
+            _store_parameters(recording, self.masters[m, n])
             for held in (self.signed, self.unsigned):
                 held[m, n] = recording.stored(Space.QUANT, draw.codes(
                     rng, self.params, (m, n), streamed=held is self.unsigned))
@@ -687,7 +696,7 @@ def resident_training(params, seed, most=8):
         sizes = tuple(max(2, draw.dimension(rng, most, params.cols)) for _ in range(4))
         batch = max(2, draw.dimension(rng, most, params.cols))
         recording.begin(f"a resident network of {sizes}, batches of {batch}")
-        network = Mlp(sizes, seed)
+        network = Mlp(sizes, seed, params.formats)
         trainer = Resident(network, recording.device, batch)
         # Of what is read whole, rows that nothing writes.
         at = Places(params, sizes, batch)

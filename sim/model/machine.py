@@ -35,7 +35,7 @@ from hdl.instructions import (
     unpack_fields,
     unpack_instruction,
 )
-from hdl.params import MASTER_BITS, PROTOCOL_VERSION, VELOCITY_BITS, WIDE_BITS
+from hdl.params import PROTOCOL_VERSION, WIDE_BITS
 from hdl.protocol import (
     END,
     LOG_PART,
@@ -264,8 +264,8 @@ class Machine:
             raise RunError(Status.BAD_LENGTH)
         count = len(words) // size
         values = np.frombuffer(words, kind).astype(np.int64).reshape(count, -1)
-        bits = {Space.QUANT: self.params.bits, Space.MASTER: MASTER_BITS,
-                Space.VELOCITY: VELOCITY_BITS}.get(space)
+        bits = {Space.QUANT: self.params.bits, Space.MASTER: self.params.master_bits,
+                Space.VELOCITY: self.params.velocity_bits}.get(space)
         self.words(space, address, count)[:] = wrap(values, bits) if bits else values
         return Status.OK, b""
 
@@ -541,7 +541,7 @@ class Machine:
             master, velocity, clamped = update(
                 master, velocity, x, factor, exponent, f["k"], f["shift"],
                 element_noise(key, m, n, first=COLUMN_UNIT * f["arg"], more=f["dst1"]),
-                divide=divide, decay=f["tab0"])
+                divide=divide, decay=f["tab0"], formats=self.params.formats)
             self.master.put(f["dst0"], master)
             self.velocity.put(f["dst0"], velocity)
         elif flags & ScaleFlag.ALIGN:

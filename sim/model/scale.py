@@ -9,7 +9,7 @@ are mantissas 4 to 7.
 import numpy as np
 
 from hdl.instructions import ScaleRow
-from hdl.params import WIDE_BITS
+from hdl.params import DEFAULT_FORMATS, WIDE_BITS
 from sim.model.add import GRADIENT_BITS
 from sim.model.checks import (
     check_number,
@@ -20,7 +20,7 @@ from sim.model.checks import (
 )
 from sim.model.quantise import divide_by_mantissa
 from sim.model.rounding import bit_length, rescale, saturate, wrap
-from sim.model.update import MASTER_BITS, MASTER_FRACTION, VELOCITY_FRACTION, sgd
+from sim.model.update import MASTER_BITS, sgd
 
 __all__ = ["FACTOR_BITS", "align", "column_exponents", "column_sums", "product", "read_scale",
            "scale", "update"]
@@ -134,7 +134,7 @@ def column_sums(x):
 
 
 def update(weight, velocity, x, factor, exponent, rate, rate_shift, noise, *, divide=False, decay=0,
-           master=(MASTER_BITS, MASTER_FRACTION), speed=(MASTER_BITS, VELOCITY_FRACTION)):
+           formats=DEFAULT_FORMATS):
     """``(weight, velocity, clamped)`` after a step of :func:`sim.model.update.sgd`.
 
     The gradient is :func:`scale` of x to ``MASTER_BITS`` bits, which is what ``clamped`` counts.
@@ -146,5 +146,5 @@ def update(weight, velocity, x, factor, exponent, rate, rate_shift, noise, *, di
     """
     gradient, clamped = scale(x, factor, exponent, MASTER_BITS, divide=divide)
     weight, velocity = sgd(weight, velocity, gradient, rate, rate_shift, noise, decay=decay,
-                           master=master, speed=speed)
+                           **formats._asdict())
     return weight, velocity, clamped

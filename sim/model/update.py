@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hdl.params import DEFAULT_FORMATS
 from sim.model.checks import (
     ModelError,
     check_number,
@@ -16,12 +17,12 @@ from sim.model.rounding import saturate
 __all__ = ["DECAY_SHIFT", "GRADIENT_FRACTION", "MASTER_BITS", "MASTER_FRACTION", "MOMENTUM",
            "MOMENTUM_SHIFT", "VELOCITY_FRACTION", "sgd"]
 
-#: Width of a master weight, of a velocity and of a weight's gradient, signed.
+_MASTER, _SPEED = DEFAULT_FORMATS
+#: Width of a weight's gradient, signed, and the largest of a master weight and of a velocity.
 MASTER_BITS = 24
-#: Fraction bits of a master weight, and of gamma's, beta's and the bias's masters.
-MASTER_FRACTION = 20
-#: Fraction bits of a velocity.
-VELOCITY_FRACTION = 20
+#: Fraction bits of a master weight, and of gamma's, beta's and the bias's masters, and of a
+#: velocity, unless told otherwise.
+MASTER_FRACTION, VELOCITY_FRACTION = _MASTER[1], _SPEED[1]
 #: Fraction bits of a weight's gradient.
 GRADIENT_FRACTION = 22
 
@@ -46,7 +47,7 @@ def _check_widths(master, speed):
 
 
 def sgd(weight, velocity, gradient, rate, rate_shift, noise, *, momentum=MOMENTUM, decay=0,
-        master=(MASTER_BITS, MASTER_FRACTION), speed=(MASTER_BITS, VELOCITY_FRACTION)):
+        master=_MASTER, speed=_SPEED):
     """``(weight, velocity)`` after one step, both rounded stochastically.
 
     With fraction bits as above, ``sum = momentum 2**-8 velocity + gradient + decay 2**-16

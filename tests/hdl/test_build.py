@@ -46,6 +46,11 @@ SMALL = Params(lanes=0, bits=2, rows=2, cols=2, depth=1, memory=4)
     ("--cols -1", "--cols must be a whole number from 1 to 64, got -1"),
     ("--depth 5", "--depth must be a whole number from 1 to 4, got 5"),
     ("--memory 3", "--memory must be a whole number from 4 to 256, got 3"),
+    ("--codes 7", "--codes must be a whole number from 8 to 512, got 7"),
+    ("--tables 4", "--tables must be a whole number from 1 to 2, got 4"),
+    ("--masters 8 --master-bits 12", "--master-bits must be 16 or 24, got 12"),
+    ("--velocity-bits 8", "--master-bits and velocity-bits must be 24 and 24 on a machine that "
+     "keeps no masters, got 24 and 8"),
     ("--arith posit", f"--arith must be one of {', '.join(DATAPATHS)}, got 'posit'"),
     ("--arith int --groups 4x4", "--arith int has no groups: groups must be 1x1, got '4x4'"),
     ("--board ulx4", f"--board must be one of {', '.join(BOARDS)}, got 'ulx4'"),
@@ -85,6 +90,11 @@ def test_options_name_the_design():
     assert options.params == Params(bits=3, sample_groups=1, channel_groups=8)
     assert options.part.name == "LFE5U-45F-6BG381C"
     assert options.out.name == f"{options.params.name}-ulx3s-45f"
+    options = command.read_arguments(["--masters", "32", "--master-bits", "16", "--velocity-bits",
+                                      "8", "--codes", "256", "--tables", "1"])
+    assert options.params == Params(masters=32, master_bits=16, velocity_bits=8, codes=256,
+                                    tables=1)
+    assert options.out.name == "shift-4b-4x4-4x4x4-32m16v8"
     assert command.read_arguments(["--arith", "int"]).params.groups == "1x1"
     assert command.read_arguments([]).out.name == Params().name
     assert command.read_arguments(["--part", "lfe5um5g-85f-8bg756i"]).board is None
@@ -95,8 +105,9 @@ def test_options_name_the_design():
 
 @pytest.mark.parametrize("params", [
     SMALL, Params(lanes=0, bits=3, rows=3, cols=5, depth=2, sample_groups=1, channel_groups=1,
-                  memory=8)],
-    ids=["groups", "no groups"])
+                  memory=8),
+    Params(lanes=2, memory=8, codes=64, tables=1, masters=8, master_bits=16, velocity_bits=8)],
+    ids=["groups", "no groups", "masters"])
 def test_estimated_memories_are_those_that_exist(params):
     found = re.findall(r"^  memory width (\d+) size (\d+)", rtlil(params), re.MULTILINE)
     # Without the array's tables, which are LUTs.

@@ -2,9 +2,20 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
-from hdl.params import ACC_BITS, MAX_K, ParameterError, Params, parse_groups
+from hdl.params import (
+    ACC_BITS,
+    MASTER_FRACTIONS,
+    MAX_K,
+    VELOCITY_FRACTIONS,
+    Formats,
+    ParameterError,
+    Params,
+    parse_groups,
+)
+from sim.model.update import sgd
 
 
 @pytest.mark.parametrize(("field", "value"), [
@@ -28,6 +39,36 @@ def test_plain_integers_have_no_groups():
     with pytest.raises(ParameterError, match="arith int has no groups"):
         Params(arith="int")
     assert Params(arith="int", sample_groups=1, channel_groups=1).max_groups == 1
+
+
+@pytest.mark.parametrize(("given", "sentence"), [
+    ({"master_bits": 20}, "master-bits must be 16 or 24, got 20"),
+    ({"master_bits": "some"}, "master-bits must be 16 or 24, got some"),
+    ({"velocity_bits": True}, "velocity-bits must be 8, 16 or 24, got True"),
+    ({"master_bits": 16}, "velocity-bits must be at most the masters' 16, got 24"),
+    ({"masters": 0, "velocity_bits": 8}, "master-bits and velocity-bits must be 24 and 24 on a "
+     "machine that keeps no masters, got 24 and 8"),
+    ({"masters": 0, "master_bits": 16}, "master-bits and velocity-bits must be 24 and 24 on a "
+     "machine that keeps no masters, got 16 and 24"),
+    ({"master_bits": 16.0}, "master-bits must be 16 or 24, got 16.0"),
+    ({"codes": 7}, "codes must be a whole number from 8 to 512, got 7"),
+    ({"tables": 3}, "tables must be a whole number from 1 to 2, got 3"),
+])
+def test_formats_and_sizes_that_no_machine_has_are_refused(given, sentence):
+    with pytest.raises(ParameterError) as refused:
+        Params(**{"masters": 8, **given})
+    assert str(refused.value) == sentence
+
+
+def test_every_pair_of_widths_is_one_that_the_update_takes():
+    """Numbers of the narrowest still hold what gamma begins with."""
+    one = np.ones((1, 1), np.int64)
+    for master_bits, velocity_bits in itertools.product(MASTER_FRACTIONS, VELOCITY_FRACTIONS):
+        if velocity_bits <= master_bits:
+            formats = Formats.of(master_bits, velocity_bits)
+            weight, _ = sgd(one << formats.master[1], 0 * one, 0 * one, 1, 0, 0 * one,
+                            **formats._asdict())
+            assert weight == 1 << formats.master[1]
 
 
 def test_no_gemm_of_any_machine_leaves_the_accumulators():
@@ -58,6 +99,10 @@ def test_everything_that_decides_the_machine_is_in_the_fingerprint():
     for change in ({"bits": 5}, {"sample_groups": 1}, {"channel_groups": 8}, {"rows": 5},
                    {"cols": 5}, {"lanes": 2}, {"depth": 3}, {"memory": 16}):
         assert Params(**change).fingerprint != base.fingerprint
+    keeper = {"masters": 8}
+    for change in ({"masters": 4}, {"master_bits": 16, "velocity_bits": 16}, {"velocity_bits": 8},
+                   {"codes": 128}, {"tables": 1}):
+        assert Params(**{**keeper, **change}).fingerprint != Params(**keeper).fingerprint
     flat = {"sample_groups": 1, "channel_groups": 1}
     assert Params(**flat).fingerprint != Params(**flat, arith="int").fingerprint
     assert len(base.fingerprint) == 32

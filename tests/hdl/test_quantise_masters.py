@@ -33,6 +33,7 @@ from sim.model.quantise import (
 from tests.support.memories import UnitBench
 
 LOW, HIGH = -(1 << MASTER_BITS - 1), (1 << MASTER_BITS - 1) - 1
+WIDTHS = MASTER_BITS, 16
 SRC0, DST0, DST1 = 5, 9, 11
 KEY = (0x0123, 0x4567, 0x89AB, 0xCDEF)
 CLIPS = (0, 1, 2, 3, 10, 13, 36, 100, 255)
@@ -64,10 +65,11 @@ def simulate(dut, process):
     simulator.run()
 
 
-def made(bits, lanes, groups=(1, 1)):
+def made(bits, lanes, groups=(1, 1), width=MASTER_BITS):
     """Parameters of a machine of so many lanes, two tiles to a word of codes."""
-    return Params(bits=bits, rows=lanes, cols=lanes, depth=2, lanes=lanes,
-                  sample_groups=groups[0], channel_groups=groups[1])
+    return Params(bits=bits, rows=lanes, cols=lanes, depth=2, lanes=lanes, masters=1,
+                  master_bits=width, velocity_bits=8, sample_groups=groups[0],
+                  channel_groups=groups[1])
 
 
 def check(params, cases):
@@ -163,41 +165,44 @@ def check(params, cases):
     return unit
 
 
-def masters(rng, m, n):
+def masters(rng, m, n, width=MASTER_BITS):
     """Columns of all sizes and shapes, with zeros and extremes."""
-    scales = 2.0 ** rng.uniform(-1, 23, n)
+    low, high = LOW >> MASTER_BITS - width, HIGH >> MASTER_BITS - width
+    scales = 2.0 ** rng.uniform(-1, width - 1, n)
     # From equal magnitudes to a few outliers.
     shapes = rng.choice([0.01, 0.3, 1, 3, 8], n)
     x = rng.choice([-1, 1], (m, n)) * np.abs(rng.normal(size=(m, n))) ** shapes * scales / 4
-    x = np.clip(np.rint(x), LOW, HIGH).astype(np.int64)
+    x = np.clip(np.rint(x), low, high).astype(np.int64)
     x[rng.random((m, n)) < 0.05] = 0
     if rng.random() < 0.3:
-        x[rng.integers(m), rng.integers(n)] = rng.choice([LOW, HIGH, 1, -1])
+        x[rng.integers(m), rng.integers(n)] = rng.choice([low, high, 1, -1])
     if rng.random() < 0.2:
         x[:, rng.integers(n)] = 0
     return x
 
 
-def random_cases(rng, bits, lanes, count):
+def random_cases(rng, bits, lanes, count, width):
     shapes = [(1, 1), (7, 2 * lanes + 1), (24, lanes), (3, 3 * lanes), (12, max(1, lanes - 1))]
     for k in range(count):
         clip = WEIGHT_CLIP[bits] if k % 2 else int(rng.choice(CLIPS))
-        yield Weights(masters(rng, *shapes[k % len(shapes)]), clip)
+        yield Weights(masters(rng, *shapes[k % len(shapes)], width), clip)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 8])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_weights_equal_the_model(bits, lanes):
-    check(made(bits, lanes), list(random_cases(np.random.default_rng([bits, lanes]), bits, lanes,
-                                               10)))
+@pytest.mark.parametrize("width", WIDTHS)
+def test_weights_equal_the_model(bits, lanes, width):
+    rng = np.random.default_rng([bits, lanes, width])
+    check(made(bits, lanes, width=width), list(random_cases(rng, bits, lanes, 10, width)))
 
 
 @pytest.mark.regress
 @pytest.mark.parametrize("lanes", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("bits", range(2, 9))
-def test_more_weights_equal_the_model(bits, lanes):
-    rng = np.random.default_rng([bits, lanes, 1])
-    check(made(bits, lanes), list(random_cases(rng, bits, lanes, 30)))
+@pytest.mark.parametrize("width", WIDTHS)
+def test_more_weights_equal_the_model(bits, lanes, width):
+    rng = np.random.default_rng([bits, lanes, width, 1])
+    check(made(bits, lanes, width=width), list(random_cases(rng, bits, lanes, 30, width)))
 
 
 EXTREMES = {
@@ -217,17 +222,22 @@ EXTREMES = {
 
 
 @pytest.mark.parametrize(("bits", "lanes"), [(8, 2), (2, 3), (4, 8)])
-def test_extremes(bits, lanes):
-    check(made(bits, lanes), [Weights(np.array(x).astype(np.int64), clip)
-                              for x in EXTREMES.values() for clip in (0, 10, 255)])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_extremes(bits, lanes, width):
+    # The ends of narrower masters are those of these.
+    low, high = LOW >> MASTER_BITS - width, HIGH >> MASTER_BITS - width
+    check(made(bits, lanes, width=width), [
+        Weights(np.clip(np.array(x).astype(np.int64), low, high), clip)
+        for x in EXTREMES.values() for clip in (0, 10, 255)])
 
 
-def test_most_rows():
+@pytest.mark.parametrize("width", WIDTHS)
+def test_most_rows(width):
     """A sum that needs all its bits, and a column of all sizes."""
-    x = np.full((MAX_K, 2), LOW)
-    x[:, 1] = masters(np.random.default_rng(0), MAX_K, 1)[:, 0]
+    x = np.full((MAX_K, 2), LOW >> MASTER_BITS - width)
+    x[:, 1] = masters(np.random.default_rng(0), MAX_K, 1, width)[:, 0]
     # With 2 bits the mantissa is 4, so that masters are no smaller over it.
-    check(made(2, 2), [Weights(x, 255)])
+    check(made(2, 2, width=width), [Weights(x, 255)])
 
 
 @pytest.mark.parametrize("rows", [MAX_M + 2, pytest.param(MAX_K, marks=pytest.mark.regress)])
@@ -304,20 +314,21 @@ def expected_mantissas(columns, rows, bits, clip):
     return found
 
 
-@pytest.mark.parametrize(("bits", "lanes"), [(2, 3), (3, 1), (8, 3)])
-def test_column_scales_equal_the_model(bits, lanes):
+@pytest.mark.parametrize(("bits", "lanes", "width"), [
+    (2, 3, MASTER_BITS), (3, 1, MASTER_BITS), (8, 3, MASTER_BITS), (4, 2, 16)])
+def test_column_scales_equal_the_model(bits, lanes, width):
     """At every turn of a mantissa and of an exponent, for maxima and for sums; and the widest."""
-    dut = ColumnScale(bits, lanes)
+    dut = ColumnScale(bits, lanes, width)
     top = 2 ** (bits - 1) - 1
     rng = np.random.default_rng(bits)
-    high = -LOW
+    high = 1 << width - 1
     assert dut.sum_bits == (MAX_K * high).bit_length()
     columns = {}
     for clip in (0, 1, WEIGHT_CLIP[bits], 255):
         for rows in (1, 3, 96, MAX_K - 1, MAX_K):
             chosen = [(0, 0), (1, 1), (1, rows), (high, high), (high, rows * high)]
             # Turns of the maximum; a sum which lets it decide.
-            turns = [top * m << e >> 5 for m in range(4, 8) for e in (3, 4, 9, 22)]
+            turns = [top * m << e >> 5 for m in range(4, 8) for e in (3, 4, 9, width - 2)]
             turns += [(8 * top << e) // 7 for e in (0, 3, 16)]
             maxima = [turn + d for turn in rng.choice(turns, 9) for d in (0, 1)]
             chosen += [(int(a), int(a) * rows) for a in maxima if 0 < a <= high]
@@ -327,13 +338,13 @@ def test_column_scales_equal_the_model(bits, lanes):
             # Turns of the sum, under a maximum that does not.
             if clip:
                 for m in rng.choice([4, 5, 6, 7], 4):
-                    e = int(rng.integers(0, 22))
+                    e = int(rng.integers(0, width - 2))
                     for turn in (rows * top * int(m) << e, (32 * rows * top << e) // 7):
                         total = turn // clip
                         chosen += [(min(high, max(1, total)), sums) for sums in (total, total + 1)
                                    if 0 < sums <= rows * high]
             for _ in range(4):
-                largest = int(2 ** rng.uniform(0, 23))
+                largest = int(2 ** rng.uniform(0, width - 1))
                 rest = largest * (rows - 1) * 2 ** rng.uniform(-12, 0)
                 chosen.append((largest, largest + int(rest)))
             chosen += [(high, high)] * (-len(chosen) % lanes)
@@ -401,11 +412,13 @@ def test_mantissas_by_definition_are_those_of_the_model():
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_masters_over_their_mantissas(lanes):
-    dut = Masters(made(4, lanes))
+@pytest.mark.parametrize("width", WIDTHS)
+def test_masters_over_their_mantissas(lanes, width):
+    dut = Masters(made(4, lanes, width=width))
     rng = np.random.default_rng(lanes)
-    x = np.concatenate([np.full((1, lanes), LOW), np.full((1, lanes), HIGH),
-                        rng.integers(LOW, HIGH + 1, (40, lanes)), rng.integers(-9, 9, (9, lanes))])
+    low, high = LOW >> MASTER_BITS - width, HIGH >> MASTER_BITS - width
+    x = np.concatenate([np.full((1, lanes), low), np.full((1, lanes), high),
+                        rng.integers(low, high + 1, (40, lanes)), rng.integers(-9, 9, (9, lanes))])
 
     async def bench(ctx):
         mantissas = np.full(lanes, 4)

@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 import hdl.scale.update as update_constants
 from hdl.instructions import COLUMN_UNIT, ScaleFlag
-from hdl.params import MAX_M, Params
+from hdl.params import MAX_M, Formats, Params
 from hdl.scale import Scaler
 from hdl.scale.align import ALIGNED_BITS, BitLength
 from hdl.scale.factor import FACTOR_BITS, PRODUCT_BITS, Factor, coefficient
@@ -28,7 +28,7 @@ OPERATION = 7
 LOW, HIGH = -(2**31), 2**31 - 1
 KEY = (0x0123, 0x4567, 0x89AB, 0xCDEF)
 SRC0, SRC1, DST0, DST1, SCALAR, PARAMETER = 5, 2100, 4200, 6300, 4, 3
-FORMATS = ((24, 20), (24, 20)), ((16, 12), (8, 6))
+WIDTHS = (24, 24), (16, 8), (24, 8), (16, 16)
 
 
 def simulate(dut, process):
@@ -59,9 +59,6 @@ async def streamed(ctx, dut, words, outputs, latency):
 
 def test_constants_are_the_models():
     ours = update_constants
-    assert (ours.MASTER, ours.SPEED) == (
-        (update_model.MASTER_BITS, update_model.MASTER_FRACTION),
-        (update_model.MASTER_BITS, update_model.VELOCITY_FRACTION))
     assert (ours.GRADIENT_BITS, ours.GRADIENT_FRACTION) == (
         update_model.MASTER_BITS, update_model.GRADIENT_FRACTION)
     for name in ("MOMENTUM", "MOMENTUM_SHIFT", "DECAY_SHIFT"):
@@ -217,8 +214,9 @@ def test_bit_lengths(bits):
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize(("master", "speed"), [*FORMATS, ((24, 20), (16, 12)), ((24, 19), (20, 18)),
-                                               ((18, 6), (18, 6))], ids=str)
+@pytest.mark.parametrize(("master", "speed"), [
+    *(Formats.of(*widths) for widths in WIDTHS), ((16, 12), (8, 6)), ((24, 20), (16, 12)),
+    ((24, 19), (20, 18)), ((18, 6), (18, 6))], ids=str)
 @pytest.mark.parametrize("count", [30, pytest.param(3000, marks=pytest.mark.regress)])
 def test_steps_equal_the_model(master, speed, count):
     dut = Update(master, speed)
@@ -304,7 +302,7 @@ class Case:
         return np.stack([np.broadcast_to(np.asarray(row, np.int64), n) for row in (
             self.factor, self.exponent, 0 if self.bias is None else self.bias)])
 
-    def expected(self, form):
+    def expected(self, formats):
         """``{what: tensor}`` and how many elements were clamped."""
         factor, exponent, bias = model.read_scale(self.rows(), divide=self.divide)
         by = model.column_exponents(exponent, negate=self.negate, offset=self.offset,
@@ -322,13 +320,13 @@ class Case:
                               more=self.more)
         w, v, clamped = model.update(
             self.weight, self.velocity, self.x, factor, by, self.rate, self.rate_shift, noise,
-            divide=self.divide, decay=self.decay, master=form[0], speed=form[1])
+            divide=self.divide, decay=self.decay, formats=formats)
         return {"weight": w, "velocity": v}, clamped
 
 
-def check(params, cases, form=FORMATS[0]):
+def check(params, cases):
     """Every case, one after the other on one unit, gives what the model does, and nothing else."""
-    unit = Scaler(params, master=form[0], speed=form[1])
+    unit = Scaler(params)
     bench = UnitBench(unit, params,
                       words={"wide": 8192, "master": 2048, "velocity": 2048, "quant": 4,
                              "group": 4, "order": 4})
@@ -365,7 +363,7 @@ def check(params, cases, form=FORMATS[0]):
             dst1=case.more if updating else DST1, tab0=case.decay, tab1=SCALAR,
             tab2=case.offset & 0xFFFF, arg=case.unit if updating else case.bits, k=case.rate,
             shift=case.rate_shift, key0=key0, key1=key1)
-        expected, count = case.expected(form)
+        expected, count = case.expected(params.formats)
         places = {"y": ("wide", dst0), "exponent": ("wide", DST1),
                   "weight": ("master", PARAMETER), "velocity": ("velocity", PARAMETER)}
         for what, tensor in expected.items():
@@ -377,8 +375,9 @@ def check(params, cases, form=FORMATS[0]):
     bench.simulate(process)
 
 
-def params_of(lanes):
-    return Params(lanes=lanes, cols=lanes, rows=lanes, depth=1)
+def params_of(lanes, widths=(24, 24)):
+    return Params(lanes=lanes, cols=lanes, rows=lanes, depth=1, masters=1, master_bits=widths[0],
+                  velocity_bits=widths[1])
 
 
 def tensor(rng, m, n, bits=32):
@@ -393,14 +392,14 @@ def tensor(rng, m, n, bits=32):
     return x
 
 
-def random_cases(rng, count, shapes, form):
-    """Random cases in every mode."""
+def random_cases(rng, count, shapes, widths):
+    """Random cases in every mode, of masters and velocities of these widths."""
     for k in range(count):
         m, n = shapes[k % len(shapes)]
         mode = str(rng.choice(["plain", "plain", "align", "sum", "update", "update"]))
         divide = bool(rng.random() < 0.4)
         master = bool(mode != "update" and rng.random() < 0.3)
-        x = tensor(rng, m, n, form[0][0] if master else int(rng.choice([8, 20, 32])))
+        x = tensor(rng, m, n, widths[0] if master else int(rng.choice([8, 20, 32])))
         common = {
             "x": x, "mode": mode, "divide": divide, "master": master,
             "factor": rng.integers(4, 8, n) if divide else rng.integers(0, 1024, n),
@@ -417,8 +416,8 @@ def random_cases(rng, count, shapes, form):
         elif mode == "sum":
             common["more_flags"] = ScaleFlag(rng.choice([0, ScaleFlag.BIAS]))
         elif mode == "update":
-            common |= {"weight": tensor(rng, m, n, form[0][0]),
-                       "velocity": tensor(rng, m, n, form[1][0]),
+            common |= {"weight": tensor(rng, m, n, widths[0]),
+                       "velocity": tensor(rng, m, n, widths[1]),
                        "rate": int(rng.integers(4096)), "rate_shift": int(rng.integers(18)),
                        "decay": int(rng.integers(4096)),
                        "key": tuple(int(word) for word in rng.integers(0, 1 << 16, 4)),
@@ -430,21 +429,21 @@ def random_cases(rng, count, shapes, form):
 SHAPES = [(1, 1), (1, 7), (7, 1), (5, 6), (12, 5), (3, 19), (2, 3), (6, 17), (8, 4)]
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=["24", "16"])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
 @pytest.mark.parametrize("lanes", [1, 2, 3, 8])
-def test_tensors_equal_the_model(lanes, form):
-    rng = np.random.default_rng([lanes, form[0][0]])
-    check(params_of(lanes), random_cases(rng, 14, SHAPES, form), form)
+def test_tensors_equal_the_model(lanes, widths):
+    rng = np.random.default_rng([lanes, *widths])
+    check(params_of(lanes, widths), random_cases(rng, 14, SHAPES, widths))
 
 
 @pytest.mark.regress
-@pytest.mark.parametrize("form", FORMATS, ids=["24", "16"])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4, 5, 7, 8, 12])
 @pytest.mark.parametrize("seed", range(4))
-def test_many_more_tensors_equal_the_model(lanes, form, seed):
-    rng = np.random.default_rng([lanes, form[0][0], seed])
+def test_many_more_tensors_equal_the_model(lanes, widths, seed):
+    rng = np.random.default_rng([lanes, *widths, seed])
     shapes = [*SHAPES, (40, 3), (1, 33), (6, 9), (5, 25)]
-    check(params_of(lanes), random_cases(rng, 120, shapes, form), form)
+    check(params_of(lanes, widths), random_cases(rng, 120, shapes, widths))
 
 
 EXTREMES = {

@@ -30,12 +30,10 @@ from hdl.link.slip import Escaper, Unescaper
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, Ram, WritePort
 from hdl.operand_memory import OperandMemory
 from hdl.params import (
-    MASTER_BITS,
     MAX_K,
     MAX_M,
     MAX_N,
     PROTOCOL_VERSION,
-    VELOCITY_BITS,
     Params,
 )
 from hdl.program import InstructionCheck, Program, units_of
@@ -111,8 +109,8 @@ def memories(params, writers=1, readers=1):
     }
     if params.masters:
         for name, shape, words in (
-                ("master", lanes_word(params, MASTER_BITS), params.master_words),
-                ("velocity", lanes_word(params, VELOCITY_BITS), params.master_words),
+                ("master", lanes_word(params, params.master_bits), params.master_words),
+                ("velocity", lanes_word(params, params.velocity_bits), params.master_words),
                 ("program", unsigned(64), PROGRAM_WORDS)):
             made[name] = Ram(shape, words, readers=1, writers=1)
     return made
@@ -206,8 +204,8 @@ def test_hello_tells_version_and_fingerprint_and_refuses_other_versions():
 
 def stored(space, words, params):
     """Bytes of words as they come back."""
-    bits, size = {Space.QUANT: (params.bits, 1), Space.MASTER: (MASTER_BITS, 4),
-                  Space.VELOCITY: (VELOCITY_BITS, 4)}.get(space, (None, 1))
+    bits, size = {Space.QUANT: (params.bits, 1), Space.MASTER: (params.master_bits, 4),
+                  Space.VELOCITY: (params.velocity_bits, 4)}.get(space, (None, 1))
     if bits is None:
         return words
     half, back = 1 << bits - 1, b""
@@ -220,7 +218,9 @@ def stored(space, words, params):
 @pytest.mark.parametrize("params", [SMALL, Params(bits=8, cols=1, rows=1, depth=1, memory=64),
                                     Params(lanes=0, bits=2, cols=16, memory=4),
                                     Params(bits=5, rows=7, depth=3, memory=4), KEEPER,
-                                    Params(bits=8, rows=1, depth=1, cols=1, memory=4, masters=64)],
+                                    Params(bits=8, rows=1, depth=1, cols=1, memory=4, masters=64),
+                                    Params(lanes=2, memory=4, masters=4, master_bits=16,
+                                           velocity_bits=8)],
                          ids=lambda params: params.name)
 def test_what_is_written_is_read(params):
     async def process(ctx, request):

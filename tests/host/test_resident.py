@@ -6,22 +6,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from boards.parts import parse_part
+from hdl.build.fit import estimate
 from hdl.instructions import Opcode, QuantiseFlag, instruction, unpack_instruction
 from hdl.params import Params
 from hdl.protocol import MAX_STORED, Space
 from host.checkpoint import state_sha256, weights_sha256
 from host.device import Device
-from host.errors import DeviceError, MemoryFullError
+from host.errors import ArgumentError, DeviceError, MemoryFullError
 from host.layers import Hosted, Mlp
 from host.resident import Places, Resident, Steps, Unit
 from host.tensors import Tensor
 from host.train import Rate
 
 
-def trained(sizes, params, m, steps=3, url="model:"):
-    """Losses, right predictions and hash of a network after some steps and a test, twice."""
+def trained(sizes, params, m, steps=3, url="model:", formats=None):
+    """Losses, right predictions and hash of a network after some steps and a test, twice; it has
+    the machine's formats unless told otherwise."""
     rng = np.random.default_rng([1, *sizes])
-    network = Mlp(sizes, seed=3)
+    network = Mlp(sizes, 3, formats or params.formats)
     with Device.open(url, params) as device:
         trainer = (Resident if params.masters else Hosted)(network, device, m)
 
@@ -52,10 +55,44 @@ def test_bits_are_those_of_the_hosted_network(sizes, params, m):
     assert trained(sizes, replace(params, masters=64), m) == hosted
 
 
+@pytest.mark.parametrize("widths", [(16, 8), (16, 16), (24, 16), (24, 8)], ids=str)
+def test_bits_of_narrower_masters_are_those_of_the_hosted_network(widths):
+    sizes, params, m = (20, 24, 17, 5), Params(memory=128), 30
+    resident = replace(params, masters=64, master_bits=widths[0], velocity_bits=widths[1])
+    hosted = trained(sizes, params, m, formats=resident.formats)
+    assert trained(sizes, resident, m) == hosted != trained(sizes, params, m)
+
+
+def test_a_network_of_other_formats_is_refused():
+    params = Params(masters=8, master_bits=16, velocity_bits=8)
+    with Device.open("model:", params) as device, pytest.raises(ArgumentError) as refused:
+        Resident(Mlp((6, 5, 3), 0), device, 4)
+    assert str(refused.value) == (
+        "a network's masters and velocities must have the (bits, fraction bits) of those of the "
+        "machine that keeps them, (16, 13) and (8, 9), got (24, 20) and (24, 20)")
+
+
+def test_bits_do_not_depend_on_how_much_memory_there_is():
+    """Gradients in two parts or more that have two places, in one, or block after block in one;
+    what streams for them stays, or is moved for each."""
+    sizes, m, ways, found = (200, 100, 7), 20, [], []
+    for codes, memory in ((64, 256), (64, 16), (64, 8), (32, 256), (32, 16), (32, 8)):
+        params = Params(rows=2, lanes=2, memory=memory, codes=codes, masters=64)
+        places = Places(params, sizes, m)
+        ways.append((places.stays(0), len(places.parts[0]), len(places.products[0])))
+        found.append(trained(sizes, params, m))
+    assert ways == [(True, 2, 2), (True, 4, 2), (True, 7, 1), (False, 1, 1), (False, 4, 2),
+                    (False, 7, 1)]
+    assert all(one == found[0] for one in found)
+
+
 @pytest.mark.parametrize(("sizes", "m"), [((9, 12, 10, 3), 7), ((13, 4), 1)], ids=str)
-def test_the_simulated_board_computes_what_the_model_does(sizes, m):
+@pytest.mark.parametrize("params", [
     # As in tests/sim/test_sessions.py: one board is built for both.
-    params = Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4)
+    Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
+    Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
+           master_bits=16, velocity_bits=8, codes=32, tables=1)], ids=lambda params: params.name)
+def test_the_simulated_board_computes_what_the_model_does(sizes, m, params):
     assert trained(sizes, params, m, url="sim:") == trained(sizes, params, m)
 
 
@@ -66,14 +103,16 @@ def test_layers_of_more_rows_than_a_quantised_tensor_has():
     assert len(found) == 1
 
 
-def test_parameters_come_back_as_they_went():
-    network, params = Mlp((30, 20, 10, 5), seed=2), Params(masters=8, lanes=2)
+@pytest.mark.parametrize("widths", [(24, 24), (16, 8)], ids=str)
+def test_parameters_come_back_as_they_went(widths):
+    params = Params(masters=8, lanes=2, master_bits=widths[0], velocity_bits=widths[1])
+    network = Mlp((30, 20, 10, 5), 2, params.formats)
     rng = np.random.default_rng(0)
     for layer in network.layers:
         for parameter in layer.parameters().values():
-            for name in ("master", "velocity"):
+            for name, bits in zip(("master", "velocity"), widths, strict=True):
                 shape = np.shape(parameter.master)
-                setattr(parameter, name, rng.integers(-2**23, 2**23, shape))
+                setattr(parameter, name, rng.integers(-1 << bits - 1, 1 << bits - 1, shape))
         for name in layer.statistics():
             setattr(layer, f"running_{name}", rng.integers(-2**31, 2**31, layer.dense.fan_out))
     before = weights_sha256(network), state_sha256(network)
@@ -119,6 +158,18 @@ def test_steps_are_short_enough_to_be_stored(sizes):
     steps = Steps(params, sizes, Places(params, sizes, 128), 128)
     assert len(steps.train(Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=False)) <= (
         MAX_STORED)
+
+
+def test_the_largest_fashion_perceptron_of_an_85f():
+    """Whole blocks of its hidden layer, batches of 128; docs/machine.md."""
+    params = Params(rows=8, cols=8, depth=4, lanes=16, sample_groups=1, array_clock=1, memory=32,
+                    codes=256, tables=1, masters=32, master_bits=16, velocity_bits=8)
+    assert estimate(params)["ebr"] == 205 <= parse_part("LFE5U-85F-6BG381C").die.has()["ebr"]
+    sizes = (784, 32, 10)
+    steps = Steps(params, sizes, Places(params, sizes, 128), 128)
+    assert len(steps.train(Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=True)) < 100
+    for larger in ({"masters": 64}, {"memory": 64}, {"codes": 512}, {"master_bits": 24}):
+        assert estimate(replace(params, **larger))["ebr"] > 208
 
 
 def test_every_block_is_quantised_once_a_step():

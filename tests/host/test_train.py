@@ -85,6 +85,15 @@ def test_the_device_can_keep_the_weights():
     assert resident["test_accuracy"] == hosted["test_accuracy"]
 
 
+@pytest.mark.parametrize("widths", [(16, 8), (16, 16), (24, 8)], ids=str)
+def test_narrower_weights_are_the_same_on_the_device_and_the_host(widths):
+    recipe = RECIPE._replace(master_bits=widths[0], velocity_bits=widths[1], epochs=1)
+    hosted = run(recipe=recipe)
+    resident = run(Params(masters=8, master_bits=widths[0], velocity_bits=widths[1]), recipe)
+    assert resident["state_sha256"] == hosted["state_sha256"]
+    assert resident["weights_sha256"] != GOLDEN
+
+
 #: Who keeps the weights before and after a run is killed.
 KEEPERS = {"host": (0, 0), "device": (8, 8), "device, then host": (8, 0),
            "host, then device": (0, 8)}
@@ -276,6 +285,12 @@ def fails(capsys, *arguments):
     (["--device", "model:", "--memory", "4"], 1, "needs"),
     (["--masters", "257"], 2, "masters must be a whole number from 0 to 256, got 257"),
     (["--device", "model:", "--masters", "4"], 1, "0 left of 4096: choose a larger --masters"),
+    (["--masters", "8", "--master-bits", "8"], 2, "master-bits must be 16 or 24, got 8"),
+    (["--master-bits", "sixteen"], 2, "master-bits must be 16 or 24, got sixteen"),
+    (["--velocity-bits", "8"], 2, "24 and 24 on a machine that keeps no masters, got 24 and 8"),
+    (["--codes", "600"], 2, "codes must be a whole number from 0 to 512, got 600"),
+    (["--tables", "0"], 2, "tables must be a whole number from 1 to 2, got 0"),
+    (["--device", "model:", "--masters", "8", "--codes", "8"], 1, "larger --memory or --codes"),
     (["--resume"], 2, "--resume needs --out"),
     (["--checkpoint-every", "5"], 2, "--checkpoint-every needs --out"),
     (["--checkpoint-every", "0"], 2, "checkpoint-every must be a whole number from 1"),
@@ -366,6 +381,20 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(capsys, tmp_path):
     run(out=tmp_path)
     code, err = fails(capsys, *arguments, "--seed", "5")
     assert code == 2 and "was made with" in err
+    code, err = fails(capsys, "--device", "model:", "--resume", "--out", tmp_path, "--limit", "256",
+                      "--epochs", "2", "--masters", "8", "--velocity-bits", "8")
+    assert code == 2 and "was made with velocity-bits 24, not 8: resume with the same" in err
+
+
+def test_a_checkpoint_from_before_there_were_widths_is_taken_up(tmp_path):
+    whole = run(out=tmp_path)
+    path = tmp_path / "checkpoint.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    recipe = json.loads(str(arrays["recipe"]))
+    del recipe["master_bits"], recipe["velocity_bits"]
+    np.savez(path, **{**arrays, "recipe": json.dumps(recipe)})
+    assert run(out=tmp_path, resume=True)["state_sha256"] == whole["state_sha256"]
 
 
 def test_json_goes_to_standard_output_alone(capsys, tmp_path):

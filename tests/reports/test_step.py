@@ -28,7 +28,7 @@ def test_a_step_takes_less_than_its_instructions_one_at_a_time():
     (["--groups", "3x4"], "groups must be SxC or C"),
     (["--masters", "0"], "masters must be a whole number from 1 to 256, got 0"),
     (["--hidden", "0"], "hidden must be a whole number from 1 on, got 0"),
-    (["--lanes", "3"], "lanes must divide the 8 columns")])
+    (["--lanes", "3"], "lanes must divide the 32 slots")])
 def test_bad_arguments_are_refused_in_one_sentence(arguments, sentence, capsys):
     assert step.main(arguments) == 2
     said = capsys.readouterr().err

@@ -25,8 +25,9 @@ MACHINES = [
     machine(3, (1, 1), 1, 1, 1, arith="int"), machine(4, (4, 4), 3, 6, 4, lanes=2, array_clock=2),
     # As in tests/host/test_resident.py.
     machine(4, (4, 4), 2, 4, 2, memory=8, lanes=2, masters=4),
-    # More lanes than columns.
-    machine(3, (2, 4), 4, 2, 2, memory=8, lanes=4, masters=4),
+    # More lanes than columns; narrower masters, and sizes of their own.
+    machine(3, (2, 4), 4, 2, 2, memory=8, lanes=4, masters=4, master_bits=16, velocity_bits=8,
+            codes=32, tables=1),
 ]
 MORE_MACHINES = [
     machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1, 16), machine(3, (4, 4), 9, 3, 4, 16),
