@@ -31,8 +31,9 @@ from sim.model.update import GRADIENT_FRACTION
 
 __all__ = ["Resident"]
 
-#: Rows of a weight matrix of which gradients are made at a time, where there is room.
-_CHUNK = 270
+#: Rows of a weight matrix of which gradients are made at a time, where there is room: fewer where
+#: the first of them waits for groups of samples.
+_CHUNK, _GROUPED_CHUNK = 270, 128
 #: Parts that the columns of all weight matrices together are in, at most.
 _BLOCKS = 24
 #: Layers of a network that is gone through in parts; exponents alone fill the programs of deeper
@@ -192,15 +193,16 @@ class Places:
 
     @staticmethod
     def _streamed(params, pairs, batch, quant):
-        """Chunks of about ``_CHUNK`` rows, or as many as two places have room for; as many places
-        as there may be."""
+        """Chunks of about so many rows, or as many as two places have room for; as many places as
+        there may be."""
         shapes = program.streamed_shapes(params, pairs, batch)
         unit, cols = params.slots, shapes[0][1]
         most = max(1, quant.left // 2 // quant.words(unit, cols)) * unit
+        usual = _GROUPED_CHUNK if params.sample_groups > 1 else _CHUNK
 
         def chunks(k):
             units = -(-k // unit)
-            count = max(-(-k // most), round(k / _CHUNK) if len(pairs) <= _LAYERS else 0, 1)
+            count = max(-(-k // most), round(k / usual) if len(pairs) <= _LAYERS else 0, 1)
             ends = [min(units * (i + 1) // count * unit, k) for i in range(count)]
             return [(first, end - first) for first, end in pairwise([0, *ends])]
 
