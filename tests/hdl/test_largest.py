@@ -79,7 +79,8 @@ def test_columns_memory_and_lanes_stay_as_given():
     given = sizes(Params(lanes=0, cols=2, depth=3), PART, cols=2, memory=16)
     assert {(one.cols, one.depth, one.memory) for one in given} == {(2, 3, 16)}
     assert given[-1].rows >= 50
-    assert all(one.cols % 4 == 0 for one in sizes(Params(cols=4, lanes=4), PART))
+    assert all(one.cols in (1, 2) or one.cols % 4 == 0
+               for one in sizes(Params(cols=4, lanes=4), PART))
 
 
 def test_what_no_size_can_have_is_refused():
