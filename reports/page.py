@@ -478,9 +478,9 @@ def _scaling(results):
             "has one. Rows x columns x products per element:</p>"
             + _table(["array", "COMB per MAC", "FF per MAC", "Fmax, MHz", "GOPS per 1,000 COMB"],
                      rows)
-            + "<p>With all that has the array's clock: the memory of its operands and the "
-              "addresses to it, accumulators and results, in one clock here, in which the "
-              "machine's side of the memory is, too:</p>"
+            + "<p>With all that has the array's clock, which is what Fmax is of: the memory of its "
+              "operands and the addresses to it, accumulators and results. The units' ports have "
+              "another clock, as in a machine:</p>"
             + _table(["array with memories", "COMB per MAC", "FF per MAC", "EBR", "Fmax, MHz"],
                      cores))
 
