@@ -48,7 +48,8 @@ class Quantiser(wiring.Component):
     There too are ``SCAN``, which ends each tile after the first search and writes what the lanes
     found, and ``SCANNED``, which searches that instead of the rows.
 
-    Tensors have up to ``params.max_rows`` rows; sums are as wide as ``params.tensor_words`` ask for.
+    Tensors have up to ``params.max_rows`` rows; sums are as wide as ``params.tensor_words`` asks
+    for.
 
     Parameters
     ----------
