@@ -103,7 +103,8 @@ def test_lanes_beyond_the_tensor_do_not_count():
     norm(Params(lanes=0, cols=4, memory=4), [{"x": x, "dy": dy, "rectify": False, "beyond": 3}])
 
 
-@pytest.mark.parametrize(("m", "masters"), [(MAX_M, 0), (767, 4), (MAX_K, 4)])
+@pytest.mark.parametrize(("m", "masters"), [
+    (MAX_M, 0), (767, 4), pytest.param(MAX_K, 4, marks=pytest.mark.regress)])
 def test_longest_columns_at_the_limits(m, masters):
     gamma = np.array([-2**15, 2**15 - 1, -2**15, 2**15 - 1])
     x, few = np.zeros((m, 4), np.int64), m // 64 + 1

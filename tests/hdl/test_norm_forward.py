@@ -48,7 +48,7 @@ def test_small_tensors():
 
 
 @pytest.mark.parametrize(("m", "masters"), [
-    (MAX_M, 0), (767, 4), (MAX_K, 4)])
+    (MAX_M, 0), (767, 4), pytest.param(MAX_K, 4, marks=pytest.mark.regress)])
 def test_longest_columns_at_the_limits(m, masters):
     low, high = -2**23, 2**23 - 1
     half = column(m, low, *[high] * (m // 2 + 1))

@@ -260,7 +260,7 @@ def test_more_rows_than_a_product_has(rows, groups):
     (1, 4, 1 << 12), (8, 32, 1 << 15), (4, 128, 1 << 17), (1, 64, MAX_K * MAX_N)])
 def test_sums_are_as_wide_as_those_of_a_full_memory(lanes, memory, elements):
     params = replace(made(4, lanes), memory=memory)
-    unit, high = Quantiser(params, masters=True), 1 << 31
+    unit, high = check(params, [Wide(np.ones((1, 1), np.int64))]), 1 << 31
     assert unit.columns.total_bits == (elements // lanes * high).bit_length()
     assert unit.columns.total_bits >= unit.column_scale.sum_bits
     assert len(unit.reduction.total) == len(unit.scale.total) == (elements * high).bit_length()

@@ -755,6 +755,7 @@ SCALE = {"op": Opcode.SCALE, "m": 4, "n": 6, "arg": 32}
 COMBINE = {"op": Opcode.COMBINE, "n": 6}
 LOSS = {"op": Opcode.CROSS_ENTROPY, "m": 4, "n": 6}
 MASTER = QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN
+SCAN, SCANNED = QuantiseFlag.SCAN, QuantiseFlag.SCANNED
 #: What of SCALE excludes what.
 ONE_WAY = [(ScaleFlag.UPDATE, flag) for flag in (
     ScaleFlag.MASTER, ScaleFlag.BIAS, ScaleFlag.ALIGN, ScaleFlag.SUM)] + [
@@ -826,16 +827,18 @@ CASES = [
                       (0xFFFF, False))),
     *((KEEPER, {**f, "flags": flags}, {"m": m}, good)
       for f, flags in ((SCALE, ScaleFlag.UPDATE), (QUANTISE, MASTER), (QUANTISE, 0),
-                       (QUANTISE, QuantiseFlag.SCAN), (QUANTISE, QuantiseFlag.SCANNED),
-                       (QUANTISE, QuantiseFlag.GROUPED), (NORM, 0), (NORM, NormFlag.INFERENCE),
-                       (BACKWARD, 0), (BACKWARD, BackwardFlag.SCAN))
+                       (QUANTISE, SCAN), (QUANTISE, SCANNED), (QUANTISE, QuantiseFlag.GROUPED),
+                       (NORM, 0), (NORM, NormFlag.INFERENCE), (BACKWARD, 0),
+                       (BACKWARD, BackwardFlag.SCAN))
       for m, good in ((0, False), (1, True), (MAX_M + 1, True), (MAX_K, True), (MAX_K + 1, False),
                       (0xFFFF, False))),
     *((KEEPER, f, {"n": n}, good) for f in (SCALE, COMBINE, LOSS, {**QUANTISE, "flags": MASTER})
       for n, good in ((0, False), (1, True), (MAX_N, True), (MAX_N + 1, False), (0xFFFF, False))),
-    *((KEEPER, QUANTISE, {"flags": flags}, flags in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, MASTER))
+    *((KEEPER, QUANTISE, {"flags": flags}, flags in (
+        *range(8), 8, 12, MASTER, SCAN, *(SCANNED | flag for flag in (0, 1, 4, 5, 8, 12))))
       for flags in range(256)),
-    *((BARE, QUANTISE, {"flags": flags}, flags in (0, 1, 2, 3, 4, 5, 6, 7, MASTER))
+    *((BARE, QUANTISE, {"flags": flags}, flags in (
+        *range(8), MASTER, SCAN, *(SCANNED | flag for flag in (0, 1, 4, 5))))
       for flags in range(256)),
     *((KEEPER, QUANTISE, {"flags": MASTER, "arg": arg}, True) for arg in (1, 255)),
     *((KEEPER, SCALE, {"flags": flags}, not any(flags & a and flags & b for a, b in ONE_WAY))
