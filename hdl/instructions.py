@@ -348,11 +348,6 @@ def _windows(holds):
     return lambda f, groups: ~(f.flags & GemmFlag.WINDOWS).any() | holds(f)
 
 
-def _rows_of_masters(flag):
-    return Rule(f"``m`` above {MAX_M} without ``{flag.name}``",
-                lambda f, groups: (f.flags & flag).any() | (f.m <= MAX_M))
-
-
 def _one_way(fields, groups):
     """What SCALE cannot do at once."""
     def has(*flags):
@@ -455,7 +450,6 @@ OPERATIONS = {
         rules=(Rule("``GROUPED`` with ``PER_COLUMN``, ``UNSIGNED`` or a clip",
                     _plain_or_grouped),),
         with_masters=({"m": MAX_K}, (
-            _rows_of_masters(QuantiseFlag.MASTER),
             Rule("``MASTER`` without ``PER_COLUMN``, or with another flag",
                  _masters_by_columns),
             Rule("``SCAN`` with another flag; ``SCANNED`` with ``PER_COLUMN`` or ``MASTER``",
@@ -480,7 +474,8 @@ OPERATIONS = {
             NormFlag.RELU: "apply a ReLU to the output and keep its mask in the context",
             NormFlag.INFERENCE: "use the mean and deviation of the state tensor, and write no "
                                 "context",
-        }),
+        },
+        with_masters=({"m": MAX_K}, ())),
     Opcode.NORM_BACKWARD: Operation(
         equation="dst0(w)[m,n] = gradient of the norm's input from src0(w)[m,n]",
         text="From the context dst1(w)[m,n] and the state src1(w)[8,n]. Source and destination may "
@@ -491,7 +486,8 @@ OPERATIONS = {
         flags={BackwardFlag.CLIPPED: "no gradient passes an element whose code is the largest",
                BackwardFlag.SCAN: "row LARGEST of the state becomes the largest magnitude of each "
                                   "column of the result"},
-        needs_masters=BackwardFlag.SCAN),
+        needs_masters=BackwardFlag.SCAN,
+        with_masters=({"m": MAX_K}, ())),
     Opcode.MOVE: Operation(
         equation="dst0(q)[m,n] = src0(q)[m,n]",
         text="Lanes that take nothing keep what they held. Source and destination must not "
@@ -538,7 +534,8 @@ OPERATIONS = {
         },
         needs_masters=True,
         rules=(
-            _rows_of_masters(ScaleFlag.UPDATE),
+            Rule(f"``m`` above {MAX_M} without ``UPDATE``",
+                 lambda f, groups: (f.flags & ScaleFlag.UPDATE).any() | (f.m <= MAX_M)),
             Rule("``arg`` that is 0 or above 32 without ``UPDATE``",
                  lambda f, groups: (f.flags & ScaleFlag.UPDATE).any()
                  | (f.arg != 0) & (f.arg <= 32)),

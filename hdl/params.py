@@ -61,10 +61,11 @@ ACC_BITS = 36
 #: Most products of an element of the array per clock: sums of 4 weights, up to a sign, are the 8
 #: entries of a table, and two tables fill a LUT RAM.
 MAX_DEPTH = 4
-#: Largest number of output rows of a GEMM, and of rows of any tensor a unit works on. One row
-#: of the 512-deep accumulators is kept for the row of zeros that is subtracted from the others.
+#: Largest number of output rows of a GEMM, and of rows of tensors that other units work on unless
+#: :attr:`Params.max_rows` says more. One row of the 512-deep accumulators is kept for the row of
+#: zeros that is subtracted from the others.
 MAX_M = 511
-#: Largest inner dimension of a GEMM.
+#: Largest inner dimension of a GEMM, and most rows of a tensor that any unit takes.
 MAX_K = 4096
 #: Largest number of columns of any tensor.
 MAX_N = 4096
@@ -329,12 +330,35 @@ class Params:
         lowest, highest = -ends // 2 * every, ends // 2 * every
         return max((~lowest).bit_length(), highest.bit_length()) + 1
 
+    @property
+    def max_rows(self):
+        """Most rows of a tensor that the norms and the quantiser take.
+
+        >>> Params().max_rows, Params(masters=8).max_rows
+        (511, 4096)
+        """
+        return MAX_K if self.masters else MAX_M
+
     # Memories, in words.
 
     @property
     def wide_words(self):
         """Words of ``vector`` wide elements in the wide memory, at most what an address reaches."""
         return _floor_power_of_two(min(self.memory * 1024 // self.vector, 1 << 16))
+
+    @property
+    def tensor_words(self):
+        """Most words of a tensor that the quantiser takes. Where masters are kept it is known that
+        one of more words than the wide memory has reaches beyond its end, unless that is where
+        addresses begin anew.
+
+        >>> Params().tensor_words == 511 * 4096
+        True
+        >>> Params(masters=8).tensor_words, Params(masters=8, memory=64).tensor_words == 4096 ** 2
+        (32768, True)
+        """
+        most = self.max_rows * -(-MAX_N // self.vector)
+        return min(most, self.wide_words) if self.masters and self.wide_words < 1 << 16 else most
 
     @property
     def quant_words(self):

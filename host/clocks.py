@@ -87,5 +87,5 @@ def _passes(opcode, flags):
     if opcode == Opcode.SCALE:
         return (4, 27, 24) if flags & ScaleFlag.ALIGN else (2, 5, 19)
     if opcode == Opcode.NORM_FORWARD:
-        return (4, 79, 1) if flags & NormFlag.INFERENCE else (8, 161, 1)
-    return 10, 193, 24
+        return (4, 80, 1) if flags & NormFlag.INFERENCE else (8, 164, 1)
+    return 10, 199, 24

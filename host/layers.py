@@ -112,7 +112,7 @@ class Dense:
         scaled, self.mantissa = normalise_columns(self.weight.master, space.params.bits)
         store(space.device, stage, scaled)
         q, exponents = space.weights[self.number], space.weight_exponents[self.number]
-        space.device.run([program.quantise(stage, q, exponents, per_column=True,
+        space.device.run([program.quantise(space.params, stage, q, exponents, per_column=True,
                                            clip=WEIGHT_CLIP[space.params.bits])])
         self.exponent = load(space.device, exponents)[0] - self.weight.fraction
 
@@ -139,7 +139,7 @@ class Dense:
         q = space.gradient.view(m, self.fan_out)
         samples, channels = program.gradient_groups(params, m, self.fan_out)
         steps = [program.quantise(
-            work, q, space.gradient_exponent.view(1, self.fan_out),
+            params, work, q, space.gradient_exponent.view(1, self.fan_out),
             key=space.key_of(tensor_id(self.number, Noise.GRADIENT)),
             rows=samples, cols=channels)]
         # Groups of one need no shifts.
@@ -219,10 +219,10 @@ class Hidden:
         store(device, state, rows)
         device.run([
             *products,
-            program.norm_forward(work, work, space.contexts[number].view(m, n), state, relu=True,
-                                 inference=inference),
-            program.quantise(work, out, space.activation_exponents[number], unsigned=True,
-                             clip=ACTIVATION_CLIP[space.params.bits]),
+            program.norm_forward(space.params, work, work, space.contexts[number].view(m, n), state,
+                                 relu=True, inference=inference),
+            program.quantise(space.params, work, out, space.activation_exponents[number],
+                             unsigned=True, clip=ACTIVATION_CLIP[space.params.bits]),
         ])
         if not inference:
             self._follow(load(device, state), product)
@@ -243,8 +243,9 @@ class Hidden:
         number = self.dense.number
         m, n = u.rows, self.dense.fan_out
         work, state = space.work.view(m, n), space.states[number]
-        space.device.run([program.norm_backward(work, work, space.contexts[number].view(m, n),
-                                                state, space.activations[number].view(m, n))])
+        space.device.run([program.norm_backward(
+            space.params, work, work, space.contexts[number].view(m, n), state,
+            space.activations[number].view(m, n))])
         rows = load(space.device, state)
         grad_bits, deviation_bits = (int(rows[row, 0]) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
@@ -389,7 +390,8 @@ class Mlp:
         stage = space.stage.view(*x.shape)
         with phase("the batch"):
             store(space.device, stage, x)
-            space.device.run([program.quantise(stage, u, space.input_exponent, unsigned=True,
+            space.device.run([program.quantise(space.params, stage, u, space.input_exponent,
+                                               unsigned=True,
                                                clip=ACTIVATION_CLIP[space.params.bits])])
             inputs = [(u, space.exponent_of(space.input_exponent))]
         for layer in self.hidden:

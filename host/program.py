@@ -33,6 +33,11 @@ def _check(name, value, limit):
         raise MemoryFullError(f"{name} must be at most {limit} on this machine, got {value}")
 
 
+def _check_shape(x, rows):
+    _check("rows of a tensor", x.rows, rows)
+    _check("columns of a tensor", x.cols, MAX_N)
+
+
 def table_words(params, count):
     """Words of the tables that the groups and the order of ``count`` indices take."""
     rows = schedule_rows(count, params.depth, params.max_groups)
@@ -110,7 +115,8 @@ def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None,
 def scan(x, found):
     """Find what scales are made of in the columns of the wide tensor ``x``: rows of a state tensor,
     of which ``found`` is the first."""
-    _check("rows of a tensor", x.rows, MAX_M)
+    # Only machines that keep masters have it.
+    _check_shape(x, MAX_K)
     return instruction(Opcode.QUANTISE, flags=QuantiseFlag.SCAN, m=x.rows, n=x.cols, src0=x.base,
                        dst1=found.base)
 
@@ -158,16 +164,15 @@ def _product(params, b, flags, tiles, unsigned, groups, limit):
             "tab2": cols.base if cols else 0, "shift": shift, "arg": arg, "key0": tiles}, shift
 
 
-def quantise(x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=None, rows=None,
-             cols=None, scanned=None):
+def quantise(params, x, q, exponents, *, unsigned=False, per_column=False, clip=0, key=None,
+             rows=None, cols=None, scanned=None):
     """Quantise the wide tensor ``x`` to ``q``, the exponents of its scales to ``exponents``.
 
     ``key`` (stochastic rounding) is four 16-bit words; ``rows`` and ``cols`` are the
     :class:`Groups` to fill (separable ShiftQuant). ``scanned`` is where :func:`scan` or a norm has
     left what the scale is made of; all rows are in group 0 then.
     """
-    _check("rows of a tensor", x.rows, MAX_M)
-    _check("columns of a tensor", x.cols, MAX_N)
+    _check_shape(x, params.max_rows)
     flags = (QuantiseFlag.UNSIGNED * unsigned | QuantiseFlag.PER_COLUMN * per_column
              | QuantiseFlag.STOCHASTIC * bool(key) | QuantiseFlag.GROUPED * bool(rows)
              | QuantiseFlag.SCANNED * bool(scanned))
@@ -227,6 +232,7 @@ def update(masters, gradient, scales, rate, key, *, first=0, more=0, exponent=0,
 
 
 def _scale(x, scales, flags, exponent, scalar, **fields):
+    _check_shape(x, MAX_K if flags & ScaleFlag.UPDATE else MAX_M)
     return instruction(
         Opcode.SCALE, flags=flags | ScaleFlag.ADD * bool(scalar), m=x.rows, n=x.cols, src0=x.base,
         src1=scales.base, tab1=scalar.base if scalar else 0, tab2=exponent & 0xFFFF, **fields)
@@ -247,6 +253,7 @@ def combine(a, b, out, *, added=0, subtract=False, broadcast=False, follow=None)
 
 def cross_entropy(logits, labels, gradient, loss):
     """The gradient of the logits, and of the batch the loss and how many were predicted."""
+    _check_shape(logits, MAX_M)
     return instruction(Opcode.CROSS_ENTROPY, m=logits.rows, n=logits.cols, src0=logits.base,
                        src1=labels.base, dst0=gradient.base, dst1=loss.base)
 
@@ -269,17 +276,19 @@ def move(x, out, *, transposed=False, order=None):
         m=x.rows, n=x.cols, src0=x.base, dst0=out.base, tab1=order.base if order else 0)
 
 
-def norm_forward(x, y, context, state, *, relu, inference=False):
+def norm_forward(params, x, y, context, state, *, relu, inference=False):
     """The L1 norm of ``x``."""
+    _check_shape(x, params.max_rows)
     flags = NormFlag.RELU * relu | NormFlag.INFERENCE * inference
     return instruction(
         Opcode.NORM_FORWARD, flags=flags, m=x.rows, n=x.cols, src0=x.base, src1=state.base,
         dst0=y.base, dst1=context.base)
 
 
-def norm_backward(dy, dx, context, state, codes=None, *, scan=False):
+def norm_backward(params, dy, dx, context, state, codes=None, *, scan=False):
     """The gradient of the L1 norm, whose output was quantised to the unsigned ``codes``; with
     ``scan`` its largest magnitudes stay in the state."""
+    _check_shape(dy, params.max_rows)
     flags = BackwardFlag.CLIPPED * bool(codes) | BackwardFlag.SCAN * scan
     return instruction(
         Opcode.NORM_BACKWARD, flags=flags, m=dy.rows, n=dy.cols,

@@ -321,9 +321,10 @@ class Steps:
         for block in self.at.blocks[number]:
             x, kept, statistic = (self._columns(tensor, block)
                                   for tensor in (work, context, state))
-            self._do(program.norm_forward(x, x, kept, statistic, relu=True, inference=inference),
+            self._do(program.norm_forward(self.params, x, x, kept, statistic, relu=True,
+                                          inference=inference),
                      program.scan(x, _row(statistic, _FOUND)))
-        self._do(program.quantise(work, at.inputs[number + 1].view(self.m, n),
+        self._do(program.quantise(self.params, work, at.inputs[number + 1].view(self.m, n),
                                   at.exponents[number + 1], unsigned=True,
                                   clip=ACTIVATION_CLIP[self.params.bits],
                                   scanned=_row(state, _FOUND)))
@@ -371,8 +372,9 @@ class Steps:
         at, n = self.at, self.sizes[number + 1]
         work, state, self._sum = at.work.view(self.m, n), at.states[number], at.sums[number]
         unit = unit - self.unit_of(number + 1)
-        self._do(program.norm_backward(work, work, at.contexts[number].view(self.m, n), state,
-                                       at.inputs[number + 1].view(self.m, n), scan=True))
+        self._do(program.norm_backward(
+            self.params, work, work, at.contexts[number].view(self.m, n), state,
+            at.inputs[number + 1].view(self.m, n), scan=True))
         length, deviation = (Unit((_word(_row(state, row)),)) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
         row = at.first.view(1, n)
@@ -402,7 +404,7 @@ class Steps:
                       for groups in (samples, channels))
         exponents = at.gradient_exponents[number]
         self._do(program.quantise(
-            work, q, exponents, key=self.key_of(tensor_id(number, Noise.GRADIENT)),
+            params, work, q, exponents, key=self.key_of(tensor_id(number, Noise.GRADIENT)),
             rows=samples, cols=channels, scanned=None if rows else scanned))
         self._do(*(program.sort(groups) for groups in (rows, cols if number else None) if groups))
         du_shift = 0

@@ -25,7 +25,7 @@ from hdl.norm.backward_lane import (
 from hdl.norm.forward_lane import CENTRED_BITS, FORWARD_CONTROL, SCALED_BITS
 from hdl.norm.l1 import correction_members
 from hdl.norm.reciprocal import COUNT_BITS, Operation
-from hdl.params import XHAT_FRACTION
+from hdl.params import MAX_M, XHAT_FRACTION
 
 __all__ = ["FoldedRootMeanSquare", "RootMeanSquare", "SquaringMultiplier", "XhatCorrection"]
 
@@ -136,8 +136,8 @@ class RootMeanSquare(wiring.Component):
     DIVIDER = RootReciprocal
     FOLDED = False
 
-    def __init__(self):
-        assert self.SUM_BITS == SCALED_BITS + COUNT_BITS
+    def __init__(self, rows=MAX_M):
+        assert rows == MAX_M and self.SUM_BITS == SCALED_BITS + COUNT_BITS
         super().__init__({
             "control": In(FORWARD_CONTROL),
             "d": In(signed(CENTRED_BITS)),
@@ -148,6 +148,11 @@ class RootMeanSquare(wiring.Component):
             "negative": Out(1),
             "nonzero": Out(1),
         })
+
+    @classmethod
+    def total_bits(cls, rows):
+        """``TOTAL_BITS``: there are never more rows."""
+        return cls.TOTAL_BITS
 
     def elaborate(self, platform):
         m = Module()
@@ -204,8 +209,9 @@ class XhatCorrection(wiring.Component):
     HAS_MEAN = False
     MULTIPLIES = True
 
-    def __init__(self):
-        super().__init__(correction_members(self.T_BITS))
+    def __init__(self, rows=MAX_M):
+        assert rows == MAX_M
+        super().__init__(correction_members(self.T_BITS, rows))
 
     def elaborate(self, platform):
         m = Module()

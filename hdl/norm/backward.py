@@ -15,8 +15,8 @@ from hdl.norm.backward_lane import (
     PRODUCTS,
     QUOTIENT_BITS,
     RESULT_BITS,
-    TOTAL_BITS,
     BackwardLane,
+    total_bits,
 )
 from hdl.norm.l1 import SignCorrection
 from hdl.norm.reciprocal import LENGTH_BITS, LaneDivider, Operation, divider_options
@@ -62,7 +62,7 @@ class NormBackward(wiring.Component):
     def __init__(self, params, correction=SignCorrection):
         self.params = params
         self.correction = correction
-        self.divider = LaneDivider(params.vector, TOTAL_BITS, QUOTIENT_BITS,
+        self.divider = LaneDivider(params.vector, total_bits(params.max_rows), QUOTIENT_BITS,
                                    **divider_options(params))
         members = {
             "control": Out(UnitPort()),
@@ -78,7 +78,7 @@ class NormBackward(wiring.Component):
         """Cycles from ``start`` to ``done``.
 
         With four columns or more, the L1 norm takes ``6 m + 1029`` for each tile, and 138; on a
-        machine that keeps masters ``5 m + 181 + 2 announced_ahead``, and 24, where rows take as
+        machine that keeps masters ``5 m + 187 + 2 announced_ahead``, and 24, where rows take as
         long as a reciprocal, and one more for each tile with ``SCAN``.
         """
         drain = READ_LATENCY + _Writer.stages(self.correction)
@@ -137,10 +137,11 @@ class NormBackward(wiring.Component):
                               divider.quotient[group] >> XHAT_FRACTION, divider.quotient[group])),
             ]
             results.append(result)
+        rows = self.params.max_rows
         for j in range(vector):
             group = j // divider.span
-            m.submodules[f"lane_{j}"] = lane = BackwardLane(self.correction(),
-                                                              packing=self.params.masters > 0)
+            m.submodules[f"lane_{j}"] = lane = BackwardLane(
+                self.correction(rows), packing=self.params.masters > 0, rows=rows)
             if self.params.masters:
                 m.d.comb += lane.packing.eq(control.packing)
             m.d.comb += [
@@ -243,7 +244,8 @@ class _Control(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
-        m.submodules.reader = reader = RowReader(paired=True)
+        m.submodules.reader = reader = RowReader(
+            paired=True, most=self.params.max_rows)
         m.submodules.writer = writer = _Writer(self.correction, packing=self.beside)
         fields, lanes = self.instruction, self.lanes
         dy, context, state, codes = (Signal(ADDRESS_BITS) for _ in range(4))
@@ -283,7 +285,8 @@ class _Control(wiring.Component):
         scout = None
         at_rest = ~reader.busy & ~way.any()
         if self.params.masters:
-            m.submodules.scout = scout = RowReader(paired=False)
+            m.submodules.scout = scout = RowReader(
+                paired=False, most=self.params.max_rows)
             pending = Signal(announced_ahead(self.params))
             m.d.sync += pending.eq(Cat(scout.start, pending))
             m.d.comb += [

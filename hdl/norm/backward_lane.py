@@ -3,25 +3,22 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from hdl.norm.arithmetic import Multiplier
 from hdl.norm.context import CONTEXT, GAMMA_BITS, XHAT_BITS
-from hdl.norm.reciprocal import COUNT_BITS, LENGTH_BITS, RECIPROCAL_BITS, VALUE_BITS
-from hdl.params import WIDE_BITS, XHAT_FRACTION
+from hdl.norm.reciprocal import LENGTH_BITS, RECIPROCAL_BITS, VALUE_BITS
+from hdl.params import MAX_M, WIDE_BITS, XHAT_FRACTION
 from hdl.relu import ReluGradient
 
 __all__ = ["BACKWARD_CONTROL", "BACKWARD_PACKING", "GATED", "GRADIENT", "GRADIENT_BITS",
            "GRAD_GAMMA_BITS", "OFFSET_BITS", "PRODUCTS", "QUOTIENT_BITS", "RESULT_BITS",
-           "TOTAL_BITS", "BackwardLane"]
+           "BackwardLane", "total_bits"]
 
 #: Width of g: -2**19 <= g < 2**19. The model's GRADIENT_BITS and the sign.
 GRADIENT_BITS = 20
 #: Width of the mean of g * xhat.
 QUOTIENT_BITS = GRADIENT_BITS + 11
-#: Width of the sum of g * xhat over 511 rows. A mean of |xhat| is below 2**11: for a deviation
-#: s >= 2 it is at most ``2**10 (s + 1) / s + 1/2`` because s is the floor of the mean of |d|, and
-#: for s = 1, where xhat = 2**10 d exactly, it is below 2**10 * 2. So |sum| < 511 * 2**30.
-TOTAL_BITS = QUOTIENT_BITS + COUNT_BITS
 #: Width of grad_gamma, which lies in [-2**20, 2**20).
 GRAD_GAMMA_BITS = QUOTIENT_BITS - XHAT_FRACTION
 #: Width of centre - grad_beta and of g + that: |centre| <= 2**20, -2**19 <= grad_beta < 2**19.
@@ -99,6 +96,20 @@ _PACKED = data.StructLayout({
 })
 
 
+def total_bits(rows):
+    """Width of the sum of g * xhat over so many rows.
+
+    A mean of |xhat| is below 2**11: for a deviation s >= 2 it is at most
+    ``2**10 (s + 1) / s + 1/2`` because s is the floor of the mean of |d|, and for s = 1, where
+    xhat = 2**10 d exactly, it is below 2**10 * 2. So ``|sum| < rows 2**30``. ``signs grad_gamma``,
+    at most ``rows 2**20``, is less.
+
+    >>> total_bits(511), total_bits(4096)
+    (40, 43)
+    """
+    return QUOTIENT_BITS + ceil_log2(rows)
+
+
 class BackwardLane(wiring.Component):
     """The datapath of one column: one row every two cycles, dy in the first, its context next.
 
@@ -122,6 +133,8 @@ class BackwardLane(wiring.Component):
     ----------
     correction : wiring.Component
     packing : bool
+    rows : int
+        Most rows of a tensor.
 
     Members
     -------
@@ -139,7 +152,7 @@ class BackwardLane(wiring.Component):
     quotient : In(signed(RESULT_BITS))
     excess : In(LENGTH_BITS)
         Length of the deviation beyond the smallest one's.
-    total : Out(signed(TOTAL_BITS))
+    total : Out(signed(total_bits(rows)))
     scan : Out(VALUE_BITS)
         The OR of all magnitudes since ``clear_scan``: it has the bit length of the largest.
     product : Out(1)
@@ -147,7 +160,7 @@ class BackwardLane(wiring.Component):
     o : Out(signed(WIDE_BITS))
         A dx, the ``bits`` or the lane's last quotient; holds until the next.
     """
-    def __init__(self, correction, *, packing=False):
+    def __init__(self, correction, *, packing=False, rows=MAX_M):
         self.correction = correction
         self.packs = packing
         super().__init__({
@@ -159,7 +172,7 @@ class BackwardLane(wiring.Component):
             "take": In(1),
             "quotient": In(signed(RESULT_BITS)),
             "excess": In(LENGTH_BITS),
-            "total": Out(signed(TOTAL_BITS)),
+            "total": Out(signed(total_bits(rows))),
             "scan": Out(VALUE_BITS),
             "product": Out(1),
             "o": Out(signed(WIDE_BITS)),
@@ -193,7 +206,7 @@ class BackwardLane(wiring.Component):
         ]
 
         # The sums.
-        older = Signal(signed(TOTAL_BITS))
+        older = Signal.like(self.total)
         with m.If(control.clear_sums):
             m.d.sync += [self.total.eq(0), older.eq(0)]
         with m.Elif(control.exchange | control.accumulate & multiplier.valid):

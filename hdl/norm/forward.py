@@ -55,8 +55,9 @@ class NormForward(wiring.Component):
     def __init__(self, params, statistic=MeanMagnitude):
         self.params = params
         self.statistic = statistic
-        self.divider = LaneDivider(params.vector, statistic.TOTAL_BITS, QUOTIENT_BITS,
-                                   unit=statistic.DIVIDER, **divider_options(params))
+        self.divider = LaneDivider(params.vector, statistic.total_bits(params.max_rows),
+                                   QUOTIENT_BITS, unit=statistic.DIVIDER,
+                                   **divider_options(params))
         super().__init__({
             "control": Out(UnitPort()),
             "wide_r": Out(ReadPort(wide_word(params))),
@@ -67,7 +68,7 @@ class NormForward(wiring.Component):
         """Cycles from ``start`` to ``done``.
 
         With four columns or more, the L1 norm takes ``4 m + 698`` for each tile, or ``2 m + 332``
-        in inference, and one; on a machine that keeps masters ``4 m + 161`` or ``2 m + 79``.
+        in inference, and one; on a machine that keeps masters ``4 m + 164`` or ``2 m + 80``.
         """
         drain = READ_LATENCY + _Writer.STAGES
         divide, spread, invert = (
@@ -97,7 +98,8 @@ class NormForward(wiring.Component):
             control.divided.eq(divider.done),
         ]
         for j in range(self.params.vector):
-            m.submodules[f"lane_{j}"] = lane = ForwardLane(self.statistic())
+            m.submodules[f"lane_{j}"] = lane = ForwardLane(
+                self.statistic(self.params.max_rows))
             m.d.comb += [
                 lane.control.eq(control.lanes),
                 lane.used.eq(control.used[j]),
@@ -159,7 +161,8 @@ class _Control(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
-        m.submodules.reader = reader = RowReader(paired=False)
+        m.submodules.reader = reader = RowReader(
+            paired=False, most=self.params.max_rows)
         m.submodules.writer = writer = _Writer()
         fields, lanes = self.instruction, self.lanes
         training = Signal()

@@ -180,7 +180,7 @@ class ForwardLane(wiring.Component):
         ``quotient`` and ``length`` are this lane's.
     quotient : In(signed(QUOTIENT_BITS))
     length : In(LENGTH_BITS)
-    total : Out(signed(statistic.TOTAL_BITS))
+    total : Out(statistic.total.shape())
     deviation : Out(VALUE_BITS)
     o : Out(signed(WIDE_BITS))
         A context, y or the lane's last quotient; holds until the next.
@@ -196,7 +196,7 @@ class ForwardLane(wiring.Component):
             "take": In(1),
             "quotient": In(signed(QUOTIENT_BITS)),
             "length": In(LENGTH_BITS),
-            "total": Out(signed(statistic.TOTAL_BITS)),
+            "total": Out(statistic.total.shape()),
             "deviation": Out(VALUE_BITS),
             "o": Out(signed(WIDE_BITS)),
             "clamped": Out(2),

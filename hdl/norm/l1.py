@@ -3,6 +3,7 @@
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from hdl.norm.arithmetic import Multiplier
 from hdl.norm.backward_lane import (
@@ -13,13 +14,19 @@ from hdl.norm.backward_lane import (
     OFFSET_BITS,
 )
 from hdl.norm.forward_lane import CENTRED_BITS, FORWARD_CONTROL, SCALED_BITS
-from hdl.norm.reciprocal import COUNT_BITS, Operation, Reciprocal
+from hdl.norm.reciprocal import Operation, Reciprocal
+from hdl.params import MAX_M
 
 __all__ = ["MeanMagnitude", "SignCorrection", "correction_members"]
 
 
 class MeanMagnitude(wiring.Component):
     """The multiplier of a forward lane, and the sums of d and of |d|.
+
+    Parameters
+    ----------
+    rows : int
+        Most rows of a tensor.
 
     Members
     -------
@@ -29,31 +36,39 @@ class MeanMagnitude(wiring.Component):
     b : In(signed(Multiplier.B_BITS))
     product : Out(signed(CENTRED_BITS + Multiplier.B_BITS))
         ``a * b``, :class:`~hdl.norm.arithmetic.Multiplier`.
-    total : Out(signed(TOTAL_BITS))
+    total : Out(signed(total_bits(rows)))
         The sum of d, or with ``control.spread`` of |d|; a clock after ``control.accumulate``.
     negative, nonzero : Out(1)
         What the context keeps of d.
     """
-    #: Width of sums over 511 rows: of x, |x| <= 2**29, and of |d|, whose mean is at most half the
-    #: range of x, 2**29 - 32, and one for the mean's floor. Both stay below 511 * 2**29 < 2**38.
-    TOTAL_BITS = SCALED_BITS + COUNT_BITS
     #: Cycles from d to what is added of it to the spread.
     LATENCY = 0
     #: What makes the deviation of the total, and the divider that can.
     OPERATION = Operation.DIVIDE
     DIVIDER = Reciprocal
 
-    def __init__(self):
+    def __init__(self, rows=MAX_M):
         super().__init__({
             "control": In(FORWARD_CONTROL),
             "d": In(signed(CENTRED_BITS)),
             "a": In(signed(CENTRED_BITS)),
             "b": In(signed(Multiplier.B_BITS)),
             "product": Out(signed(CENTRED_BITS + Multiplier.B_BITS)),
-            "total": Out(signed(self.TOTAL_BITS)),
+            "total": Out(signed(self.total_bits(rows))),
             "negative": Out(1),
             "nonzero": Out(1),
         })
+
+    @staticmethod
+    def total_bits(rows):
+        """Width of sums over so many rows: of x, from ``-2**29`` to ``2**29 - 64``, and of |d|,
+        whose mean is at most half the range of x, ``2**29 - 32``, and one for the mean's floor.
+        Neither is below ``-rows 2**29``, and both are below ``rows 2**29``.
+
+        >>> MeanMagnitude.total_bits(511), MeanMagnitude.total_bits(4096)
+        (39, 42)
+        """
+        return SCALED_BITS + ceil_log2(rows)
 
     def elaborate(self, platform):
         m = Module()
@@ -77,7 +92,7 @@ class MeanMagnitude(wiring.Component):
         return m
 
 
-def correction_members(t_bits):
+def correction_members(t_bits, rows):
     """Members of :class:`SignCorrection` and of what can take its place, for t of ``t_bits``."""
     return {
         "control": In(BACKWARD_CONTROL),
@@ -88,7 +103,7 @@ def correction_members(t_bits):
         "grad_gamma": In(signed(GRAD_GAMMA_BITS)),
         "product": In(signed(t_bits + Multiplier.B_BITS)),
         "a": Out(signed(t_bits)),
-        "signs": Out(signed(COUNT_BITS + 1)),
+        "signs": Out(range(-rows, rows + 1)),
     }
 
 
@@ -96,6 +111,11 @@ class SignCorrection(wiring.Component):
     """``t = g + offset - sign grad_gamma`` of a backward lane.
 
     ``offset`` is ``(sum sign) grad_gamma / m - grad_beta``. ``a`` is t in the cycle ``T`` of a row.
+
+    Parameters
+    ----------
+    rows : int
+        Most rows of a tensor.
 
     Members
     -------
@@ -110,7 +130,7 @@ class SignCorrection(wiring.Component):
         Of the lane's multiplier; does not matter.
     a : Out(signed(T_BITS))
         For the multiplier: g, or with ``control.t`` t.
-    signs : Out(signed(COUNT_BITS + 1))
+    signs : Out(range(-rows, rows + 1))
         The sum of signs.
     """
     #: The cycle of a row in which t is there.
@@ -124,8 +144,8 @@ class SignCorrection(wiring.Component):
     #: The correction of every row takes a product.
     MULTIPLIES = False
 
-    def __init__(self):
-        super().__init__(correction_members(self.T_BITS))
+    def __init__(self, rows=MAX_M):
+        super().__init__(correction_members(self.T_BITS, rows))
 
     def elaborate(self, platform):
         m = Module()

@@ -10,7 +10,7 @@ from hdl.params import MAX_M
 __all__ = ["COUNT_BITS", "LENGTH_BITS", "RECIPROCAL_BITS", "VALUE_BITS", "LaneDivider",
            "Operation", "Reciprocal", "divider_members", "divider_options"]
 
-#: Width of a count of rows.
+#: Width of a count of rows of a machine that keeps no masters.
 COUNT_BITS = MAX_M.bit_length()
 #: Width of a value of which the reciprocal is taken, unsigned: deviations and magnitudes.
 VALUE_BITS = 31
@@ -32,13 +32,14 @@ class Operation(enum.Enum, shape=2):
     ROOT = 3
 
 
-def divider_members(numerator_bits, quotient_bits):
-    """Members of :class:`Reciprocal` and of what can take its place in a :class:`LaneDivider`."""
+def divider_members(numerator_bits, quotient_bits, rows=MAX_M):
+    """Members of :class:`Reciprocal` and of what can take its place in a :class:`LaneDivider`, for
+    divisions by up to ``rows``."""
     return {
         "start": In(1),
         "operation": In(Operation),
         "numerator": In(signed(numerator_bits)),
-        "denominator": In(COUNT_BITS),
+        "denominator": In(range(rows + 1)),
         "value": In(VALUE_BITS),
         "done": Out(1),
         "quotient": Out(signed(quotient_bits)),
@@ -48,13 +49,14 @@ def divider_members(numerator_bits, quotient_bits):
 
 def divider_options(params):
     """Of a norm's :class:`LaneDivider`: 4 lanes share a divider of a bit per clock, but where units
-    overlap the norms are what the array waits for, and every lane has its own, of two bits.
+    overlap the norms are what the array waits for, and every lane has its own, of two bits; and
+    there may be more rows.
 
     >>> from hdl.params import Params
     >>> divider_options(Params()), divider_options(Params(masters=8))
-    ({}, {'span': 1, 'per_clock': 2})
+    ({}, {'span': 1, 'per_clock': 2, 'rows': 4096})
     """
-    return {"span": 1, "per_clock": 2} if params.masters else {}
+    return {"span": 1, "per_clock": 2, "rows": params.max_rows} if params.masters else {}
 
 
 class Reciprocal(wiring.Component):
@@ -76,6 +78,8 @@ class Reciprocal(wiring.Component):
         Width of the numerator of a ``DIVIDE``, which is the top of ``numerator``; None: all of it.
     per_clock : int
         Bits per clock, see :class:`~hdl.divide.Divider`.
+    rows : int
+        Largest denominator.
 
     Members
     -------
@@ -83,21 +87,23 @@ class Reciprocal(wiring.Component):
     operation : In(Operation)
         Taken with ``start``, as the operands are.
     numerator : In(signed(numerator_bits))
-    denominator : In(COUNT_BITS)
+    denominator : In(range(rows + 1))
     value : In(VALUE_BITS)
     done : Out(1)
     quotient : Out(signed(quotient_bits))
     length : Out(LENGTH_BITS)
         Of ``INVERT`` and ``LENGTH``.
     """
-    def __init__(self, numerator_bits, quotient_bits, short_bits=None, *, per_clock=1):
+    def __init__(self, numerator_bits, quotient_bits, short_bits=None, *, per_clock=1,
+                 rows=MAX_M):
         self.per_clock = per_clock
         #: Clocks that it takes to normalise a value.
         self.steps = -(-VALUE_BITS // per_clock)
         self.divider = Divider(numerator_bits, RECIPROCAL_BITS, quotient_bits, short_bits,
                                per_clock=per_clock)
         assert self.divider.short_bits >= VALUE_BITS + 2 and quotient_bits > RECIPROCAL_BITS
-        super().__init__(divider_members(numerator_bits, quotient_bits))
+        assert rows < 1 << RECIPROCAL_BITS
+        super().__init__(divider_members(numerator_bits, quotient_bits, rows))
 
     def latency(self, operation):
         """Cycles from ``start`` to ``done``."""
@@ -168,7 +174,7 @@ class LaneDivider(wiring.Component):
     span : int
         Lanes that share one.
     options
-        Of the unit.
+        Of the unit, ``rows`` among them.
 
     Members
     -------
@@ -176,7 +182,7 @@ class LaneDivider(wiring.Component):
     operation : In(Operation)
         Taken with ``start``.
     numerator : In(signed(numerator_bits)) x lanes
-    denominator : In(COUNT_BITS)
+    denominator : In(range(rows + 1))
         The same for all lanes.
     value : In(VALUE_BITS) x lanes
     take : Out(lanes)
@@ -199,7 +205,7 @@ class LaneDivider(wiring.Component):
             "start": In(1),
             "operation": In(Operation),
             "numerator": In(signed(numerator_bits)).array(lanes),
-            "denominator": In(COUNT_BITS),
+            "denominator": In(self.reciprocals[0].denominator.shape()),
             "value": In(VALUE_BITS).array(lanes),
             "take": Out(lanes),
             "quotient": Out(signed(quotient_bits)).array(groups),

@@ -5,8 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.memory import ADDRESS_BITS
-from hdl.norm.reciprocal import COUNT_BITS
-from hdl.params import INDEX_BITS
+from hdl.params import INDEX_BITS, MAX_M
 
 __all__ = ["ColumnTiles", "RowReader"]
 
@@ -65,11 +64,13 @@ class RowReader(wiring.Component):
     Parameters
     ----------
     paired : bool
+    most : int
+        Most rows.
 
     Members
     -------
     start : In(1)
-    rows : In(COUNT_BITS)
+    rows : In(range(most + 1))
         Taken with ``start``, as the rest is.
     spaced : In(1)
     base, second : In(ADDRESS_BITS)
@@ -81,11 +82,11 @@ class RowReader(wiring.Component):
     en : Out(1)
     addr : Out(ADDRESS_BITS)
     """
-    def __init__(self, *, paired):
+    def __init__(self, *, paired, most=MAX_M):
         self.paired = paired
         super().__init__({
             "start": In(1),
-            "rows": In(COUNT_BITS),
+            "rows": In(range(most + 1)),
             "spaced": In(1),
             "base": In(ADDRESS_BITS),
             "second": In(ADDRESS_BITS),
@@ -97,7 +98,7 @@ class RowReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        left = Signal(COUNT_BITS)
+        left = Signal.like(self.rows)
         spaced, odd = Signal(), Signal()
         addr, second = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         m.d.comb += [

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.memory import READ_LATENCY
 from hdl.noise import Noise
-from hdl.params import INDEX_BITS, MAX_K, MAX_M, MAX_N
+from hdl.params import INDEX_BITS, MAX_N
 from hdl.quantise.exponent import EXPONENT_BITS, MAGNITUDE_BITS, sum_bits
 from hdl.quantise.groups import GROUP_INDEX_BITS
 from hdl.quantise.lane import Lane, reach_bits
@@ -22,7 +22,7 @@ class Columns(wiring.Component):
     ----------
     params : hdl.params.Params
     masters : bool
-        A column may have ``MAX_K`` rows.
+        There is ``scanned_rows``.
 
     Members
     -------
@@ -61,7 +61,9 @@ class Columns(wiring.Component):
 
     def __init__(self, params, masters=False):
         cols = params.vector
-        self.total_bits = sum_bits(max(MAX_M * -(-MAX_N // cols), MAX_K if masters else 0))
+        self.params = params
+        #: Width of a lane's sum: it gets an element of every word.
+        self.total_bits = sum_bits(params.tensor_words)
         self.scanned = masters
         self.lanes = [Lane(params.bits, self.total_bits, params.max_groups, scanned=masters)
                       for _ in range(cols)]
@@ -94,7 +96,7 @@ class Columns(wiring.Component):
 
         # The block of the row's first element in this tile: ``ceil(n / 8)`` further every row.
         blocks_bits = len(self.channel) - 3
-        block = Signal(range(MAX_M * -(-MAX_N // Noise.BLOCK)))
+        block = Signal(range(self.params.max_rows * -(-MAX_N // Noise.BLOCK)))
         blocks = Signal(blocks_bits)
         m.d.comb += [
             Cat(noise.key).eq(Cat(fields.key0, fields.key1)),

@@ -13,7 +13,7 @@ from hdl.memory import (
     WritePort,
     announced_ahead,
 )
-from hdl.params import MAX_M, MAX_N
+from hdl.params import MAX_N
 from hdl.quantise.codes import CodeWriter
 from hdl.quantise.columns import Columns
 from hdl.quantise.exponent import ScaleExponent, sum_bits
@@ -47,8 +47,9 @@ class Quantiser(wiring.Component):
     memory to products. ``PER_COLUMN`` belongs to it, other flags do not.
     There too are ``SCAN``, which ends each tile after the first search and writes what the lanes
     found, and ``SCANNED``, which searches that instead of the rows.
-    Columns then have up to ``MAX_K`` rows, with ``MASTER`` or ``PER_COLUMN`` and nearest rounding;
-    in all other modes, as without ``masters``, up to ``MAX_M``.
+
+    Tensors have up to ``params.max_rows`` rows; sums are as wide as ``params.tensor_words`` asks
+    for.
 
     Parameters
     ----------
@@ -80,9 +81,10 @@ class Quantiser(wiring.Component):
         self.schedule = Schedule(params.vector, *groups,
                                  self.column_scale.steps if masters else 0)
         self.columns = Columns(params, masters)
-        self.reduction = Reduction(params.vector, self.columns.total_bits, sum_bits(MAX_M * MAX_N),
+        most = min(params.max_rows * MAX_N, params.tensor_words * params.vector)
+        self.reduction = Reduction(params.vector, self.columns.total_bits, sum_bits(most),
                                    reach_bits(params.bits, params.max_groups), picking=masters)
-        self.scale = ScaleExponent(params.bits, MAX_M * MAX_N)
+        self.scale = ScaleExponent(params.bits, most)
         self.table = None
         if params.max_groups > 1:
             self.table = GroupTable(params.bits, params.vector, *groups, scanned=masters)

@@ -211,9 +211,10 @@ def _unlawful(params):
 
     for op in (0, *{7, 8, 9, 10, 15} - lawful.keys(), 0x81, 0x86, 255):
         yield instruction(op, m=1, k=1, n=1, key0=1, arg=1)
-    sizes = {"m": MAX_M, "k": MAX_K, "n": MAX_N}
+    rows = {Opcode.MOVE: MAX_K, **dict.fromkeys(
+        (Opcode.QUANTISE, Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD), params.max_rows)}
     for op, fields in lawful.items():
-        most = {**sizes, "m": MAX_K} if op == Opcode.MOVE else sizes
+        most = {"m": rows.get(op, MAX_M), "k": MAX_K, "n": MAX_N}
         for name in most.keys() & fields.keys():
             for value in (0, most[name] + 1, 0xFFFF):
                 yield but(op, **{name: value})
@@ -268,7 +269,8 @@ def _unlawful_with_masters(but):
                  QuantiseFlag.SCANNED, 128):
         yield but(Opcode.QUANTISE, flags=QuantiseFlag.SCAN | flag)
     yield but(Opcode.QUANTISE, flags=QuantiseFlag.SCANNED | QuantiseFlag.PER_COLUMN)
-    yield but(Opcode.QUANTISE, flags=QuantiseFlag.SCAN, m=MAX_M + 1)
+    for flag in (QuantiseFlag.SCAN, QuantiseFlag.SCANNED):
+        yield but(Opcode.QUANTISE, flags=flag, m=MAX_K + 1)
     F = ScaleFlag
     yield but(Opcode.SCALE, flags=F.UPDATE, m=MAX_K + 1)
     for fields in ({"k": 4096}, {"k": 0xFFFF}, {"tab0": 4096}, {"shift": 18}, {"shift": 255}):
@@ -530,10 +532,10 @@ def errors_programs(params, seed, most=0):
     source = recording.stored(Space.WIDE, x)
     q = recording.place(Space.QUANT, *x.shape)
     exponents = recording.place(Space.WIDE, 1, x.shape[1])
-    requests.refused(program.quantise(source, q, exponents), instruction(0),
-                     program.quantise(source, q, exponents, unsigned=True))
+    requests.refused(program.quantise(params, source, q, exponents), instruction(0),
+                     program.quantise(params, source, q, exponents, unsigned=True))
     recording.read(q, exponents)
-    requests.refused(program.quantise(source, q, exponents, unsigned=True),
+    requests.refused(program.quantise(params, source, q, exponents, unsigned=True),
                      instruction(Opcode.QUANTISE, m=4, n=1, src0=0xFFFF))
     recording.read(q, exponents)
     recording.begin("the limits of what is lawful")
@@ -558,7 +560,7 @@ def errors_programs(params, seed, most=0):
                 recording.device.write(space, words - 8, np.zeros((8, lanes), np.int64))
             assert requests.run(*steps) == Status.OK
     recording.store(source, x)
-    steps = [program.quantise(source, q, exponents)] * (MAX_BODY // INSTRUCTION_BYTES)
+    steps = [program.quantise(params, source, q, exponents)] * (MAX_BODY // INSTRUCTION_BYTES)
     assert requests.run(*steps) == Status.OK
     recording.read(q, exponents)
     return recording.session("errors_programs")
@@ -574,7 +576,7 @@ def errors_repetition(params, seed, most=0):
     work, context = recording.stored(Space.WIDE, x), recording.place(Space.WIDE, *x.shape)
     state = recording.stored(Space.WIDE, rng.integers(1, 2**14, (STATE_ROWS, params.cols)))
     # In place, so that running twice shows.
-    step = program.norm_forward(work, work, context, state, relu=False)
+    step = program.norm_forward(params, work, work, context, state, relu=False)
 
     def seen():
         recording.read(work)

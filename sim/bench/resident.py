@@ -413,7 +413,7 @@ class Mix:
             context = recording.place(Space.WIDE, m, n)
             self.norms[m, n] = context, state
             recording.device.run([program.norm_forward(
-                self.wide[m, n][0], self.wide[m, n][1], context, state, relu=True)])
+                self.params, self.wide[m, n][0], self.wide[m, n][1], context, state, relu=True)])
         for n in sorted({a, b}):
             self.labels[n] = recording.stored(Space.WIDE, _junk_above(
                 rng, rng.integers(0, min(a, b), (n, 1)), 13))
@@ -553,8 +553,9 @@ class Mix:
         m, n = self._shape()
         unsigned, rng = bool(self.rng.integers(2)), self.rng
         return [program.quantise(
-            self._one(self.wide[m, n]), (self.unsigned if unsigned else self.signed)[m, n],
-            self._one(self.rows[n]), unsigned=unsigned, per_column=bool(rng.integers(2)),
+            self.params, self._one(self.wide[m, n]),
+            (self.unsigned if unsigned else self.signed)[m, n], self._one(self.rows[n]),
+            unsigned=unsigned, per_column=bool(rng.integers(2)),
             clip=int(self._one([0, 13, 255])), key=self._one([None, self._key()]))]
 
     def _quantise_masters(self):
@@ -606,13 +607,13 @@ class Mix:
         m, n = self._shape()
         context, state = self.norms[m, n]
         return [program.norm_forward(
-            self._one(self.wide[m, n]), self._one(self.wide[m, n]), context, state,
+            self.params, self._one(self.wide[m, n]), self._one(self.wide[m, n]), context, state,
             relu=bool(self.rng.integers(2)), inference=bool(self.rng.integers(2)))]
 
     def _norm_backward(self):
         m, n = self._shape()
         return [program.norm_backward(
-            self._one(self.wide[m, n]), self._one(self.wide[m, n]), *self.norms[m, n],
+            self.params, self._one(self.wide[m, n]), self._one(self.wide[m, n]), *self.norms[m, n],
             self._one([None, self.unsigned[m, n]]))]
 
     def _grouped(self):
@@ -621,8 +622,9 @@ class Mix:
         k = self._one([count for rows, count in self.wide if rows == m])
         (rows, place), cols, q = self.samples[m], self.channels[n], self.signed[m, n]
         operand = place.view(k, place.cols)
-        steps = [program.quantise(self._one(self.wide[m, n]), q, self._one(self.rows[n]),
-                                  key=self._key(), rows=rows, cols=cols), program.sort(rows)]
+        steps = [program.quantise(self.params, self._one(self.wide[m, n]), q,
+                                  self._one(self.rows[n]), key=self._key(), rows=rows, cols=cols),
+                 program.sort(rows)]
         x = self._one([self.signed, self.unsigned])[m, k]
         products, _ = program.gemm(self.params, operand, q, self._one(self.wide[k, n]),
                                    unsigned=True, inner=rows, cols=cols)

@@ -314,6 +314,9 @@ def move_extremes(params, seed, most=12):
 
 # QUANTISE.
 
+#: Rows of norms and of what is quantised, more than a product has.
+_LONG = MAX_M + 3
+
 
 def _quantise(recording, x, *, flags=0, clip=0):
     """One tensor quantised; its codes, exponents and groups."""
@@ -335,7 +338,7 @@ def _quantise(recording, x, *, flags=0, clip=0):
         recording.device.run([program.scan(places[0], scanned)])
         recording.read(states)
     recording.device.run([program.quantise(
-        *places, scanned=scanned, unsigned=bool(flags & QuantiseFlag.UNSIGNED), clip=clip,
+        params, *places, scanned=scanned, unsigned=bool(flags & QuantiseFlag.UNSIGNED), clip=clip,
         rows=rows, cols=cols, per_column=bool(flags & QuantiseFlag.PER_COLUMN),
         key=key if flags & QuantiseFlag.STOCHASTIC else None)])
     recording.read(places[1], places[2])
@@ -364,7 +367,8 @@ def quantise(params, seed, most=10):
     rng = recording.rng
 
     def attempt(flags, clip, most):
-        m, n = draw.dimension(rng, min(most, MAX_M)), draw.dimension(rng, most, params.cols)
+        m = draw.dimension(rng, min(most, params.max_rows))
+        n = draw.dimension(rng, most, params.cols)
         recording.begin(f"quantise {m}x{n} {QuantiseFlag(flags)!r} clip {clip}")
         _quantise(recording, draw.values(rng, m, n), flags=flags, clip=clip)
 
@@ -402,6 +406,13 @@ def quantise_extremes(params, seed, most=10):
         for flags, clip in modes:
             recording.begin(f"quantise {name}, {QuantiseFlag(flags)!r} clip {clip}")
             _quantise(recording, x, flags=flags, clip=clip)
+
+    def long(flags, clip, m):
+        recording.begin(f"quantise {m} rows, {QuantiseFlag(flags)!r} clip {clip}")
+        _quantise(recording, draw.values(rng, m, 1), flags=flags, clip=clip)
+
+    for flags, clip in [*modes, (QuantiseFlag.SCANNED, 13)] if params.masters else []:
+        draw.fitting(partial(long, flags, clip), _LONG)
     recording.device.status()
     return recording.session("quantise_extremes")
 
@@ -414,28 +425,28 @@ def _norm(recording, x, dy, state, *, relu, in_place, inference):
     context, states = recording.place(Space.WIDE, m, n), recording.place(Space.WIDE, STATE_ROWS, n)
     source = recording.place(Space.WIDE, m, n)
     target = source if in_place else recording.place(Space.WIDE, m, n)
-    device = recording.device
+    params, device = recording.params, recording.device
     recording.store(states, state)
     recording.store(source, x)
-    device.run([program.norm_forward(source, target, context, states, relu=relu)])
+    device.run([program.norm_forward(params, source, target, context, states, relu=relu)])
     recording.read(target, context, states)
     recording.store(source, dy)
-    device.run([program.norm_backward(source, target, context, states)])
+    device.run([program.norm_backward(params, source, target, context, states)])
     recording.read(target, states)
     # Once more with codes, of which some are the largest.
     recording.store(source, dy)
     codes = recording.place(Space.QUANT, m, n)
-    half = 1 << recording.params.bits - 1
+    half = 1 << params.bits - 1
     recording.store(codes, np.minimum(recording.rng.integers(-half, half + 2, (m, n)), half - 1))
-    device.run([program.norm_backward(source, target, context, states, codes,
-                                      scan=recording.params.masters > 0)])
+    device.run([program.norm_backward(params, source, target, context, states, codes,
+                                      scan=params.masters > 0)])
     recording.read(target, states)
     recording.store(source, x)
     if inference is not None:
         state = state.copy()
         state[[StateRow.MEAN, StateRow.DEVIATION]] = inference
         recording.store(states, state)
-    device.run([program.norm_forward(source, target, context, states, relu=relu,
+    device.run([program.norm_forward(params, source, target, context, states, relu=relu,
                                      inference=True)])
     recording.read(target, context, states)
     device.status()
@@ -447,7 +458,8 @@ def norm(params, seed, most=10):
     rng = recording.rng
 
     def attempt(relu, in_place, most):
-        m, n = draw.dimension(rng, min(most, MAX_M)), draw.dimension(rng, most, params.cols)
+        m = draw.dimension(rng, min(most, params.max_rows))
+        n = draw.dimension(rng, most, params.cols)
         recording.begin(f"norm {m}x{n} relu {relu} in place {in_place}")
         x = draw.inputs(rng, m, n)
         statistics = None
@@ -495,6 +507,13 @@ def norm_extremes(params, seed, most=10):
         dy = gradients[number % 3](m, n)
         _norm(recording, x, dy, state, relu=number % 2 == 0, in_place=number % 3 == 0,
               inference=statistics)
+
+    def long(m):
+        recording.begin(f"norm {m} rows")
+        x, dy = (rng.choice([-draw.EDGE, draw.EDGE - 1], (m, 1)) for _ in range(2))
+        _norm(recording, x, dy, draw.state(rng, 1), relu=False, in_place=True, inference=None)
+    if params.masters:
+        draw.fitting(long, _LONG)
     return recording.session("norm_extremes")
 
 

@@ -5,9 +5,11 @@ import random
 import pytest
 from amaranth.hdl import Module, Signal, signed
 from amaranth.sim import Simulator
+from amaranth.utils import ceil_log2
 
 from hdl.norm.arithmetic import Multiplier, SaturatingShift, clamp
 from hdl.norm.reciprocal import LaneDivider, Operation
+from hdl.params import MAX_K, MAX_M
 from sim.model.norm import reciprocal
 from sim.model.rounding import bit_length, floor_divide, saturate
 
@@ -73,9 +75,11 @@ def test_products():
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize(("lanes", "span", "per_clock"), [(1, 4, 1), (6, 4, 1), (5, 1, 2)])
-def test_every_lane_gets_its_results(lanes, span, per_clock):
-    dut = LaneDivider(lanes, 41, 32, span=span, per_clock=per_clock)
+@pytest.mark.parametrize(("lanes", "span", "per_clock", "rows"), [
+    (1, 4, 1, MAX_M), (6, 4, 1, MAX_M), (5, 1, 2, MAX_K)])
+def test_every_lane_gets_its_results(lanes, span, per_clock, rows):
+    bits = 32 + ceil_log2(rows)
+    dut = LaneDivider(lanes, bits, 32, span=span, per_clock=per_clock, rows=rows)
     rng = random.Random(lanes)
     values = [0, 1, 2, 3, 2**15, 2**16 - 1, 2**16, 2**16 + 1, 2**17 - 1, 2**30, 2**30 + 1,
               2**31 - 1]
@@ -111,7 +115,7 @@ def test_every_lane_gets_its_results(lanes, span, per_clock):
                 ctx.set(dut.value[lane], value)
             await run(ctx, Operation.INVERT, lambda lane, b=batch: reciprocal(b[lane]))
             await run(ctx, Operation.LENGTH, lambda lane, b=batch: (None, bit_length(b[lane])))
-        for denominator in (1, 3, 511):
+        for denominator in (1, 3, rows - 1, rows):
             numerators = [rng.randrange(-denominator << 31, denominator << 31)
                           for _ in range(lanes)]
             for lane, numerator in enumerate(numerators):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hdl.norm import NormBackward
-from hdl.norm.backward_lane import GRAD_GAMMA_BITS, OFFSET_BITS
-from hdl.params import Params
+from hdl.norm.backward_lane import GRAD_GAMMA_BITS, OFFSET_BITS, total_bits
+from hdl.params import MAX_K, MAX_M, Params
 from sim.model.norm import l1_backward, l1_forward
 from tests.support.norms import column, norm_backward, random_backward
 
@@ -103,26 +103,29 @@ def test_lanes_beyond_the_tensor_do_not_count():
     norm(Params(lanes=0, cols=4, memory=4), [{"x": x, "dy": dy, "rectify": False, "beyond": 3}])
 
 
-@pytest.mark.parametrize("masters", [0, 4])
-def test_longest_columns_at_the_limits(masters):
-    m, gamma = 511, np.array([-2**15, 2**15 - 1, -2**15, 2**15 - 1])
-    x = np.zeros((m, 4), np.int64)
+@pytest.mark.parametrize(("m", "masters"), [
+    (MAX_M, 0), (767, 4), pytest.param(MAX_K, 4, marks=pytest.mark.regress)])
+def test_longest_columns_at_the_limits(m, masters):
+    gamma = np.array([-2**15, 2**15 - 1, -2**15, 2**15 - 1])
+    x, few = np.zeros((m, 4), np.int64), m // 64 + 1
     # Deviation 1, where the mean of |xhat| may be largest.
-    x[:8, 0] = 1
+    x[:few, 0] = 1
     # A few far away on either side, all others a little above the mean.
-    x[:, 1] = column(m, 1, *[2000] * 8, *[-2010] * 8)
-    x[0, 2], x[256:, 3] = 2**31 - 1, -2**31
+    x[:, 1] = column(m, 1, *[2000] * few, *[-2010] * few)
+    x[0, 2], x[m // 2 + 1:, 3] = 2**31 - 1, -2**31
     _, context, _, deviation, _ = l1_forward(x, 4096, 0, apply_relu=False)
     g = context.sign.copy()
-    g[16:, 1] = -1       # against the mean of the signs times grad_gamma,
-    g[511 // 2, 1] = 1   # but for one
+    g[2 * few:, 1] = -1  # against the mean of the signs times grad_gamma,
+    g[m // 2, 1] = 1   # but for one
     g[:, 3] = -g[:, 3]
     dy = np.where(g > 0, 2**31 - 1, -2**31)
     _, grad_beta, grad_gamma, _, _ = l1_backward(dy, context, gamma, deviation)
     assert deviation[0] == 1 and grad_gamma.max() >= 1 << GRAD_GAMMA_BITS - 2
+    # With one bit less the largest sum would not fit.
+    assert np.abs(((dy >> 12) * context.xhat).sum(axis=0)).max() >= 1 << total_bits(m) - 2
     u = (dy >> 12) - grad_beta + context.sign.sum(axis=0) * grad_gamma // m
     assert u.max() >= 1 << OFFSET_BITS - 2
     unit = norm(Params(lanes=0, cols=4, memory=4, masters=masters), [
         {"x": x, "dy": dy, "gamma": gamma, "rectify": False}])
-    assert unit.cycles(511, 5) == (2 * (5 * 511 + 193) + 24 if masters else
-                                   2 * (6 * 511 + 1029) + 138)
+    assert unit.cycles(m, 5) == (2 * (5 * m + 199) + 24 if masters else
+                                 2 * (6 * m + 1029) + 138)

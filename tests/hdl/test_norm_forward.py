@@ -7,7 +7,8 @@ from amaranth.sim import Simulator
 from hdl.norm import NormForward
 from hdl.norm.forward import LaneCount
 from hdl.norm.forward_lane import Normalise
-from hdl.params import Params
+from hdl.norm.l1 import MeanMagnitude
+from hdl.params import MAX_K, MAX_M, Params
 from sim.model.norm import l1_forward
 from sim.model.rounding import round_shift, saturate
 from tests.support.norms import WIDE, column, norm_forward, random_forward
@@ -46,20 +47,26 @@ def test_small_tensors():
         random_forward(rng, m, n, 100, in_place=True) for m, n in ((1, 1), (1, 3), (2, 2))])
 
 
-def test_longest_columns_at_the_limits():
-    m, low, high = 511, -2**23, 2**23 - 1
-    half = column(m, low, *[high] * 256)
+@pytest.mark.parametrize(("m", "masters"), [
+    (MAX_M, 0), (767, 4), pytest.param(MAX_K, 4, marks=pytest.mark.regress)])
+def test_longest_columns_at_the_limits(m, masters):
+    low, high = -2**23, 2**23 - 1
+    half = column(m, low, *[high] * (m // 2 + 1))
     x = np.stack([
         column(m, low), column(m, high),     # the largest sums of x
         half, half[::-1],                    # the largest deviation
         column(m, 0, high), column(m, 0, low),   # xhat saturates
-        column(m, 0, 1), column(m, 0, *[1] * 8),  # deviations 0 and 1
+        column(m, 0, 1), column(m, 0, *[1] * (m // 64 + 1)),  # deviations 0 and 1
     ], axis=1)
     _, context, mean, deviation, _ = l1_forward(x, 4096, 0)
     assert mean.min() == -2**29 and deviation.max() > 2**28 and 0 in deviation and 1 in deviation
     assert {-2**15, 2**15 - 1} <= set(context.xhat.flat)
-    norm(Params(lanes=0, cols=8, memory=4), [
+    unit = norm(Params(lanes=0, cols=8, memory=4, masters=masters), [
         {"x": x, "gamma": [-2**15, 2**15 - 1] * 4, "rectify": False}])
+    assert unit.cycles(m, 9) == 2 * (4 * m + (164 if masters else 698)) + 1
+    # With one bit less the largest sum would not fit.
+    total = MeanMagnitude.total_bits(m)
+    assert (64 * x).sum(axis=0).min() < -1 << total - 2
 
 
 def test_everything_is_clamped_and_counted():

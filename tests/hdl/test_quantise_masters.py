@@ -1,6 +1,6 @@
 """hdl.quantise with masters against sim.model.quantise.quantise_weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from hdl.instructions import (
     ScanRow,
     StateRow,
 )
-from hdl.params import MASTER_BITS, MAX_K, MAX_M, Params
+from hdl.params import MASTER_BITS, MAX_K, MAX_M, MAX_N, Params
 from hdl.quantise import Quantiser
 from hdl.quantise.mantissa import ColumnScale
 from hdl.quantise.masters import Masters
@@ -80,7 +80,9 @@ def check(params, cases):
     unit = Quantiser(params, masters=True)
     most = max(-(-case.x.shape[1] // params.vector) * case.x.shape[0] for case in cases)
     words = dict.fromkeys(("wide", "master", "quant"), 1 << (most + 128).bit_length())
-    bench = UnitBench(unit, params, words={**words, "group": 1024, "order": 16})
+    # Groups of columns after those of rows.
+    tab2 = max(600, *(len(case.x) for case in cases))
+    bench = UnitBench(unit, params, words={**words, "group": tab2 + 400, "order": 16})
 
     async def process(ctx):
         for case in cases:
@@ -133,14 +135,14 @@ def check(params, cases):
         key0, key1 = key_words(case.key or (0,) * 4)
         taken, q = await run(ctx, case, sum(flag for flag, on in chosen.items() if on),
                              [("wide", target - 1), ("wide", target + -(-n // params.vector))],
-                             dst1=target, tab1=0, tab2=600, key0=key0, key1=key1, **fields)
+                             dst1=target, tab1=0, tab2=tab2, key0=key0, key1=key1, **fields)
         expected = quantise(case.x, bits=params.bits, signed=not case.unsigned,
                             per_column=case.per_column, clip=case.clip, noise=noise, groups=groups,
                             scanned=scan(case.x) if case.scanned else None)
         q = q + (case.unsigned << params.bits - 1)
         if case.grouped:
             assert bench.dump_groups(ctx, 0, m).tolist() == expected.rows.tolist()
-            assert bench.dump_groups(ctx, 600, n).tolist() == expected.cols.tolist()
+            assert bench.dump_groups(ctx, tab2, n).tolist() == expected.cols.tolist()
         assert bench.dump(ctx, "wide", target, 1, n)[0].tolist() == expected.exponent.tolist()
         assert (q == expected.q).all()
         assert taken == unit.cycles(m, n, per_column=case.per_column, clip=case.clip,
@@ -241,8 +243,36 @@ def test_most_rows(width):
 
 
 @pytest.mark.parametrize("rows", [MAX_M + 2, pytest.param(MAX_K, marks=pytest.mark.regress)])
-def test_columns_of_more_rows_without_masters(rows):
-    check(made(4, 1), [Wide(np.full((rows, 1), LOW << 8), clip=255, per_column=True)])
+@pytest.mark.parametrize("groups", [(1, 1), (4, 4)])
+def test_more_rows_than_a_product_has(rows, groups):
+    """In every mode: sums of the largest, noise of the last rows, groups of rows of all sizes."""
+    lowest = np.full((rows, 1), LOW << 8)
+    x = np.concatenate([lowest >> np.arange(rows)[:, None] % 32, lowest], axis=1)
+    cases = [Wide(lowest, clip=255, per_column=True), Wide(lowest, clip=255, key=KEY),
+             Wide(lowest, clip=255, scanned=True), Wide(-lowest - 1, clip=9, unsigned=True),
+             Wide(x, key=KEY)]
+    if max(groups) > 1:
+        cases += [Wide(x, grouped=True, key=KEY), Wide(x, grouped=True, key=KEY, scanned=True)]
+    check(made(4, 1, groups), cases)
+
+
+@pytest.mark.parametrize(("lanes", "memory", "elements"), [
+    (1, 4, 1 << 12), (8, 32, 1 << 15), (4, 128, 1 << 17), (1, 64, MAX_K * MAX_N)])
+def test_sums_are_as_wide_as_those_of_a_full_memory(lanes, memory, elements):
+    params = replace(made(4, lanes), memory=memory)
+    unit, high = check(params, [Wide(np.ones((1, 1), np.int64))]), 1 << 31
+    assert unit.columns.total_bits == (elements // lanes * high).bit_length()
+    assert unit.columns.total_bits >= unit.column_scale.sum_bits
+    assert len(unit.reduction.total) == len(unit.scale.total) == (elements * high).bit_length()
+    assert len(unit.scale.count) == elements.bit_length()
+
+
+def test_a_tensor_that_fills_the_memory():
+    """Its sums need all their bits, those of a lane and of all."""
+    params = replace(made(4, 2), memory=4)
+    x = np.full((params.wide_words // 2, 4), -1 << 31)
+    assert x.size == params.tensor_words * params.vector == 4096
+    check(params, [Wide(x, clip=255), Wide(x, clip=255, scanned=True)])
 
 
 @pytest.mark.parametrize(("lanes", "groups"), [(2, (1, 1)), (3, (4, 4))])
@@ -474,6 +504,6 @@ def test_a_scan_before_gives_the_same(bits, lanes, groups):
 
 def test_a_scan_of_most_rows():
     """Its sums need all their bits."""
-    x = np.full((MAX_M, 3), -1 << 31)
+    x = np.full((MAX_K, 3), -1 << 31)
     x[:, 1] = 1
     check(made(4, 2), [Wide(x, clip=255, scanned=True)])

@@ -822,11 +822,14 @@ CASES = [
     # Queues are named where there are any.
     *((machine, f, {"op": f["op"] | named << 4}, machine is KEEPER and named < 8)
       for machine in (GROUPED, KEEPER) for f in (GEMM, MOVE, NORM) for named in (1, 2, 4, 7, 8)),
-    *((KEEPER, f, {"m": m}, good) for f in (SCALE, LOSS, QUANTISE, GEMM, NORM)
+    *((KEEPER, f, {"m": m}, good) for f in (SCALE, LOSS, GEMM)
       for m, good in ((0, False), (MAX_M, True), (MAX_M + 1, False), (MAX_K, False),
                       (0xFFFF, False))),
     *((KEEPER, {**f, "flags": flags}, {"m": m}, good)
-      for f, flags in ((SCALE, ScaleFlag.UPDATE), (QUANTISE, MASTER))
+      for f, flags in ((SCALE, ScaleFlag.UPDATE), (QUANTISE, MASTER), (QUANTISE, 0),
+                       (QUANTISE, SCAN), (QUANTISE, SCANNED), (QUANTISE, QuantiseFlag.GROUPED),
+                       (NORM, 0), (NORM, NormFlag.INFERENCE), (BACKWARD, 0),
+                       (BACKWARD, BackwardFlag.SCAN))
       for m, good in ((0, False), (1, True), (MAX_M + 1, True), (MAX_K, True), (MAX_K + 1, False),
                       (0xFFFF, False))),
     *((KEEPER, f, {"n": n}, good) for f in (SCALE, COMBINE, LOSS, {**QUANTISE, "flags": MASTER})

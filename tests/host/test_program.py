@@ -3,15 +3,19 @@
 import numpy as np
 import pytest
 
-from hdl.params import MAX_M, Params
+from hdl.instructions import STATE_ROWS, StateRow
+from hdl.params import MAX_K, MAX_M, MAX_N, Params
 from hdl.protocol import Space
 from host import program
 from host.device import Device
-from host.errors import ArgumentError
+from host.errors import ArgumentError, MemoryFullError
 from host.tensors import Tensor, load, store
+from host.train import Rate
 from host.windows import Windows
 from sim.model.convolution import fold, patches
 from sim.model.gemm import gemm
+from sim.model.norm import l1_forward
+from sim.model.quantise import quantise
 from tests.support.images import rows_of, weights_of
 
 PARAMS = Params(rows=2, cols=2, depth=2, lanes=1, memory=16)
@@ -41,9 +45,56 @@ def test_rows_of_rows_are_rows_of_the_whole():
     assert whole.rows_from(10, 30).rows_from(5, 8) == whole.rows_from(15, 8)
 
 
-# Convolutions.
+# Rows of norms and of what is quantised.
 
 KEEPER = Params(rows=2, cols=2, depth=2, lanes=1, memory=16, masters=4)
+
+
+def test_norms_and_codes_of_most_rows():
+    rng = np.random.default_rng(0)
+    m, n = MAX_K, 1
+    x = rng.integers(-1000, 1000, (m, n))
+    wide, context, q = (Tensor(space, base, m, n) for space, base in (
+        (Space.WIDE, 0), (Space.WIDE, m), (Space.QUANT, 0)))
+    state, exponent = Tensor(Space.WIDE, 2 * m, STATE_ROWS, n), Tensor(Space.WIDE, 3 * m, 1, n)
+    rows = np.zeros((STATE_ROWS, n), np.int64)
+    rows[StateRow.GAMMA] = 4096
+    with Device.open("model:", KEEPER) as device:
+        store(device, wide, x)
+        store(device, state, rows)
+        device.run([program.norm_forward(KEEPER, wide, wide, context, state, relu=True),
+                    program.quantise(KEEPER, wide, q, exponent, unsigned=True, clip=20)])
+        y, *_ = l1_forward(x, np.array([4096]), np.array([0]))
+        expected = quantise(y, bits=4, signed=False, clip=20)
+        assert (load(device, q) + 8 == expected.q).all()
+        assert (load(device, exponent) == expected.exponent).all()
+
+
+@pytest.mark.parametrize("params", [PARAMS, KEEPER], ids=lambda params: params.name)
+def test_tensors_of_too_many_rows_or_columns_are_refused(params):
+    def refused(limit, name, make):
+        rows, cols = (limit + 1, 1) if name == "rows" else (1, limit + 1)
+        x = Tensor(Space.WIDE, 0, rows, cols)
+        with pytest.raises(MemoryFullError, match=f"{name} of a tensor must be at most {limit} on "
+                                                  f"this machine, got {limit + 1}"):
+            make(x)
+
+    taken = [(params.max_rows, make) for make in (
+        lambda x: program.quantise(params, x, x, x),
+        lambda x: program.norm_forward(params, x, x, x, x, relu=True),
+        lambda x: program.norm_backward(params, x, x, x, x))]
+    if params.masters:
+        rate, key = Rate(400, 12), (0,) * 4
+        taken += [(MAX_K, lambda x: program.scan(x, x)),
+                  (MAX_K, lambda x: program.update(x, x, x, rate, key)),
+                  (MAX_M, lambda x: program.column_sums(x, x)),
+                  (MAX_M, lambda x: program.cross_entropy(x, x, x, x))]
+    for rows, make in taken:
+        refused(rows, "rows", make)
+        refused(MAX_N, "columns", make)
+
+
+# Convolutions.
 
 
 def convolved(windows, x, b, *, params=KEEPER, unsigned=False, groups=None):

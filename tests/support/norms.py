@@ -19,10 +19,16 @@ def column(m, rest, *first):
     return np.array([*first] + [rest] * (m - len(first)))
 
 
+def _room(unit, cases):
+    """Words for any of the cases' tensors, or 1,024."""
+    return max(1024, *(1 << (len(case["x"]) * -(-np.shape(case["x"])[1] // unit.params.vector) - 1
+                             ).bit_length() for case in cases))
+
+
 def norm_forward(unit, model, cases):
     """Every case, keyword arguments of :func:`_check_forward`, equals ``model``, one after the
     other."""
-    bench = UnitBench(unit, unit.params, words={"wide": 4096})
+    bench = UnitBench(unit, unit.params, words={"wide": 4 * _room(unit, cases)})
 
     async def process(ctx):
         for case in cases:
@@ -43,7 +49,8 @@ async def _check_forward(ctx, bench, unit, model, x, gamma=None, beta=None, mean
     state[StateRow.GAMMA], state[StateRow.BETA] = gamma, beta
     if inference:
         state[StateRow.MEAN], state[StateRow.DEVIATION] = mean, deviation
-    src0, src1, dst0, dst1 = 0, 2048, 1024, 3072
+    src0, dst0, src1, dst1 = range(0, bench.memories["wide"].depth,
+                                   bench.memories["wide"].depth // 4)
     bench.load(ctx, "wide", src0, x)
     bench.load(ctx, "wide", src1, state)
     before = bench.dump(ctx, "wide", dst1, m, n)
@@ -74,7 +81,7 @@ def norm_backward(unit, models, cases, largest):
     """Every case, keyword arguments of :func:`_check_backward`, equals the forward and backward
     ``models``, one after the other; no |dx| is above ``largest``. A unit that can scan does, but
     for the first case."""
-    bench = UnitBench(unit, unit.params, words={"wide": 4096, "quant": 1024})
+    bench = UnitBench(unit, unit.params, words={"wide": 4 * _room(unit, cases), "quant": 1024})
 
     async def process(ctx):
         for number, case in enumerate(cases):
@@ -96,7 +103,8 @@ async def _check_backward(ctx, bench, unit, models, largest, x, dy, gamma=4096, 
     _, context, _, deviation, _ = forward(x, gamma, beta, apply_relu=rectify)
     state = np.random.default_rng(7).integers(*WIDE, (STATE_ROWS, n))
     state[StateRow.GAMMA], state[StateRow.DEVIATION] = gamma, deviation
-    src0, src1, dst0, dst1 = 0, 2048, 2560, 3072
+    src0, src1, dst0, dst1 = range(0, bench.memories["wide"].depth,
+                                   bench.memories["wide"].depth // 4)
     bench.load(ctx, "wide", src0, dy)
     bench.load(ctx, "wide", src1, state)
     bench.load(ctx, "wide", dst1, context.pack())
