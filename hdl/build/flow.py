@@ -8,6 +8,7 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from boards.top import BAUD
 from hdl.build.fit import FitError, over
@@ -25,7 +26,7 @@ from hdl.build.netlist import (
 from hdl.build.share import share_modules
 from hdl.build.tools import ToolError
 
-__all__ = ["Outcome", "OutputError", "build", "clocks", "replace_folder"]
+__all__ = ["Outcome", "OutputError", "Patience", "build", "clocks", "replace_folder"]
 
 #: Options of Yosys' synthesis. Wide LUTs would make figures incomparable with other arrays';
 #: no memory here is read in the cycle in which the same address is written.
@@ -142,6 +143,12 @@ def _synthesise(design, folder, tools, progress):
     return total, units, packed
 
 
+class Patience(NamedTuple):
+    """When a place-and-route run is given up, see :func:`build`."""
+    places: int
+    seconds: float
+
+
 def _place_and_route(design, folder, seed, timing_driven, patience, tools, progress):
     base = f"seed{seed}"
     options = [*design.part.nextpnr_options(), *place_and_route_options(timing_driven),
@@ -151,14 +158,16 @@ def _place_and_route(design, folder, seed, timing_driven, patience, tools, progr
                "--quiet", "--log", f"{base}.log",
                # A clock that is missed is our finding, not nextpnr's.
                "--timing-allow-fail"]
+    seconds = None
     if patience:
-        options += ["--placer-heap-cell-placement-timeout", str(patience)]
+        options += ["--placer-heap-cell-placement-timeout", str(patience.places)]
+        seconds = patience.seconds
     if design.board is None:
         options.append("--lpf-allow-unconstrained")
     stage = f"place and route, seed {seed}", f"place_and_route_seed{seed}"
     with tools.slot(), progress.stage(*stage) as said:
         try:
-            tools.run("nextpnr-ecp5", options, folder, f"{base}.log")
+            tools.run("nextpnr-ecp5", options, folder, f"{base}.log", seconds=seconds)
         except ToolError as error:
             if not error.told:
                 raise
@@ -217,8 +226,8 @@ def build(design, *, out, seeds, synth_only, timing_driven=False, patience=None,
 
     ``seeds`` place-and-route runs, seeds 1 and up, as many at a time as ``tools`` allow;
     ``timing_driven`` see :func:`place_and_route_options`. A seed that cannot be placed or routed
-    is reported as failed if another one can. With ``patience`` nextpnr gives a cell up after
-    ``cells**2 / patience`` places that were not legal, 8 without: what cannot be placed is then
+    is reported as failed if another one can. With a :class:`Patience` nextpnr gives a cell up after
+    ``cells**2 / places`` places that were not legal, 8 without: what cannot be placed is then
     known in minutes.
 
     ``out`` appears, whole, when all is done; what was there before stays until then. When a tool

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import prod
 
 from hdl.build.fit import EstimateError, FitError, check_fit
+from hdl.build.flow import Patience
 from hdl.build.tools import ToolError
 from hdl.params import ParameterError
 
@@ -14,8 +15,9 @@ __all__ = ["FILL", "PATIENCE", "largest", "sizes"]
 #: slice with a write port, so arrays of 81 and 89 % of the LUT4 found no place, and one of 82 did
 #: (docs/array.md).
 FILL = {"comb": 0.84, "ff": 0.97}
-#: How soon the placer gives up, see :func:`hdl.build.flow.build`.
-PATIENCE = 200
+#: How soon a size is given up that finds no place; and after how many seconds in any case: one of
+#: 72 % of an LFE5U-85F's LUT4 takes 30 minutes of a processor, and a router may never end.
+PATIENCE = Patience(200, 3 * 3600)
 #: From one size to the next.
 _STEP = 1.05
 _MEMORIES = (256, 128, 64, 32, 16, 8, 4)

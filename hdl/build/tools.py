@@ -156,8 +156,8 @@ class Tools:
         """Within this one tool may run; waits until fewer than ``jobs`` do."""
         return self._slots
 
-    def run(self, name, arguments, folder, log):
-        """Run a tool in ``folder``.
+    def run(self, name, arguments, folder, log, *, seconds=None):
+        """Run a tool in ``folder``, for so many seconds at most.
 
         ``log`` is the file there that the tool was told to write its log to; for a tool that
         writes none, what it says.
@@ -174,7 +174,10 @@ class Tools:
                                        stderr=subprocess.STDOUT, start_new_session=True)
             self._processes.add(process)
             try:
-                status = process.wait()
+                status = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise ToolError(f"{name} was not done after {seconds / 60:.0f} minutes",
+                                told=True) from None
             finally:
                 self._processes.discard(process)
                 if process.poll() is None:

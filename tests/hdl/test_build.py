@@ -9,6 +9,7 @@ import stat
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from amaranth.hdl import Module
@@ -23,10 +24,10 @@ from hdl.build.datapaths import DATAPATHS
 from hdl.build.design import ARRAY, elaborate
 from hdl.build.fit import EstimateError, check_fit, ebr_blocks, estimate, memories
 from hdl.build.floorplan import floorplan
-from hdl.build.flow import clocks
+from hdl.build.flow import Patience, clocks
 from hdl.build.netlist import critical_path, read_placed, synthesised_cells
 from hdl.build.summary import measure_command, plain_twin, summary
-from hdl.build.tools import Progress, ToolError
+from hdl.build.tools import Progress, ToolError, Tools
 from hdl.memory import Ram
 from hdl.params import Params
 from hdl.top import rtlil
@@ -431,6 +432,28 @@ def test_what_a_failing_tool_said_is_passed_on_and_its_log_kept(run, tmp_path, t
     assert list((tmp_path / "out-failed").glob("*.log"))
     # The earlier build is as it was.
     assert (tmp_path / "out" / "report.json").read_text() == before
+
+
+def test_a_tool_that_does_not_end_is_given_up(tmp_path, monkeypatch):
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!{sys.executable}\nimport os, time\nprint(os.getpid(), flush=True)\n"
+                    "time.sleep(60)\n")
+    slow.chmod(slow.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("NEXTPNR_ECP5", str(slow))
+    with pytest.raises(ToolError, match="nextpnr-ecp5 was not done after 0 minutes") as raised:
+        Tools().run("nextpnr-ecp5", [], tmp_path, "slow.log", seconds=2)
+    # So that --max goes on with the next size.
+    assert raised.value.told
+    pid = (tmp_path / "slow.out").read_text()
+    assert not Path(f"/proc/{pid.strip()}").exists()
+
+
+def test_max_gives_up_what_is_never_routed(run, monkeypatch):
+    monkeypatch.setattr(command, "PATIENCE", Patience(200, 0.01))
+    status, _, err = run("--max", "--cols", "1", "--memory", "64")
+    assert status == 1
+    assert "2x1x4 is too large: nextpnr-ecp5 was not done after 0 minutes" in err
+    assert err.splitlines()[-1].startswith("error: no size fits")
 
 
 def test_a_missing_tool_is_named(run, monkeypatch, capsys):
