@@ -47,10 +47,9 @@ class Streamer(wiring.Component):
 
     Row i of tile t is word ``source + t * (m + more_rows) + i`` of the memory, or on a machine that
     keeps masters what :class:`hdl.windows.Walk` says; a row of zeros, which is not read, follows
-    the ``m`` rows of each tile. A tile begins when its weights are
-    loaded, without a gap if they already are. The last of a column tile begins when the memory of
-    results, ``MAX_M + 1`` rows, has room beside those of column tiles that have not been
-    ``released``.
+    the ``m`` rows of each tile. A tile begins when its weights are loaded, without a gap if they
+    already are. The last of a column tile begins when the memory of results, ``MAX_M + 1`` rows,
+    has room beside those of column tiles that have not been ``released``.
 
     Parameters
     ----------

@@ -244,8 +244,7 @@ class _Control(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
-        m.submodules.reader = reader = RowReader(
-            paired=True, most=self.params.max_rows)
+        m.submodules.reader = reader = RowReader(paired=True, most=self.params.max_rows)
         m.submodules.writer = writer = _Writer(self.correction, packing=self.beside)
         fields, lanes = self.instruction, self.lanes
         dy, context, state, codes = (Signal(ADDRESS_BITS) for _ in range(4))
@@ -285,8 +284,7 @@ class _Control(wiring.Component):
         scout = None
         at_rest = ~reader.busy & ~way.any()
         if self.params.masters:
-            m.submodules.scout = scout = RowReader(
-                paired=False, most=self.params.max_rows)
+            m.submodules.scout = scout = RowReader(paired=False, most=self.params.max_rows)
             pending = Signal(announced_ahead(self.params))
             m.d.sync += pending.eq(Cat(scout.start, pending))
             m.d.comb += [

@@ -98,8 +98,7 @@ class NormForward(wiring.Component):
             control.divided.eq(divider.done),
         ]
         for j in range(self.params.vector):
-            m.submodules[f"lane_{j}"] = lane = ForwardLane(
-                self.statistic(self.params.max_rows))
+            m.submodules[f"lane_{j}"] = lane = ForwardLane(self.statistic(self.params.max_rows))
             m.d.comb += [
                 lane.control.eq(control.lanes),
                 lane.used.eq(control.used[j]),
@@ -161,8 +160,7 @@ class _Control(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.tiles = tiles = ColumnTiles(self.params.vector)
-        m.submodules.reader = reader = RowReader(
-            paired=False, most=self.params.max_rows)
+        m.submodules.reader = reader = RowReader(paired=False, most=self.params.max_rows)
         m.submodules.writer = writer = _Writer()
         fields, lanes = self.instruction, self.lanes
         training = Signal()
