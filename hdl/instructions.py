@@ -34,6 +34,7 @@ __all__ = [
     "INSTRUCTION_BYTES",
     "MAX_SHIFT",
     "OPERATIONS",
+    "POSITION_BITS",
     "QUEUES",
     "STATE_ROWS",
     "TABLE_HEADER",
@@ -85,11 +86,12 @@ MAX_SHIFT = 31
 #: use, the next seven are the schedule rows before which the array shifts (all ones: none).
 TABLE_HEADER = 8
 
-#: Words of the group table, each of fields from bit 0, that say which rows of A a GEMM with
+#: Words of the group table, each of fields from bit 0, that say which rows of images a GEMM with
 #: ``WINDOWS`` streams. Positions count in half inputs, so that the gradient of a convolution of
 #: stride 2, for which a zero stands between any two inputs, is one as well: what lies at a half, or
 #: outside of the image, is 0. Addresses count in half words. ``x`` is along a line of the image,
-#: ``y`` across.
+#: ``y`` across. MOVE with ``WINDOWS`` takes one tap, and of these words only sizes, ``image_step``
+#: and strides.
 WINDOW_TABLE = (
     #: Of the image and of the outputs, 1 to 255 each.
     (("width", 8), ("height", 8), ("out_width", 8), ("out_height", 8)),
@@ -100,9 +102,11 @@ WINDOW_TABLE = (
     #: ``2**stride`` and ``2**dilation`` half inputs.
     (("channel_tiles", 13), ("stride_x", 2), ("stride_y", 2), ("dilation", 2)),
 )
-#: And the word of an instruction's own: its first output, from 0, and the word of A, counted from
+#: And the word of a GEMM's own: its first output, from 0, and the word of A, counted from
 #: src0 and rounded down, of position 0 of the line on which that output's first tap is.
 WINDOW_RUN = (("first_line", 16), ("first_x", 8), ("first_y", 8))
+#: Bits of a position, with its sign.
+POSITION_BITS = 11
 
 
 class Opcode(IntEnum):
@@ -161,6 +165,8 @@ class MoveFlag(IntFlag):
     """Flags of ``MOVE``."""
     TRANSPOSED = 1
     SORTED = 2
+    WINDOWS = 4
+    UNSIGNED = 8
 
 
 class NormFlag(IntFlag):
@@ -348,6 +354,13 @@ def _windows(holds):
     return lambda f, groups: ~(f.flags & GemmFlag.WINDOWS).any() | holds(f)
 
 
+def _moved_apart(fields, groups):
+    flags = fields.flags
+    windows = (flags & MoveFlag.WINDOWS).any()
+    return (~(windows & (flags & MoveFlag.SORTED).any())
+            & (windows | ~(flags & MoveFlag.UNSIGNED).any()))
+
+
 def _one_way(fields, groups):
     """What SCALE cannot do at once."""
     def has(*flags):
@@ -492,15 +505,37 @@ OPERATIONS = {
         equation="dst0(q)[m,n] = src0(q)[m,n]",
         text="Lanes that take nothing keep what they held. Source and destination must not "
              "overlap. On a machine that keeps masters ``SORTED`` goes by the order table of "
-             "tab1, made of no more indices than there are columns to move.",
+             "tab1, made of no more indices than there are columns to move, and source and "
+             "destination may be rows of taller tensors; src0 and dst0 are where the first of them "
+             "begins. With ``WINDOWS`` src0(q) is a tensor of images of n channels, as for "
+             "``GEMM``, and row i of what is moved is the input that output i sees with one tap, "
+             "counted from the first output on; where there is none it is the code of 0. The "
+             "tables at tab0(t) say which inputs those are (``WINDOW_TABLE``), ``key0`` and "
+             "``src1`` where the first one is.",
         model="a copy", clocks="hdl.move.Move.cycles",
         sizes={"m": MAX_K, "n": MAX_K},
-        fields={"tab1": "(t) with ``SORTED``, column c goes to the slot in word group[tab1 + c]"},
+        fields={
+            "tab1": "(t) with ``SORTED``, column c goes to the slot in word group[tab1 + c]",
+            "tab0": "(t) with ``WINDOWS``, the words ``WINDOW_TABLE``",
+            "key0": "with ``WINDOWS``, what the first output sees: the input at x, along a line, "
+                    "in the low half, and y in the high half, in half inputs, from -1,024 to 1,023",
+            "src1": "with ``WINDOWS``, the word of position 0 of that line, counted from src0: "
+                    "``floor(y width / 2)``, modulo ``2**16``",
+            "key1": "on a machine that keeps masters, rows that the source (low half) and the "
+                    "destination (high half) have beyond those moved; with ``WINDOWS`` all rows of "
+                    "the images",
+        },
         flags={
             MoveFlag.TRANSPOSED: "dst0(q)[n,m], the transpose",
             MoveFlag.SORTED: "columns of the destination in the order of their slots",
+            MoveFlag.WINDOWS: "what each output of a convolution sees with one tap, "
+                              "``sim.model.convolution.windows``",
+            MoveFlag.UNSIGNED: "the code of 0 is ``-2**(bits-1)``",
         },
-        needs_groups=MoveFlag.SORTED),
+        needs_groups=MoveFlag.SORTED, needs_masters=MoveFlag.WINDOWS | MoveFlag.UNSIGNED,
+        with_masters=({}, (
+            Rule("``WINDOWS`` with ``SORTED``, ``UNSIGNED`` without ``WINDOWS``",
+                 _moved_apart),))),
     Opcode.SCALE: Operation(
         equation="dst0(w)[m,n] = rescale(src0(w)[m,n] * f, e, arg)",
         text="By columns: f is row FACTOR of the scale tensor src1(w)[3,n], 0 to 1,023, and e row "

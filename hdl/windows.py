@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.array.skew import register
 from hdl.chain import SelectAdd
-from hdl.instructions import WINDOW_RUN, WINDOW_TABLE, GemmFlag
+from hdl.instructions import POSITION_BITS, WINDOW_RUN, WINDOW_TABLE, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.params import MAX_M
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT
@@ -16,7 +16,7 @@ __all__ = ["WALK", "Walk", "WindowTable"]
 #: An address with half words; a position with half inputs, outside of the image too; what one step
 #: of a position takes at most.
 _HALVES = unsigned(ADDRESS_BITS + 1)
-_POSITION = signed(11)
+_POSITION = signed(POSITION_BITS)
 _STEP = unsigned(4)
 #: What is left of a line of outputs, of its lines, of a tap's words and of a line of the kernel,
 #: after this one and less one: below zero at the last. Of a plain operand there is no end to them.

@@ -168,12 +168,18 @@ def _norm_backward(f, params, read, written):
 
 def _move(f, params, read, written):
     flags, m, n = f["flags"], f["m"], f["n"]
-    read.tensor(Memory.QUANT, f["src0"], m, n)
+    more, more_out = (f["key1"] & 0xFFFF, f["key1"] >> 16) if params.masters else (0, 0)
+    if flags & MoveFlag.WINDOWS:
+        # Any of the images.
+        read.tensor(Memory.QUANT, f["src0"], more, n)
+        read.words(Memory.GROUP, f["tab0"], len(WINDOW_TABLE))
+    else:
+        read.tensor(Memory.QUANT, f["src0"], m, n, more)
     rows, cols = (n, m) if flags & MoveFlag.TRANSPOSED else (m, n)
     if flags & MoveFlag.SORTED:
         cols = schedule_rows(cols, params.depth, params.max_groups) * params.depth
         read.words(Memory.ORDER, f["tab1"], TABLE_HEADER + cols)
-    written.tensor(Memory.QUANT, f["dst0"], rows, cols)
+    written.tensor(Memory.QUANT, f["dst0"], rows, cols, more_out)
 
 
 def _scale(f, params, read, written):
@@ -244,5 +250,6 @@ def _ports(params, fields):
     if opcode == Opcode.NORM_BACKWARD:
         return {Memory.QUANT} if flags & BackwardFlag.CLIPPED else set()
     if opcode == Opcode.MOVE:
-        return {Memory.QUANT} | ({Memory.ORDER} if flags & MoveFlag.SORTED else set())
+        tables = {MoveFlag.SORTED: Memory.ORDER, MoveFlag.WINDOWS: Memory.GROUP}
+        return {Memory.QUANT} | {memory for flag, memory in tables.items() if flags & flag}
     return {Memory.GROUP, Memory.ORDER} if opcode == Opcode.SORT else set()

@@ -127,15 +127,9 @@ def convolution(params, x, b, out, windows, *, unsigned=False, rows=None, cols=N
 
     ``b`` has a row for each tap and channel; all else is as for :func:`gemm`.
     """
-    for name, (tensor, size), needs in (
-            ("rows of images", (x, "rows"), windows.images * windows.height * windows.width),
-            ("channels of images", (x, "cols"), windows.channels),
-            ("rows of weights", (b, "rows"), windows.rows),
-            ("rows of outputs", (out, "rows"), windows.count),
-            ("columns of outputs", (out, "cols"), b.cols)):
-        if getattr(tensor, size) != needs:
-            raise ArgumentError(f"the {name} of this convolution must be {needs}, "
-                                f"got {getattr(tensor, size)}")
+    _check_convolution(windows, x, (
+        ("rows of weights", b.rows, windows.rows),
+        ("rows of outputs", out.rows, windows.count), ("columns of outputs", out.cols, b.cols)))
     tiles = windows.tiles(params) | windows.channels << 16
     fields, shift = _product(params, b, GemmFlag.WINDOWS, tiles, unsigned, (None, rows, cols),
                              limit)
@@ -148,6 +142,15 @@ def convolution(params, x, b, out, windows, *, unsigned=False, rows=None, cols=N
             tab1=rows.base + first if rows else 0,
             key1=x.rows + x.more_rows & 0xFFFF | target.more_rows << 16, **fields))
     return steps, shift
+
+
+def _check_convolution(windows, x, others):
+    """Refuse images, or ``(name, size, needed)`` of other tensors, that do not fit it."""
+    for name, size, needs in (
+            ("rows of images", x.rows, windows.images * windows.height * windows.width),
+            ("channels of images", x.cols, windows.channels), *others):
+        if size != needs:
+            raise ArgumentError(f"the {name} of this convolution must be {needs}, got {size}")
 
 
 def _product(params, b, flags, tiles, unsigned, groups, limit):
@@ -263,17 +266,38 @@ def sort(groups):
     return instruction(Opcode.SORT, k=groups.length, tab0=groups.base, arg=groups.count)
 
 
-def move(x, out, *, transposed=False, order=None):
+def move(x, out, *, transposed=False, order=None, windows=None, tap=(0, 0), unsigned=False):
     """Copy the quantised tensor ``x``, or its transpose, to ``out``.
 
     ``order`` are the :class:`Groups` of the columns of ``out``, which are sorted: these then come
     in the order of their slots.
+
+    On a machine that keeps masters both may be rows of taller tensors. There ``windows`` are the
+    :class:`~host.windows.Windows` of the images ``x``, whose tables the device holds: a row that is
+    moved is what an output sees with the tap (ky, kx), the code of 0 where that is nothing,
+    ``unsigned`` or not.
     """
-    _check("rows of a tensor to move", x.rows, MAX_K)
+    flags = (MoveFlag.TRANSPOSED * transposed | MoveFlag.SORTED * bool(order)
+             | MoveFlag.WINDOWS * bool(windows) | MoveFlag.UNSIGNED * unsigned)
+    rows, more_rows, fields = x.rows, x.more_rows, {"tab1": order.base if order else 0}
+    if windows:
+        if order:
+            raise ArgumentError("what outputs see cannot be moved in the order of slots at once: "
+                                "move it without order first")
+        rows, more_rows = windows.count, x.rows + x.more_rows & 0xFFFF
+        moved = (x.cols, rows) if transposed else (rows, x.cols)
+        _check_convolution(windows, x, (("rows moved to", out.rows, moved[0]),
+                                        ("columns moved to", out.cols, moved[1])))
+        x_first, y_first, line = windows.tap(*tap)
+        fields = {"tab0": windows.base, "src1": line & 0xFFFF,
+                  "key0": x_first & 0xFFFF | (y_first & 0xFFFF) << 16}
+    elif unsigned:
+        raise ArgumentError("unsigned must come with windows: a plain move takes any code")
+    _check("rows of a tensor to move", rows, MAX_K)
     _check("columns of a tensor to move", x.cols, MAX_K)
     return instruction(
-        Opcode.MOVE, flags=MoveFlag.TRANSPOSED * transposed | MoveFlag.SORTED * bool(order),
-        m=x.rows, n=x.cols, src0=x.base, dst0=out.base, tab1=order.base if order else 0)
+        Opcode.MOVE, flags=flags, m=rows, n=x.cols, src0=x.base, dst0=out.base,
+        key1=more_rows | out.more_rows << 16, **fields)
 
 
 def norm_forward(params, x, y, context, state, *, relu, inference=False):

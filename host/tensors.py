@@ -43,7 +43,8 @@ def row_parts(rows):
 class Tensor:
     """A tensor's place: ``rows`` x ``cols`` elements from word ``base`` of ``space``.
 
-    Rows of a taller tensor have ``more_rows`` around them; only ``GEMM`` takes and makes such.
+    Rows of a taller tensor have ``more_rows`` around them; only ``GEMM`` takes and makes such, and
+    ``MOVE`` on machines that keep masters.
     """
     space: Space
     base: int

@@ -167,6 +167,17 @@ class Windows:
         at = images * image + y * down - self.padding[0] * self._unit * self.width
         return pack_fields(WINDOW_RUN, first_line=at // 2 & 0xFFFF, first_x=x, first_y=y)
 
+    def tap(self, ky, kx):
+        """``(x, y, line)`` of MOVE with ``WINDOWS``: where the first output sees the input with
+        this tap, in half inputs, and the word of position 0 of that line, rounded down."""
+        places = []
+        for name, tap, taps, padding in zip(("height", "width"), (ky, kx), self.kernel,
+                                            self.padding, strict=True):
+            _check(f"the tap along the {name}", tap, 0, taps - 1)
+            places.append((tap * self.dilation - padding) * self._unit)
+        y, x = places
+        return x, y, y * self.width // 2
+
     @property
     def _steps(self):
         """Half words of an image, and from a line of outputs to the next."""

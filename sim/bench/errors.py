@@ -220,8 +220,10 @@ def _unlawful(params):
                 yield but(op, **{name: value})
     for flag in (16, 32, 64, 128):
         yield but(Opcode.GEMM, flags=flag)
-    for flag in (4, 8, 128):
-        yield but(Opcode.MOVE, flags=flag)
+    for flags in (16, 32, 64, 128, MoveFlag.UNSIGNED, MoveFlag.UNSIGNED | MoveFlag.TRANSPOSED,
+                  MoveFlag.WINDOWS | MoveFlag.SORTED, 10, 11, 14, 15,
+                  *(() if params.masters else (MoveFlag.WINDOWS,))):
+        yield but(Opcode.MOVE, flags=flags)
     yield but(Opcode.MOVE, m=MAX_K + 1, flags=MoveFlag.TRANSPOSED)
     yield but(Opcode.GEMM, shift=MAX_SHIFT + 1)
     yield but(Opcode.GEMM, shift=255)
@@ -397,6 +399,16 @@ def _convolution(params, **fields):
     return instruction(values.pop("op"), **{**values, **fields})
 
 
+def _window_move(params, **fields):
+    """What its first tap sees moved, with other fields."""
+    windows, quant = _windows(params), params.quant_words
+    step = program.move(Tensor(Space.QUANT, quant - 2 * 4, 4, windows.channels),
+                        Tensor(Space.QUANT, 0, windows.count, windows.channels), windows=windows,
+                        tap=(0, 1))
+    values = unpack_instruction(step)
+    return instruction(values.pop("op"), **{**values, **fields})
+
+
 def _beyond_with_masters(params):
     """Those of operations that only machines with masters have."""
     wide, master, quant = params.wide_words, params.master_words, params.quant_words
@@ -433,10 +445,19 @@ def _beyond_with_masters(params):
     for fields in ({"tab0": table - len(WINDOW_TABLE) + 1}, {"tab0": 0xFFFF}, {"dst1": table},
                    {"dst1": 0xFFFF}):
         yield [_convolution(params, **fields)]
+    for fields in ({"tab0": table - len(WINDOW_TABLE) + 1}, {"tab0": 0xFFFF}):
+        yield [_window_move(params, **fields)]
     if quant < 1 << 16:
         # The second word of the last position.
-        yield [_convolution(params, src0=quant - 2 * 4 + 1)]
-        yield [_convolution(params, key1=5)]
+        for make in _convolution, _window_move:
+            yield [make(params, src0=quant - 2 * 4 + 1)]
+            yield [make(params, key1=5)]
+        # The last row of the second tile.
+        move = {"m": m, "n": params.slots + 1, "src0": 0, "dst0": 8}
+        yield [instruction(Opcode.MOVE, **move, key1=quant - 2 * m + 1)]
+        yield [instruction(Opcode.MOVE, **move, key1=quant - 2 * m + 1 - move["dst0"] << 16)]
+        move |= {"m": move["n"], "n": m, "flags": MoveFlag.TRANSPOSED}
+        yield [instruction(Opcode.MOVE, **move, key1=quant - 2 * m + 1 - move["dst0"] << 16)]
     quantised = {"m": m, "n": n, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
     if wide < 1 << 16:
         yield [instruction(Opcode.QUANTISE, **quantised, dst1=wide - rows - ScaleRow.EXPONENT)]
@@ -487,6 +508,14 @@ def _at_the_end(params):
         yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need})]
     # What is outside of the image is not read.
     yield [_convolution(params)]
+    for flags in (MoveFlag.WINDOWS, MoveFlag.WINDOWS | MoveFlag.UNSIGNED):
+        yield [_window_move(params, flags=flags)]
+        yield [_window_move(params, flags=flags | MoveFlag.TRANSPOSED)]
+    # As tall as there is memory, and round to where the first tile is.
+    move = {"m": m, "n": slots + 1, "src0": 0, "dst0": m}
+    yield [instruction(Opcode.MOVE, **move, key1=quant - 2 * m)]
+    yield [instruction(Opcode.MOVE, **move, key1=quant - 3 * m << 16)]
+    yield [instruction(Opcode.MOVE, **move, key1=0xFFFF)]
     quantised = {"m": m, "n": n, "flags": QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN}
     # Row BIAS is not written.
     for fields in ({"src0": master - 2 * m}, {"dst0": quant - -(-n // slots) * m},

@@ -42,9 +42,9 @@ class _Tracked(Memory):
         assert self.known[addresses, :count].all(), "windows of what was not written"
         return value
 
-    def put_columns(self, base, places, value):
-        super().put_columns(base, places, value)
-        words = self.tensor(base, len(value), int(places.max()) + 1)
+    def put_columns(self, base, places, value, more=0):
+        super().put_columns(base, places, value, more)
+        words = self.tensor(base, len(value), int(places.max()) + 1, more)
         self.known[words[places // self.lanes], places[:, None] % self.lanes] = True
 
     def _used(self, rows, cols):

@@ -310,6 +310,45 @@ def convolution(params, seed, most=10):
     return recording.session("convolution")
 
 
+def windows_moved(params, seed, most=10):
+    """What outputs see with every tap of kernels of every kind, to tensors of any height."""
+    recording = Recording(params, f"windows_moved {seed}")
+    rng = recording.rng
+
+    def attempt(most):
+        windows = _images(rng, params, most)
+        recording.begin(f"windows moved: {windows}")
+        _move_windows(recording, windows)
+
+    for _ in range(8):
+        draw.fitting(attempt, min(most, 40))
+
+    def many(most):
+        # More outputs than a product has.
+        recording.begin("many windows moved")
+        _move_windows(recording, Windows(
+            base=0, images=most, height=9, width=13, channels=1, kernel=(1, 2), padding=(2, 1)))
+    draw.fitting(many, 5)
+    return recording.session("windows_moved")
+
+
+def _move_windows(recording, windows):
+    """A move for every tap; images are rows of a taller tensor as often as not."""
+    params, rng = recording.params, recording.rng
+    windows = replace(windows, base=recording.tables(windows.table_words))
+    shape = windows.images * windows.height * windows.width, windows.channels
+    held, x = recording.some_rows(Space.QUANT, *shape)
+    recording.store_rows(held, x, draw.codes(rng, params, shape, streamed=True))
+    windows.store(recording.device)
+    for tap in product(*map(range, windows.kernel)):
+        transposed, turned = bool(rng.integers(2)), (windows.channels, windows.count)
+        tall, out = recording.some_rows(Space.QUANT, *(turned if transposed else turned[::-1]))
+        recording.store(tall, draw.codes(rng, params, (tall.rows, tall.cols), streamed=True))
+        recording.device.run([program.move(x, out, transposed=transposed, windows=windows, tap=tap,
+                                           unsigned=bool(rng.integers(2)))])
+        recording.read(tall)
+
+
 # QUANTISE of masters.
 
 def quantise_masters(params, seed, most=10):
@@ -445,7 +484,8 @@ class Mix:
         """So many instructions, or a few more."""
         kinds = [self._scale, self._scale, self._align, self._sums, self._update, self._combine,
                  self._combine, self._cross_entropy, self._quantise, self._quantise_masters,
-                 self._gemm, self._convolution, self._move, self._norm, self._norm_backward]
+                 self._gemm, self._convolution, self._move, self._seen, self._norm,
+                 self._norm_backward]
         if self.params.max_groups > 1:
             kinds.append(self._grouped)
         # All of them, in any order.
@@ -600,8 +640,27 @@ class Mix:
         target = self.unsigned
         if transposed and m != n:
             target = self._one([self.signed, self.unsigned])
-        return [program.move(self.signed[m, n], target[(n, m) if transposed else (m, n)],
-                             transposed=transposed)]
+        x, out = self.signed[m, n], target[(n, m) if transposed else (m, n)]
+        if self.rng.integers(2):
+            # Some rows.
+            count = int(self.rng.integers(1, m + 1))
+            first, place = (int(row) for row in self.rng.integers(0, m - count + 1, 2))
+            x = x.rows_from(first, count)
+            out = replace(out, cols=count) if transposed else out.rows_from(place, count)
+        return [program.move(x, out, transposed=transposed)]
+
+    def _seen(self):
+        """What outputs see with a tap, to columns or rows of a tensor."""
+        m, n = self._shape()
+        windows, transposed = self.windows[m, n], bool(self.rng.integers(2))
+        x, channels = self.signed[m, n].view(m, windows.channels), windows.channels
+        if transposed:
+            out = self.unsigned[n, m].rows_from(int(self.rng.integers(n - channels + 1)), channels)
+        else:
+            out = replace(self.unsigned[m, n], cols=channels)
+        return [program.move(
+            x, out, transposed=transposed, windows=windows, unsigned=bool(self.rng.integers(2)),
+            tap=[int(self.rng.integers(taps)) for taps in windows.kernel])]
 
     def _norm(self):
         m, n = self._shape()
@@ -721,5 +780,5 @@ def resident_training(params, seed, most=8):
 
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
-    scale, scale_extremes, combine, cross_entropy, convolution, quantise_masters, spaces,
-    stored_programs, overlapping_programs, resident_training)}
+    scale, scale_extremes, combine, cross_entropy, convolution, windows_moved,
+    quantise_masters, spaces, stored_programs, overlapping_programs, resident_training)}

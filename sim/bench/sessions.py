@@ -252,9 +252,16 @@ def _move(recording, m, n, *, transposed, ordered, extreme=False):
         columns = program.slot_columns(params, cols, order.count)
     if ordered == "anywhere":
         columns += int(rng.integers(0, 3)) * params.slots
-    source, out = recording.place(Space.QUANT, m, n), recording.place(Space.QUANT, rows, columns)
-    recording.store(source, draw.codes(rng, params, (m, n), streamed=True, extreme=extreme))
-    recording.store(out, draw.codes(rng, params, (rows, columns), streamed=True))
+    if params.masters:
+        # Rows of taller tensors, now and then.
+        held, source = recording.some_rows(Space.QUANT, m, n)
+        tall, out = recording.some_rows(Space.QUANT, rows, columns)
+    else:
+        held = source = recording.place(Space.QUANT, m, n)
+        tall = out = recording.place(Space.QUANT, rows, columns)
+    recording.store_rows(held, source, draw.codes(rng, params, (m, n), streamed=True,
+                                                  extreme=extreme))
+    recording.store(tall, draw.codes(rng, params, (tall.rows, columns), streamed=True))
     step = program.move(source, out, transposed=transposed, order=order)
     if ordered in ("sorted", "partly"):
         groups = draw.random_groups(rng, cols, order.count)
@@ -269,7 +276,7 @@ def _move(recording, m, n, *, transposed, ordered, extreme=False):
             slots = rng.permutation([*rng.permutation(columns - 1)[:cols - 1], columns - 1])
             recording.store_groups(order, rng.integers(0, 16, cols), slots)
         recording.device.run([step])
-    recording.read(out, source)
+    recording.read(tall, held)
 
 
 def _moves(params):

@@ -13,6 +13,7 @@ import numpy as np
 from hdl.instructions import (
     COLUMN_UNIT,
     INSTRUCTION_BYTES,
+    POSITION_BITS,
     SCAN_SHIFT,
     STATE_ROWS,
     TABLE_HEADER,
@@ -128,10 +129,10 @@ class Memory:
         self.check(int(addresses.max(initial=0)), 1)
         return self.array[addresses, :count]
 
-    def put_columns(self, base, places, value):
+    def put_columns(self, base, places, value, more=0):
         """Store columns under the numbers ``places``, the last where one comes twice; nothing else
         changes."""
-        words = self.tensor(base, len(value), int(places.max()) + 1)
+        words = self.tensor(base, len(value), int(places.max()) + 1, more)
         self.array[words[places // self.lanes], places[:, None] % self.lanes] = value.T
 
 
@@ -377,21 +378,32 @@ class Machine:
 
     def _windows(self, f):
         """A of a product with ``WINDOWS``, [m, taps * channels]."""
-        words = self._group_words(f["tab0"], len(WINDOW_TABLE)), self._group_words(f["dst1"], 1)
-        table = {}
-        for layout, word in zip((*WINDOW_TABLE, WINDOW_RUN), np.concatenate(words), strict=True):
-            table |= unpack_fields(layout, int(word))
+        table = self._window_table(f["tab0"])
+        table |= unpack_fields(WINDOW_RUN, int(self._group_words(f["dst1"], 1)[0]))
         channels, parts = f["key0"] >> 16, max(table["channel_tiles"], 1)
         taps = -(-(f["key0"] & 0xFFFF) // parts)
+        a = self._seen(f, table, taps, channels, parts, bool(f["flags"] & GemmFlag.UNSIGNED))
+        return a.reshape(f["m"], -1)
+
+    def _window_table(self, base):
+        """The fields of the words ``WINDOW_TABLE``."""
+        table = {}
+        for layout, word in zip(WINDOW_TABLE, self._group_words(base, len(WINDOW_TABLE)),
+                                strict=True):
+            table |= unpack_fields(layout, int(word))
+        return table
+
+    def _seen(self, f, table, taps, channels, parts, is_unsigned):
+        """What m outputs see of the images with each tap, [m, taps, channels]."""
         first, there = windows(table, f["m"], taps)
         # Where nothing is read, the code of 0.
-        zero = -(1 << self.params.bits - 1) if f["flags"] & GemmFlag.UNSIGNED else 0
+        zero = -(1 << self.params.bits - 1) if is_unsigned else 0
         a = np.full((f["m"], taps, channels), zero)
         for part, lane in enumerate(range(0, channels, self.params.slots)[:parts]):
             some = a[:, :, lane:lane + self.params.slots]
             address = f["src0"] + part * (f["key1"] & 0xFFFF) + first & 0xFFFF
             some[there] = self.quant.lanes_at(address[there], some.shape[-1])
-        return a.reshape(f["m"], -1)
+        return a
 
     def _quantise(self, f):
         flags, m, n, bits = f["flags"], f["m"], f["n"], self.params.bits
@@ -463,7 +475,11 @@ class Machine:
 
     def _move(self, f):
         flags = f["flags"]
-        x = self.quant.get(f["src0"], f["m"], f["n"])
+        more, more_out = (f["key1"] & 0xFFFF, f["key1"] >> 16) if self.params.masters else (0, 0)
+        if flags & MoveFlag.WINDOWS:
+            x = self._moved_windows(f)
+        else:
+            x = self.quant.get(f["src0"], f["m"], f["n"], more)
         if flags & MoveFlag.TRANSPOSED:
             x = x.T
         columns = np.arange(x.shape[1])
@@ -473,11 +489,20 @@ class Machine:
             table, *_ = self.orders.get(f["tab1"], (np.zeros(0, np.int64),))
             slots = np.flatnonzero((table >= 0) & (table < len(columns)))
             if len(slots):
-                self.quant.put_columns(f["dst0"], slots, x[:, table[slots]])
+                self.quant.put_columns(f["dst0"], slots, x[:, table[slots]], more_out)
             return
         if flags & MoveFlag.SORTED:
             columns = slot_of(self._group_words(f["tab1"], len(columns)), self.params)
-        self.quant.put_columns(f["dst0"], columns, x)
+        self.quant.put_columns(f["dst0"], columns, x, more_out)
+
+    def _moved_windows(self, f):
+        """What a move with ``WINDOWS`` takes of the images, [m, n]."""
+        table = self._window_table(f["tab0"])
+        x, y = (int(wrap(f["key0"] >> shift, POSITION_BITS)) for shift in (0, 16))
+        # One tap: the position of its first output is that of a window without padding.
+        table |= {"pad_x": -x, "pad_y": -y, "first_line": f["src1"], "first_x": 0, "first_y": 0}
+        parts = -(-f["n"] // self.params.slots)
+        return self._seen(f, table, 1, f["n"], parts, bool(f["flags"] & MoveFlag.UNSIGNED))[:, 0]
 
     def _norm_forward(self, f):
         flags, m, n = f["flags"], f["m"], f["n"]

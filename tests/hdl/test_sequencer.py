@@ -807,6 +807,10 @@ CASES = [
     *((GROUPED, MOVE, {"flags": flags}, flags < 4) for flags in (1, 2, 3, 4, 128)),
     *((PLAIN, MOVE, {"flags": flags}, flags == MoveFlag.TRANSPOSED) for flags in (1, 2, 3, 4, 128)),
     (GROUPED, MOVE, {"k": 0, "shift": 99, "arg": 255, "key0": 0}, True),
+    # Windows not sorted, UNSIGNED with them alone.
+    *((machine, MOVE, {"flags": flags}, flags in taken) for machine, taken in (
+        (KEEPER, (0, 1, 2, 3, 4, 5, 12, 13)), (BARE, (0, 1, 4, 5, 12, 13)))
+      for flags in (*range(17), 32, 64, 128)),
     # Norms.
     *((GROUPED, NORM, {"flags": flags}, flags < 4)
       for flags in (NormFlag.RELU, NormFlag.INFERENCE, 3, 4, 128)),
@@ -858,7 +862,6 @@ CASES = [
     (KEEPER, COMBINE, {"m": 0, "k": 0, "arg": 0, "tab0": 0, "key1": 9}, True),
     *((KEEPER, LOSS, {"flags": 1 << bit}, False) for bit in range(8)),
     (KEEPER, LOSS, {"k": 0, "arg": 0, "shift": 255, "tab0": 0xFFFF}, True),
-    *((BARE, MOVE, {"flags": flags}, flags == MoveFlag.TRANSPOSED) for flags in (1, 2, 3, 4)),
 ]
 
 
