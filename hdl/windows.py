@@ -1,8 +1,9 @@
-"""Which words a GEMM streams: rows of a tensor, or the windows of a convolution."""
+"""Which words a GEMM streams: rows of a tensor, or the windows of a convolution; the tables that
+say so."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.array.skew import register
 from hdl.chain import SelectAdd
@@ -11,7 +12,7 @@ from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.params import MAX_M
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT
 
-__all__ = ["WALK", "Walk", "WindowTable"]
+__all__ = ["WALK", "Walk", "WindowTable", "WindowWords"]
 
 #: An address with half words; a position with half inputs, outside of the image too; what one step
 #: of a position takes at most.
@@ -41,6 +42,64 @@ WALK = data.StructLayout({
 })
 
 
+def _word(layout):
+    """A word of the group table with these fields."""
+    return data.StructLayout({**dict(layout), "rest": GROUP_BITS - sum(
+        width for _, width in layout)})
+
+
+class WindowWords(wiring.Component):
+    """Reads the words ``WINDOW_TABLE``, and ``WINDOW_RUN`` of an instruction that has one.
+
+    They are there ``WORDS + READ_LATENCY + 1`` cycles after ``start``, or one more with that.
+
+    Parameters
+    ----------
+    run : bool
+        There is a word ``WINDOW_RUN`` at dst1.
+
+    Members
+    -------
+    start : In(1)
+    instruction : In(INSTRUCTION_LAYOUT)
+        The fields tab0, dst1.
+    group_r : Out(ReadPort(unsigned(GROUP_BITS)))
+    sizes, image, steps : Out
+        The words of ``WINDOW_TABLE``; they hold.
+    run : Out
+        ``WINDOW_RUN``, where it is read.
+    """
+    WORDS = len(WINDOW_TABLE)
+
+    def __init__(self, *, run=False):
+        layouts = {"sizes": WINDOW_TABLE[0], "image": WINDOW_TABLE[1], "steps": WINDOW_TABLE[2],
+                   **({"run": WINDOW_RUN} if run else {})}
+        self._names = list(layouts)
+        super().__init__({
+            "start": In(1), "instruction": In(INSTRUCTION_LAYOUT),
+            "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
+            **{name: Out(_word(layout)) for name, layout in layouts.items()},
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        fields, words = self.instruction, [Value.cast(getattr(self, name)) for name in self._names]
+        count, busy = Signal(range(len(words) + READ_LATENCY)), Signal()
+        with m.If(self.start):
+            m.d.sync += [busy.eq(1), count.eq(0)]
+        with m.Elif(busy):
+            m.d.sync += [count.eq(count + 1), busy.eq(count != len(words) + READ_LATENCY - 1)]
+        m.d.comb += [
+            self.group_r.en.eq(busy & (count < len(words))),
+            self.group_r.addr.eq(Mux(count == self.WORDS, fields.dst1, fields.tab0 + count)),
+        ]
+        # What is read enters at the far end.
+        with m.If(busy & (count >= READ_LATENCY)):
+            m.d.sync += [word.eq(following) for word, following in zip(
+                words, [*words[1:], self.group_r.data], strict=True)]
+        return m
+
+
 class WindowTable(wiring.Component):
     """What the tables and the instruction say of A, ready for :class:`Walk`.
 
@@ -57,9 +116,8 @@ class WindowTable(wiring.Component):
     o : Out(WALK)
         Holds.
     """
-    _WORDS = len(WINDOW_TABLE) + 1
     #: A request in each cycle from the one after ``start`` on; kept; what follows from it.
-    LATENCY = 1 + _WORDS + READ_LATENCY + 1
+    LATENCY = 1 + WindowWords.WORDS + 1 + READ_LATENCY + 1
 
     def __init__(self):
         super().__init__({
@@ -73,25 +131,10 @@ class WindowTable(wiring.Component):
         windows = Signal()
         m.d.sync += windows.eq((fields.flags & GemmFlag.WINDOWS).any())
 
-        # The instruction's own word comes last. What is read enters at the far end.
-        layouts = [data.StructLayout({**dict(layout), "rest": GROUP_BITS - sum(
-            width for _, width in layout)}) for layout in (*WINDOW_TABLE, WINDOW_RUN)]
-        words = [Signal(layout, name=f"word{number}") for number, layout in enumerate(layouts)]
-        count, busy = Signal(range(self._WORDS + READ_LATENCY)), Signal()
-        with m.If(self.start):
-            m.d.sync += [busy.eq(windows), count.eq(0)]
-        with m.Elif(busy):
-            m.d.sync += [count.eq(count + 1),
-                         busy.eq(count != self._WORDS + READ_LATENCY - 1)]
-        m.d.comb += [
-            self.group_r.en.eq(busy & (count < self._WORDS)),
-            self.group_r.addr.eq(Mux(count == self._WORDS - 1, fields.dst1,
-                                     fields.tab0 + count)),
-        ]
-        with m.If(busy & (count >= READ_LATENCY)):
-            m.d.sync += [Value.cast(word).eq(following) for word, following in zip(
-                words, [*map(Value.cast, words[1:]), self.group_r.data], strict=True)]
-        sizes, image, steps, run = words
+        m.submodules.words = words = WindowWords(run=True)
+        connect(m, words.group_r, flipped(self.group_r))
+        m.d.comb += [words.start.eq(self.start & windows), words.instruction.eq(fields)]
+        sizes, image, steps, run = words.sizes, words.image, words.steps, words.run
 
         first_y = (run.first_y << steps.stride_y) - image.pad_y
         with m.If(windows):

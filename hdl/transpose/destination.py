@@ -17,7 +17,7 @@ class Destination(wiring.Component):
 
     Columns of a block are ``width`` rows of the destination that follow each other, from
     ``width * block`` on. They go to lanes ``width * group`` and following of word
-    ``dst0 + tile * height + row``; groups and tiles are counted along the axis. Columns beyond
+    ``dst0 + tile * stride + row``; groups and tiles are counted along the axis. Columns beyond
     the last row are not written, nor those of which no element is.
 
     Parameters
@@ -33,6 +33,8 @@ class Destination(wiring.Component):
         The field dst0.
     height : In(INDEX_BITS)
         Rows of the destination.
+    stride : In(ADDRESS_BITS)
+        Rows of the taller tensor that it is of.
     copy : In(1)
     advance : In(1)
         After all blocks along the axis come the next ``width`` rows, not the same again.
@@ -56,7 +58,7 @@ class Destination(wiring.Component):
         self.width = width
         super().__init__({
             "start": In(1), "instruction": In(INSTRUCTION_LAYOUT), "height": In(INDEX_BITS),
-            "copy": In(1), "advance": In(1), "rest": In(INDEX_BITS),
+            "stride": In(ADDRESS_BITS), "copy": In(1), "advance": In(1), "rest": In(INDEX_BITS),
             "word": In(STEP), "column": In(STEP), "taken": In(width),
             "block": Out(INDEX_BITS),
             "en": Out(1), "address": Out(ADDRESS_BITS), "lanes": Out(params.slots),
@@ -74,12 +76,14 @@ class Destination(wiring.Component):
         following, beside = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         step = Mux(self.copy, self.word.enter, self.column.leave)
         m.d.comb += [following.eq(Mux(self.advance, first + width, first)),
-                     beside.eq(tile + self.height)]
+                     beside.eq(tile + self.stride)]
         with m.If(self.start):
             m.d.sync += [signal.eq(self.instruction.dst0) for signal in (first, tile, word)]
             m.d.sync += [self.block.eq(0), line.eq(0), group.eq(0)]
         with m.Elif(step):
             m.d.sync += [word.eq(word + 1), line.eq(line + 1)]
+            with m.If(self.copy & self.word.entered):
+                m.d.sync += [tile.eq(beside), word.eq(beside)]
             with m.If(self.column.block & ~self.copy):
                 m.d.sync += [word.eq(tile), line.eq(0), group.eq(group + 1)]
                 with m.If(self.column.left):

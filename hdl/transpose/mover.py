@@ -2,19 +2,21 @@
 
 from math import gcd
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from hdl.array.skew import delayed
 from hdl.buffer import Buffer
-from hdl.memory import READ_LATENCY, LaneWritePort, ReadPort, announced_ahead
+from hdl.instructions import MoveFlag
+from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, announced_ahead
 from hdl.params import INDEX_BITS, MAX_N, ParameterError
 from hdl.transpose.block import Block
 from hdl.transpose.destination import Destination
+from hdl.transpose.gather import Gather
 from hdl.transpose.source import Source
 from hdl.transpose.walk import STEP, Walk, passes
-from hdl.unit import ORDER_ENTRY, UnitPort, quant_word
+from hdl.unit import GROUP_BITS, ORDER_ENTRY, UnitPort, quant_word
 
 __all__ = ["COLUMNS", "Mover", "check_sizes", "mover_width"]
 
@@ -33,6 +35,8 @@ _LEAVE = _ROW + 1
 #: It is written to the quantised memory.
 _WRITE = _LEAVE + 1
 assert (_COPY - _READ) % 3 and (_WRITE - _READ) % 3
+# The first row is counted when what outputs see is known.
+assert Walk.FIRST_SETUP + 1 + _READ - 2 >= Gather.LATENCY
 
 
 def mover_width(params):
@@ -56,8 +60,11 @@ class Mover(wiring.Component):
     Column s of the destination is the column of the source whose index takes slot s of the order
     table at tab1, or the row with ``TRANSPOSED``; without ``SORTED`` it is s. Lanes of slots
     beyond the table, of padding and of indices that the tensor has not keep what they held, as do
-    those beyond the last column. Source and destination must not overlap; addresses are modulo
-    ``2**ADDRESS_BITS``.
+    those beyond the last column. Source and destination must not overlap, and may be rows of
+    taller tensors; addresses are modulo ``2**ADDRESS_BITS``.
+
+    With ``WINDOWS`` the rows of the source are those that outputs see with one tap, or the code of
+    0, copied or transposed in as many clocks as others (:mod:`hdl.transpose.gather`).
 
     The memory has one port to read and write, which is left to others in a third of the clocks. A
     copy moves a word every three clocks.
@@ -86,9 +93,10 @@ class Mover(wiring.Component):
     Members
     -------
     control : Out(UnitPort())
-        Of the instruction: flags, m, n, src0, dst0, tab1.
+        Of the instruction: flags, m, n, src0, dst0, tab1, key1; with ``WINDOWS`` src1, tab0, key0.
     quant_r : Out(ReadPort(quant_word(params)))
     quant_w : Out(LaneWritePort(quant_word(params)))
+    group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     order_r : Out(ReadPort(ORDER_ENTRY))
         On a machine with groups.
     quant_ahead : Out(1)
@@ -105,6 +113,7 @@ class Mover(wiring.Component):
             "quant_r": Out(ReadPort(quant_word(params))),
             "quant_w": Out(LaneWritePort(quant_word(params))),
             "quant_ahead": Out(1),
+            "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
         }
         if params.max_groups > 1:
             members["order_r"] = Out(ReadPort(ORDER_ENTRY))
@@ -167,8 +176,12 @@ class Mover(wiring.Component):
             self.quant_r.en.eq(source.fetch),
             self.quant_r.addr.eq(source.address),
         ]
+        wiring.connect(m, wiring.flipped(self.group_r), source.group_r)
         word = Signal(quant_word(params), reset_less=True)
-        m.d.sync += Value.cast(word).eq(Value.cast(self.quant_r.data))
+        blank = delayed(m, "blank", source.blank, READ_LATENCY)
+        zero = Cat(Const(0, params.bits - 1), (fields.flags & MoveFlag.UNSIGNED).any())
+        m.d.sync += Value.cast(word).eq(
+            Mux(blank, zero.replicate(params.slots), Value.cast(self.quant_r.data)))
 
         # Its lanes.
         row = Signal(width * params.bits, reset_less=True)
@@ -211,13 +224,15 @@ class Mover(wiring.Component):
                 m.d.sync += row.eq(kept)
 
         # A word is written.
-        height = Signal(INDEX_BITS)
-        m.d.sync += height.eq(Mux(walk.transposed, fields.n, fields.m))
+        height, stride = Signal(INDEX_BITS), Signal(ADDRESS_BITS)
+        m.d.sync += [height.eq(Mux(walk.transposed, fields.n, fields.m)),
+                     stride.eq(height + fields.key1[16:])]
         output = Signal(quant_word(params), reset_less=True)
         m.d.comb += [
             destination.start.eq(control.start),
             destination.instruction.eq(fields),
             destination.height.eq(height),
+            destination.stride.eq(stride),
             destination.copy.eq(walk.copy),
             destination.advance.eq(walk.transposed | walk.last),
             destination.rest.eq(walk.rest),

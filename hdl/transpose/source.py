@@ -1,15 +1,16 @@
 """Where the rows of a block come from."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.array.skew import delayed
 from hdl.instructions import TABLE_HEADER
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort
 from hdl.params import INDEX_BITS
+from hdl.transpose.gather import Gather
 from hdl.transpose.walk import STEP
-from hdl.unit import INSTRUCTION_LAYOUT, ORDER_ENTRY
+from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT, ORDER_ENTRY
 
 __all__ = ["Source"]
 
@@ -18,9 +19,11 @@ class Source(wiring.Component):
     """The address of the row of each step.
 
     A row of a block lies in lanes ``width * group`` and following of word
-    ``src0 + tile * m + row``, or is a word of the buffer. Its number is counted, or it is the
-    index that takes the slot which is counted: looked up, if the table has so many slots. Nothing
-    is read of a row that the tensor has not, that is padding, or that is not in the buffer.
+    ``src0 + tile * height + row``, with the rows of the taller tensor that it is of, or is a word
+    of the buffer. Its number is counted, or it is the index that takes the slot which is counted:
+    looked up, if the table has so many slots. With ``WINDOWS`` it is that of an image's row
+    (:mod:`hdl.transpose.gather`). Nothing is read of a row that the tensor has not, that is
+    padding, or that is not in the buffer.
 
     Parameters
     ----------
@@ -34,7 +37,7 @@ class Source(wiring.Component):
     -------
     start : In(1)
     instruction : In(INSTRUCTION_LAYOUT)
-        The fields m, n, src0, tab1.
+        The fields flags, m, n, src0, src1, tab0, tab1, key0, key1.
     setup, again, copy, lookup, collecting, gathering, chunk : In
         As of :class:`~hdl.transpose.walk.Walk`.
     block : In(INDEX_BITS)
@@ -45,11 +48,14 @@ class Source(wiring.Component):
         A word of the source is read; stage ``READ``, as all that follows.
     address : Out(ADDRESS_BITS)
         Of it.
+    blank : Out(1)
+        Nothing is, and the row is the code of 0: what an output sees outside of the image.
     place : Out(range(columns))
         Address in the buffer.
     taken : Out(1)
         There is a row.
     group : Out(range(slots / width))
+    group_r : Out(ReadPort(unsigned(GROUP_BITS)))
     order_r : Out(ReadPort(ORDER_ENTRY))
         On a machine with groups.
     """
@@ -66,8 +72,10 @@ class Source(wiring.Component):
             "copy": In(1), "lookup": In(1), "collecting": In(1), "gathering": In(1),
             "chunk": In(range((1 << INDEX_BITS - 1) // columns)), "block": In(INDEX_BITS),
             "look": In(STEP), "found": In(STEP), "request": In(STEP),
-            "fetch": Out(1), "address": Out(ADDRESS_BITS), "place": Out(range(columns)),
-            "taken": Out(1), "group": Out(range(params.slots // width)),
+            "fetch": Out(1), "address": Out(ADDRESS_BITS), "blank": Out(1),
+            "place": Out(range(columns)), "taken": Out(1),
+            "group": Out(range(params.slots // width)),
+            "group_r": Out(ReadPort(unsigned(GROUP_BITS))),
         }
         if params.max_groups > 1:
             members["order_r"] = Out(ReadPort(ORDER_ENTRY))
@@ -97,7 +105,17 @@ class Source(wiring.Component):
             with m.If(self.lookup):
                 m.d.sync += [row.eq(entry.index), there.eq(in_table & ~entry.pad)]
 
+        # What an output sees.
+        m.submodules.gather = gather = Gather()
+        connect(m, gather.group_r, flipped(self.group_r))
+        m.d.comb += [
+            gather.start.eq(self.start), gather.instruction.eq(fields),
+            gather.step.eq(self.found.enter), gather.last.eq(self.found.entered),
+        ]
+
         # Its column's first word and lanes.
+        height = Signal(ADDRESS_BITS, reset_less=True)
+        m.d.sync += height.eq(Mux(gather.windows, 0, fields.m) + fields.key1[:16])
         column, group = Signal(ADDRESS_BITS, reset_less=True), Signal.like(self.group)
         with m.If(self.again):
             m.d.sync += [column.eq(fields.src0), group.eq(0)]
@@ -105,15 +123,16 @@ class Source(wiring.Component):
                         self.request.entered & ~self.gathering)):
             m.d.sync += group.eq(group + 1)
             with m.If(self.copy | (group == self.params.slots // self.width - 1)):
-                m.d.sync += [group.eq(0), column.eq(column + fields.m)]
+                m.d.sync += [group.eq(0), column.eq(column + height)]
 
         rows = Signal(INDEX_BITS)
         present = there & (row < rows)
         m.d.sync += [
             rows.eq(Mux(self.gathering, fields.n, fields.m)),
-            self.address.eq(column + row),
+            self.address.eq(column + Mux(gather.windows, gather.offset, row)),
             self.place.eq(row[:places]),
-            self.fetch.eq(present & ~self.gathering),
+            self.fetch.eq(present & ~self.gathering & (gather.inside | ~gather.windows)),
+            self.blank.eq(gather.windows & ~gather.inside),
             self.taken.eq(present & (~self.gathering | (row[places:] == self.chunk))),
             self.group.eq(group),
         ]

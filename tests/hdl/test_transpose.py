@@ -15,7 +15,10 @@ from hdl.transpose.block import Block
 from hdl.transpose.mover import check_sizes
 from hdl.transpose.walk import slot_bound
 from hdl.unit import GROUP_WORD, ORDER_ENTRY
+from host.errors import ArgumentError
+from host.windows import Windows
 from sim.model.order import order, schedule_rows
+from tests.support.images import windows_of
 from tests.support.memories import UnitBench
 
 PLAIN, TRANSPOSED, SORTED = 0, MoveFlag.TRANSPOSED, MoveFlag.SORTED
@@ -36,10 +39,23 @@ def sorted_table(rng, params, count, groups=None):
     return order(rng.integers(0, rng.integers(1, groups + 1), count), groups, params.depth)[0]
 
 
-async def move(ctx, bench, flags, x, table=None, *, base=SRC0, dst0=None, tab1=TAB1):
+async def move(ctx, bench, flags, x, table=None, *, base=SRC0, dst0=None, tab1=TAB1, tall=(0, 0),
+               windows=None, tap=(0, 0)):
     """Move ``x``, column ``table[s]`` to slot s if it is sorted; the destination and nothing else
-    has changed."""
+    has changed.
+
+    ``tall`` are rows of the tensors of source and destination after those of the move. With
+    ``windows`` ``x`` are the rows of images, of which the move takes what outputs see with ``tap``.
+    """
     params, (m, n) = bench.params, x.shape
+    fields = {"key1": tall[0] | tall[1] << 16}
+    held = np.pad(x, ((0, tall[0]), (0, 0)))
+    if windows:
+        x = seen(bench.params, windows, x, tap, flags & MoveFlag.UNSIGNED)
+        at_x, at_y, line = windows.tap(*tap)
+        bench.load_groups(ctx, windows.base, windows.table(params))
+        m, fields = len(x), {"key1": len(held) | tall[1] << 16, "tab0": windows.base,
+                             "key0": at_x & 0xFFFF | (at_y & 0xFFFF) << 16, "src1": line & 0xFFFF}
     columns = x.T if flags & TRANSPOSED else x
     height, count = columns.shape
     if flags & SORTED:
@@ -53,22 +69,23 @@ async def move(ctx, bench, flags, x, table=None, *, base=SRC0, dst0=None, tab1=T
         table = np.arange(count)
     slots = np.flatnonzero((table >= 0) & (table < count))
     tiles = (len(table) - 1) // params.slots + 1
-    bench.load(ctx, "quant", base, x)
+    bench.load(ctx, "quant", base, held)
     if dst0 is None:
-        dst0 = base + -(-n // params.slots) * m + 1
+        dst0 = base + -(-n // params.slots) * len(held) + 1
     # The word before the destination, and those after it.
-    whole = dst0 - 1, (tiles + 1) * height + 2, params.slots
+    stride = height + tall[1]
+    whole = dst0 - 1, (tiles + 1) * stride + 2, params.slots
     expected = bench.dump(ctx, "quant", *whole)
-    source = base, -(-n // params.slots) * m, params.slots
+    source = base, -(-n // params.slots) * len(held), params.slots
     kept = bench.dump(ctx, "quant", *source)
     for slot in slots:
         tile, lane = divmod(int(slot), params.slots)
-        first = 1 + tile * height
+        first = 1 + tile * stride
         expected[first:first + height, lane] = columns[:, table[slot]]
-    # A copy has a word for every step.
+    # A copy has a word for every step, unless it is outside of an image.
     cycles, clamped = await bench.run(
         ctx, Opcode.MOVE, spare=flags != PLAIN, flags=flags, m=m, n=n, src0=base, dst0=dst0,
-        tab1=tab1)
+        tab1=tab1, **fields)
     found = bench.dump(ctx, "quant", *whole)
     assert (found == expected).all(), (flags, m, n, np.argwhere(found != expected))
     assert (bench.dump(ctx, "quant", *source) == kept).all()
@@ -76,13 +93,22 @@ async def move(ctx, bench, flags, x, table=None, *, base=SRC0, dst0=None, tab1=T
     assert cycles == bench.unit.cycles(m, n, flags), (flags, m, n)
 
 
+def seen(params, windows, x, tap, is_unsigned):
+    """What outputs see of rows of images with a tap, [outputs, channels]."""
+    zero = (1 << params.bits - 1) * bool(is_unsigned)
+    rows = windows_of(windows, x + zero).reshape(-1, *windows.kernel, windows.channels)
+    return rows[:, *tap] - zero
+
+
 def check(unit, cases, **words):
-    """Every case, arguments of :func:`move`, one after the other on one unit."""
+    """Every case, arguments of :func:`move`, one after the other on one unit; a dictionary at the
+    end are those by name."""
     bench = UnitBench(unit, unit.params, words=words)
 
     async def process(ctx):
         for case in cases:
-            await move(ctx, bench, *case)
+            named = case[-1] if isinstance(case[-1], dict) else {}
+            await move(ctx, bench, *case[:len(case) - bool(named)], **named)
 
     bench.simulate(process)
 
@@ -119,6 +145,97 @@ def test_moves_equal_numpy(rows, depth, bits, width, columns):
     shapes = [*itertools.product(sizes, repeat=2), (2 * slots + 1, 2), (2, 2 * slots + 1), (13, 5)]
     check(unit, random_cases(rng, unit, shapes, lambda k: (
         FLAGS if slots < 5 else (FLAGS[k % 4], FLAGS[(k + 2 + k // 4) % 4]))))
+
+
+@pytest.mark.parametrize(("rows", "depth", "width"), [(1, 1, 1), (2, 2, 4), (4, 4, 8)])
+def test_rows_of_taller_tensors(rows, depth, width):
+    params = Params(rows=rows, depth=depth, memory=4)
+    unit = Mover(params, width, columns=16)
+    rng = np.random.default_rng([rows, depth, width])
+    slots = params.slots
+    cases = random_cases(rng, unit, [(3, slots + 1), (slots + 1, 3), (1, 2 * slots + 1),
+                                     (13, slots)], lambda k: FLAGS)
+    check(unit, [(*case, {"tall": tuple(int(more) for more in rng.integers(0, 4, 2))})
+                 for case in cases])
+
+
+# Windows.
+
+WINDOWS, UNSIGNED = MoveFlag.WINDOWS, MoveFlag.UNSIGNED
+TAB0 = 0x35
+
+
+def images(n, height, width, channels, kernel, **fields):
+    return Windows(base=TAB0, images=n, height=height, width=width, channels=channels,
+                   kernel=kernel, **fields)
+
+
+def gathered(rng, params, windows, taps=None):
+    """Cases of a convolution: some of its taps, both ways round, signed or not."""
+    positions = windows.images * windows.height * windows.width
+    every = list(itertools.product(*map(range, windows.kernel)))
+    for number in rng.permutation(len(every))[:taps]:
+        for flags in rng.choice([0, UNSIGNED]) | np.array([PLAIN, TRANSPOSED]):
+            tall = tuple(int(more) for more in rng.integers(0, 4, 2) * rng.integers(2))
+            yield (int(flags) | WINDOWS, codes(rng, params, positions, windows.channels),
+                   {"windows": windows, "tap": every[number], "tall": tall})
+
+
+@pytest.mark.parametrize(("rows", "depth", "bits", "width"), [
+    (1, 1, 4, 1), (2, 2, 3, 2), (3, 4, 8, 4), (4, 4, 4, 16)])
+def test_what_outputs_see(rows, depth, bits, width):
+    """Words of a position that are not full, just full, and several; lines and images of one;
+    strides, padding, positions between two inputs; after each other, and after plain moves."""
+    params = Params(rows=rows, depth=depth, bits=bits, memory=8)
+    rng = np.random.default_rng([rows, width, 3])
+    slots, unit, cases = params.slots, Mover(params, width, columns=16), []
+    for windows in (
+            images(1, 1, 1, 1, (1, 1)), images(2, 3, 4, slots + 1, (2, 3), padding=(1, 1)),
+            images(2, 5, 4, max(1, slots - 1), (3, 3), stride=(2, 2), padding=(1, 1)),
+            images(3, 2, 3, 2 * slots, (2, 3)), images(1, 1, 6, slots, (1, 3), stride=(1, 2)),
+            images(2, 3, 3, slots, (2, 2), padding=(1, 1), spread=2, outputs=(6, 4)),
+            images(1, 4, 3, 2, (3, 3), padding=(3, 2), dilation=2)):
+        cases += gathered(rng, params, windows, taps=4)
+    for number, flags in enumerate(FLAGS):
+        cases.insert(5 * number, (flags, codes(rng, params, 5, 6), sorted_table(
+            rng, params, 5 if flags & TRANSPOSED else 6)))
+    check(unit, cases)
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.regress)
+                                          for seed in range(2, 12))])
+def test_random_windows(seed):
+    rng = np.random.default_rng([seed, 5])
+    rows, depth = int(rng.integers(1, 6)), int(rng.integers(1, 5))
+    params = Params(rows=rows, depth=depth, bits=int(rng.integers(2, 9)), memory=16)
+    width = int(rng.choice([width for width in (1, 2, 4, 8, 16) if params.slots % width == 0]))
+    cases = []
+    while len(cases) < 40:
+        def pair(low, most):
+            return tuple(int(value) for value in rng.integers(low, most + 1, 2))
+        spread = int(rng.integers(1, 3))
+        try:
+            windows = images(
+                int(rng.integers(1, 4)), *pair(1, 7), int(rng.integers(1, 2 * params.slots + 2)),
+                pair(1, 3), stride=tuple(1 << step for step in pair(0, 1 + (spread == 2))),
+                padding=pair(0, 3), spread=spread, dilation=1 << int(rng.integers(0, 2)))
+        except ArgumentError:
+            continue
+        cases += gathered(rng, params, windows, taps=2)
+    check(Mover(params, width), cases)
+
+
+def test_the_widest_and_the_highest_images():
+    """Sizes of eight bits, and as many outputs as there may be."""
+    params = Params(rows=4, depth=4, memory=256)
+    rng = np.random.default_rng(8)
+    cases = []
+    for windows in (images(1, 16, 255, 1, (1, 7), padding=(0, 3)),
+                    images(1, 255, 16, 1, (7, 1), padding=(3, 0)),
+                    images(4, 64, 64, 1, (2, 2), stride=(2, 2), padding=(1, 0), outputs=(32, 32))):
+        assert windows.count > 4000
+        cases += gathered(rng, params, windows, taps=1)
+    check(Mover(params, 16), cases, quant=1 << 15)
 
 
 @pytest.mark.regress
