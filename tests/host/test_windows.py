@@ -17,8 +17,8 @@ from sim.model.convolution import fold, patches
 from sim.model.gemm import gemm
 from tests.support.images import rows_of, weights_of
 
-#: Words of four codes.
-PARAMS = Params(rows=2, cols=4, depth=2, lanes=2, memory=16, codes=32, masters=4)
+#: As in tests/host/test_resident.py; words of four codes.
+PARAMS = Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4)
 
 #: (n, c, h, w), channels of the outputs, kernel, stride, padding: words of a position that are not
 #: full, just full, and several.
