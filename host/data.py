@@ -9,7 +9,7 @@ import io
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,16 @@ _INPUT_LIMIT = 2**24
 
 @dataclass(frozen=True)
 class Dataset:
-    """``x`` [samples, features] of whole numbers >= 0, ``y`` [samples] of labels; both int64."""
+    """``x`` [samples, features] of whole numbers >= 0, ``y`` [samples] of labels; both int64.
+
+    Samples that are images have ``image``, (height, width, channels); features are in that order.
+    """
     name: str
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    image: tuple | None = None
 
     @property
     def features(self):
@@ -57,8 +61,7 @@ class Dataset:
 
     def limited(self, count):
         """Only the first ``count`` training samples."""
-        return Dataset(self.name, self.x_train[:count], self.y_train[:count],
-                       self.x_test, self.y_test)
+        return replace(self, x_train=self.x_train[:count], y_train=self.y_train[:count])
 
 
 def whole_numbers(name, array):
@@ -91,7 +94,7 @@ def _digits():
     order = noise.permutation(_DIGITS_KEY, len(x))
     x, y = x[order], y[order]
     data = Dataset("digits", x[:-_DIGITS_TEST], y[:-_DIGITS_TEST],
-                   x[-_DIGITS_TEST:], y[-_DIGITS_TEST:])
+                   x[-_DIGITS_TEST:], y[-_DIGITS_TEST:], (8, 8, 1))
     arrays = (data.x_train, data.y_train, data.x_test, data.y_test)
     digest = hashlib.sha256(b"".join(a.astype(np.uint8).tobytes() for a in arrays)).hexdigest()
     if digest != _DIGITS_SHA256:
@@ -147,11 +150,13 @@ def _fashion_mnist():
         raise HostError(f"{images} has images of {x.shape[1]} x {x.shape[2]}, but {tests} of "
                         f"{x_test.shape[1]} x {x_test.shape[2]}")
     return Dataset("fashion-mnist", *(a.reshape(len(a), -1).astype(np.int64) if a.ndim > 1
-                                      else a.astype(np.int64) for a in (x, y, x_test, y_test)))
+                                      else a.astype(np.int64) for a in (x, y, x_test, y_test)),
+                   (*x.shape[1:], 1))
 
 
 def _npz(path):
-    """A file of arrays x_train, y_train, x_test, y_test."""
+    """A file of arrays x_train, y_train, x_test, y_test; x [samples, features], or images
+    [samples, height, width] or [samples, height, width, channels]."""
     names = "x_train", "y_train", "x_test", "y_test"
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -165,16 +170,20 @@ def _npz(path):
     if missing:
         raise HostError(f"{path} has no array {missing[0]}")
     arrays = {name: whole_numbers(f"{name} of {path}", a) for name, a in arrays.items()}
+    shapes = []
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if not x.size or y.ndim != 1 or x.shape[:1] != y.shape:
             raise HostError(f"{path} must hold as many labels as samples and at least one, "
                             f"got x_{part} {x.shape} and y_{part} {y.shape}")
         arrays[f"x_{part}"] = x.reshape(len(x), -1)
+        shapes.append(x.shape[1:])
     if arrays["x_train"].shape[1] != arrays["x_test"].shape[1]:
         raise HostError(f"{path} must have the same features in training and test, "
                         f"got {arrays['x_train'].shape[1]} and {arrays['x_test'].shape[1]}")
-    return Dataset(Path(path).name, *arrays.values())
+    shape, tested = shapes
+    image = (*shape, 1)[:3] if shape == tested and len(shape) in (2, 3) else None
+    return Dataset(Path(path).name, *arrays.values(), image)
 
 
 def _checked(relative, digest, source):

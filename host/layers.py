@@ -7,7 +7,11 @@ model's integer functions.
 The device multiplies ``[m,k]`` by ``[k,n]`` as they are stored. On the way back the weights and the
 activations are transposed in its memory first, and the columns of the operand that streams, the
 gradient for dU and the activations for dW, are put in the order of their slots where they have
-groups.
+groups. A convolution is such a product whose rows are addressed, not stored; on the way back its
+weights are turned round in memory, and what an output sees through each tap is copied
+(:mod:`host.network`). Where its taps overlap, gradients of several samples' or channels' groups
+would be added up in one sum, so that a gradient with groups is quantised a second time, without
+them, to be passed on.
 
 Exponents. Every integer tensor has a unit ``2**exponent``, of its own or of each column.
 Activations are ``u * 2**e_u``, weights ``q * s_w[c]`` with ``s_w = mantissa / 4 * 2**e_w``, and a
@@ -21,7 +25,6 @@ scale in them. The head is ``logits = u W 2**e_u s_w[c] + bias``: its gradient i
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -36,6 +39,17 @@ from hdl.params import (
 )
 from hdl.protocol import Space
 from host import program
+from host.network import (
+    WindowTables,
+    batch_codes,
+    check_layers,
+    check_machine,
+    gathered,
+    passed_on,
+    perceptron,
+    sorted_gradients,
+    streamed_columns,
+)
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, lanes_of, load, store
 from sim.model import noise
@@ -49,10 +63,11 @@ from sim.model.quantise import (
     normalise_columns,
 )
 from sim.model.rounding import rescale, round_shift, saturate
+from sim.model.scale import count_factor
 from sim.model.softmax import LOGIT_FRACTION, cross_entropy
 from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, sgd
 
-__all__ = ["Hosted", "Mlp", "Parameter"]
+__all__ = ["Hosted", "Mlp", "Network", "Parameter"]
 
 #: Width of wide activations (products before the norm, logits) and of their gradients.
 _ACTIVATION_BITS = NORM_IN_BITS
@@ -91,24 +106,31 @@ def _gradient(x, exponent):
     return rescale(x, exponent + GRADIENT_FRACTION, MASTER_BITS)[0]
 
 
-class Dense:
-    """The weights of one layer, and the GEMMs they take part in."""
+class Product:
+    """The weights of one layer, and the products they take part in.
 
-    def __init__(self, number, fan_in, fan_out, seed, formats):
-        self.number = number
-        self.fan_in, self.fan_out = fan_in, fan_out
+    Parameters
+    ----------
+    number : int
+    shape : host.network.Layer
+    seed, formats
+        As of :class:`Network`.
+    """
+
+    def __init__(self, number, shape, seed, formats):
+        self.number, self.shape = number, shape
         key = noise.key(seed, 0, tensor_id(number, Noise.WEIGHT))
         self.weight = Parameter.of(
-            uniform_weights(key, fan_in, fan_out, formats.master[1]),
+            uniform_weights(key, shape.k, shape.n, formats.master[1]),
             tensor_id(number, Noise.WEIGHT_UPDATE), formats)
         #: Of every column of the quantised weights, since :meth:`quantise`.
         self.exponent = self.mantissa = None
-        #: Of the product, since :meth:`gemm_forward`.
+        #: Of the product, since :meth:`forward`.
         self.shift = None
 
     def quantise(self, space):
         """Bring the normalised weights to the device and quantise them per output channel."""
-        stage = space.stage.view(self.fan_in, self.fan_out)
+        stage = space.stage.view(self.shape.k, self.shape.n)
         scaled, self.mantissa = normalise_columns(self.weight.master, space.params.bits)
         store(space.device, stage, scaled)
         q, exponents = space.weights[self.number], space.weight_exponents[self.number]
@@ -116,14 +138,16 @@ class Dense:
                                            clip=WEIGHT_CLIP[space.params.bits])])
         self.exponent = load(space.device, exponents)[0] - self.weight.fraction
 
-    def gemm_forward(self, space, u, out):
+    def forward(self, space, u, out):
         """The instructions of u W, shifted right so that it is safe for the norm's input."""
-        steps, self.shift = program.gemm(space.params, u, space.weights[self.number], out,
-                                         unsigned=True, limit=_ACTIVATION_BITS)
+        steps, self.shift = program.product(
+            space.params, u, space.weights[self.number], out,
+            space.windows.forward(self.number, space.samples), unsigned=True,
+            limit=_ACTIVATION_BITS)
         return steps
 
     def product_exponent(self, unit):
-        """Of the columns of u W as :meth:`gemm_forward` leaves them, with u of ``2**unit``."""
+        """Of the columns of u W as :meth:`forward` leaves them, with u of ``2**unit``."""
         return unit + self.exponent + self.shift
 
     def backward(self, space, u, unit, *, propagate):
@@ -133,78 +157,125 @@ class Dense:
         gradient (with ``GRADIENT_FRACTION`` fraction bits) and the exponent of the gradient with
         respect to u, which it leaves in ``space.work`` when ``propagate``.
         """
-        params, device = space.params, space.device
-        m = u.rows
-        work = space.work.view(m, self.fan_out)
-        q = space.gradient.view(m, self.fan_out)
-        samples, channels = program.gradient_groups(params, m, self.fan_out)
+        params, device, shape = space.params, space.device, self.shape
+        m = shape.rows(space.samples)
+        work, q = space.work.view(m, shape.n), space.gradient.view(m, shape.n)
+        samples, channels = program.gradient_groups(params, m, shape.n)
         steps = [program.quantise(
-            params, work, q, space.gradient_exponent.view(1, self.fan_out),
+            params, work, q, space.gradient_exponent.view(1, shape.n),
             key=space.key_of(tensor_id(self.number, Noise.GRADIENT)),
             rows=samples, cols=channels)]
         # Groups of one need no shifts.
         rows = samples if samples and samples.count > 1 else None
         cols = channels if channels and channels.count > 1 else None
-        steps += [program.sort(groups) for groups in (rows, cols if propagate else None) if groups]
-        du_shift = 0
+        # A convolution passes on what has no groups.
+        apart = propagate and not shape.is_product and samples
+        inner = cols if propagate and shape.is_product else None
+        steps += [program.sort(groups) for groups in (rows, inner) if groups]
+        passed, du_shift = q, 0
+        if apart:
+            passed = space.passed.view(m, shape.n)
+            steps.append(program.quantise(
+                params, work, passed, space.passed_exponent.view(1, shape.n),
+                key=space.key_of(tensor_id(self.number, Noise.SECOND_GRADIENT))))
         if propagate:
-            transposed = space.transposed_weights.view(self.fan_out, self.fan_in)
-            steps.append(program.move(space.weights[self.number], transposed, transposed=True))
-            operand = q
-            if cols:
-                operand = space.streamed.view(
-                    m, program.slot_columns(params, self.fan_out, cols.count))
-                steps.append(program.move(q, operand, order=cols))
-            products, du_shift = program.gemm(
-                params, operand, transposed, space.work.view(m, self.fan_in),
-                inner=cols, rows=rows, limit=_ACTIVATION_BITS)
+            pass_on = self._pass_on if shape.is_product else self._pass_on_windows
+            products, du_shift = pass_on(space, passed, rows, inner)
             steps += products
-        operand = space.streamed.view(
-            self.fan_in, program.slot_columns(params, m, rows.count) if rows else m)
-        steps.append(program.move(u, operand, transposed=True, order=rows))
-        weight_gradient = space.stage.view(self.fan_in, self.fan_out)
-        products, dw_shift = program.gemm(params, operand, q, weight_gradient, unsigned=True,
-                                          inner=rows, cols=cols)
+        products, dw_shift = self._weight_gradient(space, u, q, rows, cols)
         device.run([*steps, *products])
 
         # A step of q in the smallest of its groups, in which products are integers.
-        unit += space.exponent_of(space.gradient_exponent)
-        unit -= sum(groups.count - 1 for groups in (rows, cols) if groups)
-        gradient, finer = divide_by_mantissa(load(device, weight_gradient), self.mantissa)
-        gradient = _gradient(gradient, unit + dw_shift - self.exponent + finer)
-        return gradient, unit + du_shift
+        step = space.exponent_of(space.gradient_exponent)
+        step -= sum(groups.count - 1 for groups in (rows, cols) if groups)
+        gradient, finer = divide_by_mantissa(
+            load(device, space.stage.view(shape.k, shape.n)), self.mantissa)
+        gradient = _gradient(gradient, unit + step + dw_shift - self.exponent + finer)
+        if apart:
+            step = space.exponent_of(space.passed_exponent)
+        return gradient, unit + step + du_shift
+
+    def _pass_on(self, space, q, rows, cols):
+        """``(instructions, shift)``: q times the transposed weights, to ``space.work``."""
+        params, (m, n, k) = space.params, (q.rows, self.shape.n, self.shape.k)
+        transposed = space.turned.view(n, k)
+        steps, operand = [program.move(space.weights[self.number], transposed,
+                                       transposed=True)], q
+        if cols:
+            operand = space.streamed.view(m, program.slot_columns(params, n, cols.count))
+            steps.append(program.move(q, operand, order=cols))
+        products, shift = program.gemm(params, operand, transposed, space.work.view(m, k),
+                                       inner=cols, rows=rows, limit=_ACTIVATION_BITS)
+        return steps + products, shift
+
+    def _pass_on_windows(self, space, q, _rows, _cols):
+        """The same of a convolution: with the taps in reverse order, each transposed."""
+        shape, weights = self.shape, space.weights[self.number]
+        c, n = shape.in_channels, shape.n
+        turned = space.turned.view(*shape.turned)
+        steps = [program.move(weights.rows_from(tap * c, c),
+                              turned.rows_from((shape.taps - 1 - tap) * n, n), transposed=True)
+                 for tap in range(shape.taps)]
+        products, shift = program.convolution(
+            space.params, q, turned, space.work.view(space.samples * shape.pixels, c),
+            space.windows.gradient(self.number, space.samples), limit=_ACTIVATION_BITS)
+        return steps + products, shift
+
+    def _weight_gradient(self, space, u, q, rows, cols):
+        """``(instructions, shift)``: what is seen through each tap, transposed, times q, to
+        ``space.stage``."""
+        params, shape, m = space.params, self.shape, q.rows
+        c, steps = shape.in_channels, []
+        windows = space.windows.forward(self.number, space.samples)
+        out = space.stage.view(shape.k, shape.n)
+        operand = space.streamed.view(
+            c, program.slot_columns(params, m, rows.count) if rows else m)
+        for tap in range(shape.taps):
+            source = {"windows": windows, "tap": tap, "unsigned": True} if windows else {}
+            if windows and rows:
+                # What is gathered is not sorted.
+                seen = space.seen.view(m, c)
+                steps.append(program.move(u, seen, **source))
+                steps.append(program.move(seen, operand, transposed=True, order=rows))
+            else:
+                steps.append(program.move(u, operand, transposed=True, order=rows, **source))
+            products, shift = program.gemm(params, operand, q, out.rows_from(tap * c, c),
+                                           unsigned=True, inner=rows, cols=cols)
+            steps += products
+        return steps, shift
 
 
 class Hidden:
-    """Dense, L1 norm over the batch, ReLU, quantisation to unsigned activations."""
+    """Product, L1 norm over the batch and all positions, ReLU, quantisation to unsigned
+    activations."""
 
-    def __init__(self, number, fan_in, fan_out, seed, formats):
-        self.dense = Dense(number, fan_in, fan_out, seed, formats)
-        one = np.full(fan_out, 1 << formats.master[1], np.int64)
+    def __init__(self, number, shape, seed, formats):
+        self.product = Product(number, shape, seed, formats)
+        one = np.full(shape.n, 1 << formats.master[1], np.int64)
         self.gamma = Parameter.of(one, tensor_id(number, Noise.GAMMA_UPDATE), formats)
         self.beta = Parameter.of(0 * one, tensor_id(number, Noise.BETA_UPDATE), formats)
         self.running_mean = self.running_deviation = None
 
     def parameters(self):
         """In the order in which they are hashed and stored."""
-        return {"weight": self.dense.weight, "gamma": self.gamma, "beta": self.beta}
+        return {"weight": self.product.weight, "gamma": self.gamma, "beta": self.beta}
 
     def statistics(self):
         """Running statistics, with ``RUNNING_FRACTION`` fraction bits."""
         if self.running_mean is None:
-            self.running_mean = np.zeros(self.dense.fan_out, np.int64)
+            self.running_mean = np.zeros(self.product.shape.n, np.int64)
             self.running_deviation = self.running_mean.copy()
         return {"mean": self.running_mean, "deviation": self.running_deviation}
 
     def forward(self, space, u, unit, *, inference=False):
         """``(activations, unit)``: the device's tensor of u and the exponent of a step."""
-        device, number = space.device, self.dense.number
-        m, n = u.rows, self.dense.fan_out
+        device, number, shape = space.device, self.product.number, self.product.shape
+        m, n = shape.rows(space.samples), shape.n
         work, state = space.work.view(m, n), space.states[number]
         out = space.activations[number].view(m, n)
-        self.dense.quantise(space)
-        products = self.dense.gemm_forward(space, u, work)
-        product = self.dense.product_exponent(unit)
+        self.product.quantise(space)
+        products = self.product.forward(space, u, work)
+        exponent = self.product.product_exponent(unit)
 
         rows = np.zeros((STATE_ROWS, n), np.int64)
         drop = self.gamma.fraction - PARAMETER_FRACTION
@@ -213,8 +284,8 @@ class Hidden:
         if inference:
             statistics = self.statistics()
             for row, name in ((StateRow.MEAN, "mean"), (StateRow.DEVIATION, "deviation")):
-                value, finer = divide_by_mantissa(statistics[name], self.dense.mantissa)
-                from_running = NORM_FRACTION - product - RUNNING_FRACTION + finer
+                value, finer = divide_by_mantissa(statistics[name], self.product.mantissa)
+                from_running = NORM_FRACTION - exponent - RUNNING_FRACTION + finer
                 rows[row] = rescale(value, from_running, WIDE_BITS)[0]
         store(device, state, rows)
         device.run([
@@ -225,23 +296,23 @@ class Hidden:
                              unsigned=True, clip=ACTIVATION_CLIP[space.params.bits]),
         ])
         if not inference:
-            self._follow(load(device, state), product)
+            self._follow(load(device, state), exponent)
         return out, space.exponent_of(space.activation_exponents[number]) - PARAMETER_FRACTION
 
-    def _follow(self, state, product):
+    def _follow(self, state, exponent):
         """Move the running statistics towards this batch's; the first batch sets them."""
         self.running_mean, self.running_deviation = (
-            follow(running, state[row], self.dense.mantissa, product)
+            follow(running, state[row], self.product.mantissa, exponent)
             for running, row in ((self.running_mean, StateRow.MEAN),
                                  (self.running_deviation, StateRow.DEVIATION)))
 
     def backward(self, space, u, unit, rate, *, propagate):
         """From the gradient with respect to y in ``space.work``; ``unit`` is its exponent.
 
-        Returns the exponent of the gradient with respect to u, as :meth:`Dense.backward`.
+        Returns the exponent of the gradient with respect to u, as :meth:`Product.backward`.
         """
-        number = self.dense.number
-        m, n = u.rows, self.dense.fan_out
+        number, shape = self.product.number, self.product.shape
+        m, n = shape.rows(space.samples), shape.n
         work, state = space.work.view(m, n), space.states[number]
         space.device.run([program.norm_backward(
             space.params, work, work, space.contexts[number].view(m, n), state,
@@ -249,29 +320,30 @@ class Hidden:
         rows = load(space.device, state)
         grad_bits, deviation_bits = (int(rows[row, 0]) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
-        # The device has means over the batch.
-        gamma, beta = (_gradient(m * rows[row], unit + grad_bits - GRADIENT_BITS)
+        # The device has means over the batch and all positions.
+        factor, finer = count_factor(m)
+        gamma, beta = (_gradient(factor * rows[row], unit + grad_bits - GRADIENT_BITS + finer)
                        for row in (StateRow.GRAD_GAMMA, StateRow.GRAD_BETA))
         # The norm's input is sum u q shifted right.
-        product_unit = unit + gradient_exponent(grad_bits, deviation_bits) - self.dense.shift
-        weight, unit = self.dense.backward(space, u, product_unit, propagate=propagate)
-        self.dense.weight.update(weight, rate, space.key_of)
+        product_unit = unit + gradient_exponent(grad_bits, deviation_bits) - self.product.shift
+        weight, unit = self.product.backward(space, u, product_unit, propagate=propagate)
+        self.product.weight.update(weight, rate, space.key_of)
         self.gamma.update(gamma, rate, space.key_of)
         self.beta.update(beta, rate, space.key_of)
         return unit
 
 
 class Head:
-    """Dense with a bias; softmax, loss and gradient of the logits on the host."""
+    """Product with a bias; softmax, loss and gradient of the logits on the host."""
 
-    def __init__(self, number, fan_in, fan_out, seed, formats):
-        self.dense = Dense(number, fan_in, fan_out, seed, formats)
-        self.bias = Parameter.of(np.zeros(fan_out, np.int64),
+    def __init__(self, number, shape, seed, formats):
+        self.product = Product(number, shape, seed, formats)
+        self.bias = Parameter.of(np.zeros(shape.n, np.int64),
                                  tensor_id(number, Noise.BETA_UPDATE), formats)
 
     def parameters(self):
         """In the order in which they are hashed and stored."""
-        return {"weight": self.dense.weight, "bias": self.bias}
+        return {"weight": self.product.weight, "bias": self.bias}
 
     def statistics(self):
         """It keeps none."""
@@ -279,11 +351,11 @@ class Head:
 
     def forward(self, space, u, unit):
         """The logits [m, n] with ``LOGIT_FRACTION`` fraction bits."""
-        work = space.work.view(u.rows, self.dense.fan_out)
-        self.dense.quantise(space)
-        space.device.run(self.dense.gemm_forward(space, u, work))
-        logits, _ = rescale(load(space.device, work) * self.dense.mantissa,
-                            self.dense.product_exponent(unit) - 2 + LOGIT_FRACTION,
+        work = space.work.view(space.samples, self.product.shape.n)
+        self.product.quantise(space)
+        space.device.run(self.product.forward(space, u, work))
+        logits, _ = rescale(load(space.device, work) * self.product.mantissa,
+                            self.product.product_exponent(unit) - 2 + LOGIT_FRACTION,
                             _ACTIVATION_BITS)
         bias = round_shift(self.bias.master, self.bias.fraction - LOGIT_FRACTION)
         return saturate(logits + bias, _ACTIVATION_BITS)[0]
@@ -291,14 +363,14 @@ class Head:
     def backward(self, space, u, unit, gradient, exponent, rate, *, propagate):
         """From the gradient of the logits, of unit ``2**exponent``, with u of unit ``2**unit``.
 
-        Returns the exponent of the gradient with respect to u, as :meth:`Dense.backward`.
+        Returns the exponent of the gradient with respect to u, as :meth:`Product.backward`.
         """
         bias = _gradient(gradient.sum(axis=0), exponent)
-        folded, least = fold(gradient, self.dense.exponent, self.dense.mantissa)
+        folded, least = fold(gradient, self.product.exponent, self.product.mantissa)
         store(space.device, space.work.view(*gradient.shape), folded)
-        weight, du_unit = self.dense.backward(space, u, exponent + least + unit,
+        weight, du_unit = self.product.backward(space, u, exponent + least + unit,
                                               propagate=propagate)
-        self.dense.weight.update(weight, rate, space.key_of)
+        self.product.weight.update(weight, rate, space.key_of)
         self.bias.update(bias, rate, space.key_of)
         return du_unit
 
@@ -306,68 +378,91 @@ class Head:
 class Workspace:
     """The places of a network's tensors in device memory."""
 
-    def __init__(self, device, sizes, batch):
+    def __init__(self, device, layers, batch):
         self.device = device
         self.params = params = device.params
+        check_machine(params, layers, batch)
         wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
         quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
-        pairs = list(pairwise(sizes))
-        hidden = sizes[1:-1]
-        self.stage = wide.allocate("the batch or a weight matrix", (batch, sizes[0]), *pairs)
-        self.work = wide.allocate("a layer's output", *((batch, n) for n in sizes[1:]))
-        self.contexts = [wide.allocate(f"the norm context of layer {i}", (batch, n))
-                         for i, n in enumerate(hidden)]
-        self.states = [wide.allocate(f"the norm state of layer {i}", (STATE_ROWS, n))
-                       for i, n in enumerate(hidden)]
-        self.input_exponent = wide.allocate("the input's exponent", (1, sizes[0]))
-        self.activation_exponents = [wide.allocate(f"the exponent of layer {i}", (1, n))
-                                     for i, n in enumerate(hidden)]
-        self.weight_exponents = [wide.allocate(f"the weight exponents of layer {i}", (1, n))
-                                 for i, n in enumerate(sizes[1:])]
-        self.gradient_exponent = wide.allocate("the gradient's exponent",
-                                               *((1, n) for n in sizes[1:]))
-        self.input = quant.allocate("the quantised batch", (batch, sizes[0]))
-        self.activations = [quant.allocate(f"the activations of layer {i}", (batch, n))
-                            for i, n in enumerate(hidden)]
-        self.weights = [quant.allocate(f"the weights of layer {i}", pair)
-                        for i, pair in enumerate(pairs)]
-        self.gradient = quant.allocate("a quantised gradient", *((batch, n) for n in sizes[1:]))
+        weights = [(layer.k, layer.n) for layer in layers]
+        inputs = [(batch * layer.pixels, layer.in_channels) for layer in layers]
+        outputs = [(layer.rows(batch), layer.n) for layer in layers]
+        columns = [(1, layer.n) for layer in layers]
         # The first layer passes no gradient on.
-        passing = pairs[1:]
+        passing = layers[1:]
+        #: The batch, if the device quantises it, or a weight matrix.
+        self.stage = wide.allocate("the batch or a weight matrix",
+                                   *inputs[:layers[0].is_product], *weights)
+        self.work = wide.allocate("a layer's output", *outputs)
+        self.contexts = [wide.allocate(f"the norm context of layer {i}", shape)
+                         for i, shape in enumerate(outputs[:-1])]
+        self.states = [wide.allocate(f"the norm state of layer {i}", (STATE_ROWS, layer.n))
+                       for i, layer in enumerate(layers[:-1])]
+        self.input_exponent = wide.allocate("the input's exponent", (1, inputs[0][1]))
+        self.activation_exponents = [wide.allocate(f"the exponent of layer {i}", row)
+                                     for i, row in enumerate(columns[:-1])]
+        self.weight_exponents = [wide.allocate(f"the weight exponents of layer {i}", row)
+                                 for i, row in enumerate(columns)]
+        self.gradient_exponent = wide.allocate("the gradient's exponent", *columns)
+        self.input = quant.allocate("the quantised batch", inputs[0])
+        self.activations = [quant.allocate(f"the activations of layer {i}", shape)
+                            for i, shape in enumerate(outputs[:-1])]
+        self.weights = [quant.allocate(f"the weights of layer {i}", shape)
+                        for i, shape in enumerate(weights)]
+        self.gradient = quant.allocate("a quantised gradient", *outputs)
         #: Of the layer whose gradient is on its way back.
-        self.transposed_weights = quant.allocate(
-            "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
+        self.turned = quant.allocate(
+            "a transposed weight matrix",
+            *(layer.turned for layer in passing)) if passing else None
         #: What streams on the way back: the sorted gradient, then the transposed activations.
-        self.streamed = quant.allocate("a streamed operand",
-                                       *program.streamed_shapes(params, pairs, batch))
-        program.check_tables(params, batch, max(sizes[1:]))
+        self.streamed = quant.allocate(
+            "a streamed operand", *((layer.in_channels, streamed_columns(params, layer, batch))
+                                    for layer in layers),
+            *sorted_gradients(params, layers, batch))
+        if passed := passed_on(params, layers, batch).values():
+            #: The gradient that is passed on, without groups.
+            self.passed = quant.allocate("a gradient that is passed on", *passed)
+            self.passed_exponent = wide.allocate("its exponent", *((1, n) for _, n in passed))
+        if seen := gathered(params, layers, batch):
+            #: What outputs see through a tap.
+            self.seen = quant.allocate("what is seen through a tap", *seen)
+        self.windows = WindowTables(params, layers, batch)
+        #: Samples of the batch.
+        self.samples = None
         self.key_of = None
+
+    def begin(self, samples):
+        """Make the tables those of so many samples."""
+        if samples != self.samples:
+            self.windows.store(self.device, samples)
+        self.samples = samples
 
     def exponent_of(self, exponents):
         """The one exponent of a tensor, from the place where there is one for every column."""
         return int(load(self.device, exponents.view(1, 1))[0, 0])
 
 
-class Mlp:
-    """A multi-layer perceptron: hidden layers with L1 norm and ReLU, a linear head.
+class Network:
+    """Hidden layers with L1 norm and ReLU, a linear head.
 
     Parameters
     ----------
-    sizes : sequence of int
-        Features of the input, of every hidden layer and of the output.
+    shapes : sequence of host.network.Layer
+        Of all layers; the last has one output position.
     seed : int
         Decides the initial weights and all rounding.
     formats : hdl.params.Formats
         Of all masters and velocities.
     """
 
-    def __init__(self, sizes, seed, formats=DEFAULT_FORMATS):
-        self.sizes = tuple(sizes)
+    def __init__(self, shapes, seed, formats=DEFAULT_FORMATS):
+        check_layers(shapes)
+        self.shapes = tuple(shapes)
         self.seed = seed
         self.formats = formats
-        self.hidden = [Hidden(i, a, b, seed, formats)
-                       for i, (a, b) in enumerate(pairwise(sizes[:-1]))]
-        self.head = Head(len(sizes) - 2, sizes[-2], sizes[-1], seed, formats)
+        *hidden, head = enumerate(shapes)
+        self.hidden = [Hidden(number, shape, seed, formats) for number, shape in hidden]
+        self.head = Head(*head, seed, formats)
 
     @property
     def layers(self):
@@ -377,27 +472,38 @@ class Mlp:
     @property
     def macs_per_sample(self):
         """Multiply-accumulates of a training step for one sample; the input needs no gradient."""
-        products = [a * b for a, b in pairwise(self.sizes)]
+        products = [shape.macs_per_sample for shape in self.shapes]
         return 3 * sum(products) - products[0]
 
     def workspace(self, device, batch):
         """Places for training in batches of at most ``batch`` samples."""
-        return Workspace(device, self.sizes, batch)
+        return Workspace(device, self.shapes, batch)
 
-    def _forward(self, space, x, *, inference):
-        phase = space.device.phase
-        u = space.input.view(*x.shape)
-        stage = space.stage.view(*x.shape)
-        with phase("the batch"):
-            store(space.device, stage, x)
+    def _input(self, space, x):
+        """The batch's codes on the device, and the exponent of a step."""
+        first = self.shapes[0]
+        u = space.input.view(len(x) * first.pixels, first.in_channels)
+        if first.is_product:
+            stage = space.stage.view(u.rows, u.cols)
+            store(space.device, stage, x.reshape(u.rows, u.cols))
             space.device.run([program.quantise(space.params, stage, u, space.input_exponent,
                                                unsigned=True,
                                                clip=ACTIVATION_CLIP[space.params.bits])])
-            inputs = [(u, space.exponent_of(space.input_exponent))]
+            return u, space.exponent_of(space.input_exponent)
+        # Images may have more positions than the quantiser takes rows.
+        codes, exponent = batch_codes(x, first, space.params.bits)
+        store(space.device, u, codes)
+        return u, int(exponent)
+
+    def _forward(self, space, x, *, inference):
+        phase = space.device.phase
+        with phase("the batch"):
+            space.begin(len(x))
+            inputs = [self._input(space, x)]
         for layer in self.hidden:
-            with phase(f"layer {layer.dense.number} forward"):
+            with phase(f"layer {layer.product.number} forward"):
                 inputs.append(layer.forward(space, *inputs[-1], inference=inference))
-        with phase(f"layer {self.head.dense.number} forward"):
+        with phase(f"layer {self.head.product.number} forward"):
             return inputs, self.head.forward(space, *inputs[-1])
 
     def train_step(self, space, x, labels, rate, step):
@@ -407,12 +513,12 @@ class Mlp:
         losses, gradient, exponent, predicted = cross_entropy(logits, labels)
         (u, u_unit), *earlier = reversed(inputs)
         phase = space.device.phase
-        with phase(f"layer {self.head.dense.number} backward"):
+        with phase(f"layer {self.head.product.number} backward"):
             unit = self.head.backward(space, u, u_unit, gradient, exponent, rate,
                                       propagate=bool(self.hidden))
         for layer, (u, input_unit) in zip(reversed(self.hidden), earlier, strict=True):
             # From the gradient with respect to the layer's u to that of its y = u 2**u_unit.
-            with phase(f"layer {layer.dense.number} backward"):
+            with phase(f"layer {layer.product.number} backward"):
                 unit = layer.backward(space, u, unit - u_unit, rate,
                                       propagate=layer is not self.hidden[0])
             u_unit = input_unit
@@ -422,6 +528,14 @@ class Mlp:
         """The predicted class of every sample, with the running statistics."""
         _, logits = self._forward(space, x, inference=True)
         return logits.argmax(axis=1)
+
+
+class Mlp(Network):
+    """A multi-layer perceptron; ``sizes`` are features of the input, of every hidden layer and of
+    the output."""
+
+    def __init__(self, sizes, seed, formats=DEFAULT_FORMATS):
+        super().__init__(perceptron(sizes), seed, formats)
 
 
 class Hosted:

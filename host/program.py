@@ -22,10 +22,10 @@ from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
-__all__ = ["Groups", "align", "check_tables", "column_sums", "combine", "convolution",
-           "cross_entropy", "gemm", "gemm_shift", "gradient_groups", "move", "norm_backward",
-           "norm_forward", "quantise", "quantise_masters", "scale", "slot_columns", "sort",
-           "streamed_shapes", "table_words", "update"]
+__all__ = ["Groups", "align", "column_sums", "combine", "convolution", "cross_entropy", "gemm",
+           "gemm_shift", "gradient_groups", "move", "norm_backward", "norm_forward", "product",
+           "quantise", "quantise_masters", "scale", "slot_columns", "sort", "table_words",
+           "update"]
 
 
 def _check(name, value, limit):
@@ -69,23 +69,6 @@ def gradient_groups(params, m, n, base=0):
             Groups(base + table_words(params, m), n, params.channel_groups))
 
 
-def check_tables(params, batch, widest):
-    """Refuse a batch and a number of channels whose groups the tables have no room for."""
-    need = table_words(params, batch) + table_words(params, widest)
-    if params.max_groups > 1 and need > params.table_words:
-        raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "
-                              f"{need - params.table_words} more than there are")
-
-
-def streamed_shapes(params, pairs, batch):
-    """Shapes of what streams on the way back through layers of these features: the transposed
-    activations, and the sorted gradients that all but the first pass on."""
-    shapes = [(a, slot_columns(params, batch, params.sample_groups)) for a, _ in pairs]
-    if params.channel_groups > 1:
-        shapes += [(batch, slot_columns(params, b, params.channel_groups)) for _, b in pairs[1:]]
-    return shapes
-
-
 def gemm_shift(params, k, *, unsigned=False, groups=(), limit=32):
     """The requantising shift that makes a GEMM's result safe in ``limit`` bits."""
     shifts = sum(g.count - 1 for g in groups if g)
@@ -100,8 +83,8 @@ def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None,
     ``a`` are in the order of their slots.
     """
     tiles = inner_tiles(b.rows, params.depth, params.rows, inner.count if inner else 1)
-    fields, shift = _product(params, b, GemmFlag.INNER_GROUPS * bool(inner), tiles, unsigned,
-                             (inner, rows, cols), limit)
+    fields, shift = _product_fields(params, b, GemmFlag.INNER_GROUPS * bool(inner), tiles,
+                                    unsigned, (inner, rows, cols), limit)
     steps = []
     for first, count in row_parts(a.rows):
         source, target = a.rows_from(first, count), out.rows_from(first, count)
@@ -131,8 +114,8 @@ def convolution(params, x, b, out, windows, *, unsigned=False, rows=None, cols=N
         ("rows of weights", b.rows, windows.rows),
         ("rows of outputs", out.rows, windows.count), ("columns of outputs", out.cols, b.cols)))
     tiles = windows.tiles(params) | windows.channels << 16
-    fields, shift = _product(params, b, GemmFlag.WINDOWS, tiles, unsigned, (None, rows, cols),
-                             limit)
+    fields, shift = _product_fields(params, b, GemmFlag.WINDOWS, tiles, unsigned,
+                                    (None, rows, cols), limit)
     steps = []
     for part, (first, count) in enumerate(row_parts(windows.count)):
         target = out.rows_from(first, count)
@@ -153,7 +136,14 @@ def _check_convolution(windows, x, others):
             raise ArgumentError(f"the {name} of this convolution must be {needs}, got {size}")
 
 
-def _product(params, b, flags, tiles, unsigned, groups, limit):
+def product(params, a, b, out, windows, **options):
+    """:func:`convolution`, or without ``windows`` :func:`gemm`."""
+    if windows:
+        return convolution(params, a, b, out, windows, **options)
+    return gemm(params, a, b, out, **options)
+
+
+def _product_fields(params, b, flags, tiles, unsigned, groups, limit):
     """``(fields, shift)`` of a GEMM with B ``b``, without what depends on its rows; ``groups`` are
     those inside, of rows and of columns."""
     _check("the inner dimension of a GEMM", b.rows, MAX_K)

@@ -17,15 +17,27 @@ import numpy as np
 
 from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRow
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
-from hdl.protocol import Space
+from hdl.protocol import MAX_STORED, Space
 from host import program
 from host.errors import ArgumentError
+from host.network import (
+    WindowTables,
+    batch_codes,
+    check_machine,
+    gathered,
+    group_words,
+    merged,
+    passed_on,
+    sorted_gradients,
+    streamed_columns,
+)
 from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, Tensor, lanes_of, load, store
 from sim.model import noise
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, RUNNING_SHIFT
-from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP, quantise
+from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP
+from sim.model.scale import count_factor
 from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION
 from sim.model.update import GRADIENT_FRACTION
 
@@ -96,12 +108,15 @@ def _blocks(params, n, layers):
 class Places:
     """Where everything is, for batches of at most so many samples."""
 
-    def __init__(self, params, sizes, batch):
+    def __init__(self, params, layers, batch):
+        check_machine(params, layers, batch)
         wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
         quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
         masters = Arena(Space.MASTER, params.master_words, lanes_of(Space.MASTER, params))
-        pairs, outputs = list(pairwise(sizes)), sizes[1:]
-        hidden, widest = sizes[1:-1], max(outputs)
+        weights = [(layer.k, layer.n) for layer in layers]
+        outputs = [(layer.rows(batch), layer.n) for layer in layers]
+        rows = [(1, layer.n) for layer in layers]
+        hidden, widest = rows[:-1], max(layer.n for layer in layers)
 
         def each(arena, name, shapes):
             return [arena.allocate(f"{name} of layer {i}", shape)
@@ -113,54 +128,70 @@ class Places:
             places = [arena.allocate(name, *shapes[turn::2]) for turn in range(2) if shapes[turn:]]
             return [places[i % 2] for i, _ in enumerate(shapes)]
 
-        rows = [(1, n) for n in outputs]
-        self.weights = each(masters, "the weight matrix", pairs)
+        self.weights = each(masters, "the weight matrix", weights)
         #: gamma and beta of hidden layers, the bias of the last.
-        self.gammas = each(masters, "gamma", rows[:-1])
+        self.gammas = each(masters, "gamma", hidden)
         self.betas = each(masters, "beta", rows)
 
-        self.states = each(wide, "the norm state", [(STATE_ROWS, n) for n in hidden])
-        self.means = each(wide, "the running mean", rows[:-1])
-        self.deviations = each(wide, "the running deviation", rows[:-1])
-        self.scales = each(wide, "the scale tensor", [(len(ScaleRow), n) for n in outputs])
+        self.states = each(wide, "the norm state", [(STATE_ROWS, n) for _, n in hidden])
+        self.means = each(wide, "the running mean", hidden)
+        self.deviations = each(wide, "the running deviation", hidden)
+        self.scales = each(wide, "the scale tensor", [(len(ScaleRow), n) for _, n in rows])
         #: Of the activations that go into each layer.
-        self.exponents = each(wide, "the exponent of the input", [(1, n) for n in sizes[:-1]])
+        self.exponents = each(wide, "the exponent of the input",
+                              [(1, layer.in_channels) for layer in layers])
         self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
         self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
         self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
         self.sums = by_turns(wide, "a number", [(1, 1) for _ in outputs])
         self.zero = wide.allocate("a number", (1, 1))
         self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
-        self.batches = wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
+        #: By output positions of a sample, the rows of the batch.
+        self.batches = {
+            positions: wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
+            for positions in sorted({layer.positions for layer in layers})}
         self.labels = wide.allocate("the labels", (batch, 1))
         self.loss = wide.allocate("the loss", (len(LossRow), 1))
-        self.work = wide.allocate("a layer's output", *((batch, n) for n in outputs))
-        self.contexts = each(wide, "the norm context", [(batch, n) for n in hidden])
+        self.work = wide.allocate("a layer's output", *outputs)
+        self.contexts = each(wide, "the norm context", outputs[:-1])
 
-        self.inputs = each(quant, "the quantised input", [(batch, n) for n in sizes[:-1]])
-        self.codes = each(quant, "the quantised weight matrix", pairs)
-        self.gradients = by_turns(quant, "a quantised gradient", [(batch, n) for n in outputs])
-        passing = pairs[1:]
-        self.transposed = quant.allocate(
-            "a transposed weight matrix", *((b, a) for a, b in passing)) if passing else None
-        #: By layer ``(first, count)`` of rows of weights of which gradients are made at a time; and
-        #: places of what streams for them, which are used in turn.
-        self.chunks, self.streamed = self._streamed(params, pairs, batch, quant)
+        self.inputs = each(quant, "the quantised input", [
+            (batch * layer.pixels, layer.in_channels) for layer in layers])
+        self.codes = each(quant, "the quantised weight matrix", weights)
+        self.gradients = by_turns(quant, "a quantised gradient", outputs)
+        passing = layers[1:]
+        self.turned = quant.allocate(
+            "a transposed weight matrix",
+            *(layer.turned for layer in passing)) if passing else None
+        #: Of layers whose windows see gradients without groups, what is passed on, by turns, and
+        #: its exponent.
+        passed = passed_on(params, layers, batch)
+        places = by_turns(quant, "a gradient that is passed on", list(passed.values()))
+        self.passed = dict(zip(passed, places, strict=True))
+        self.passed_exponents = {
+            number: wide.allocate("the exponent of a gradient that is passed on", (1, n))
+            for number, (_, n) in passed.items()}
+        #: What outputs see through a tap, where that is sorted then; two places, used in turn.
+        seen = gathered(params, layers, batch)
+        self.seen = [quant.allocate("what is seen through a tap", *seen) for _ in range(2) if seen]
+        #: By layer the rows of weights of which gradients are made at a time, in pieces (tap, first
+        #: channel, count); and places of what streams for them, which are used in turn.
+        self.chunks, self.streamed = self._streamed(params, layers, batch, quant)
         #: By layer its columns in blocks, and these in parts, of which gradients are made one after
         #: the other, in places that the parts take in turn.
-        self.blocks = [_blocks(params, n, len(pairs)) for n in outputs]
-        self.parts, self.products = self._products(pairs, wide)
-        program.check_tables(params, batch, widest)
+        self.blocks = [_blocks(params, n, len(layers)) for _, n in rows]
+        self.parts, self.products = self._products(weights, wide)
+        self.windows = WindowTables(params, layers, batch)
         #: Where groups of gradients are, by turns if there is room.
-        need = program.table_words(params, batch) + program.table_words(params, widest)
-        self.tables = [need * (i % 2) * (2 * need <= params.table_words)
-                       for i, _ in enumerate(pairs)]
+        need, _ = group_words(params, layers, batch)
+        self.tables = [need * (i % 2) * (2 * need <= self.windows.left)
+                       for i, _ in enumerate(layers)]
 
     def stays(self, number):
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
         return len(self.chunks[number]) <= len(self.streamed)
 
-    def _products(self, pairs, wide):
+    def _products(self, weights, wide):
         """Parts and places of all layers: parts as wide as two places have room for, or blocks in
         one place.
 
@@ -170,8 +201,8 @@ class Places:
         were.
         """
         found, free = [], wide.left
-        for number in reversed(range(len(pairs))):
-            k, blocks = pairs[number][0], self.blocks[number]
+        for number in reversed(range(len(weights))):
+            k, blocks = weights[number][0], self.blocks[number]
             whole = wide.again(wide.used if number else self.work.base)
             # What streams can only stay for one part after the other; columns that share it else.
             few = min(2, len(blocks)) if self.stays(number) else 1
@@ -192,24 +223,25 @@ class Places:
         return zip(*reversed(found), strict=True)
 
     @staticmethod
-    def _streamed(params, pairs, batch, quant):
+    def _streamed(params, layers, batch, quant):
         """Chunks of about so many rows, or as many as two places have room for; as many places as
         there may be."""
-        shapes = program.streamed_shapes(params, pairs, batch)
-        unit, cols = params.slots, shapes[0][1]
-        most = max(1, quant.left // 2 // quant.words(unit, cols)) * unit
         usual = _GROUPED_CHUNK if params.sample_groups > 1 else _CHUNK
 
-        def chunks(k):
-            units = -(-k // unit)
-            count = max(-(-k // most), round(k / usual) if len(pairs) <= _LAYERS else 0, 1)
-            ends = [min(units * (i + 1) // count * unit, k) for i in range(count)]
-            return [(first, end - first) for first, end in pairwise([0, *ends])]
+        def chunks(layer, cols):
+            pieces = layer.pieces(params.slots)
+            most = max(1, quant.left // 2 // quant.words(max(n for *_, n in pieces), cols))
+            count = max(-(-len(pieces) // most),
+                        round(layer.k / usual) if len(layers) <= _LAYERS else 0, 1)
+            ends = [len(pieces) * i // count for i in range(count + 1)]
+            return [merged(pieces[a:b]) for a, b in pairwise(ends)]
 
-        found = [chunks(k) for k, _ in pairs]
-        largest = max(count for each in found for _, count in each)
-        shapes = [(largest, cols), *shapes[len(pairs):]]
-        useful = sum(map(len, found)) + len(pairs) - 1
+        columns = [streamed_columns(params, layer, batch) for layer in layers]
+        found = list(map(chunks, layers, columns))
+        shapes = [(max(layer.rows_of(chunk)[1] for chunk in each), cols)
+                  for layer, each, cols in zip(layers, found, columns, strict=True)]
+        shapes += sorted_gradients(params, layers, batch)
+        useful = sum(map(len, found)) + len(layers) - 1
         count = quant.left // max(quant.words(*shape) for shape in shapes)
         return found, [quant.allocate("a streamed operand", *shapes)
                        for _ in range(min(max(count, 1), useful))]
@@ -218,11 +250,11 @@ class Places:
 class Steps:
     """The instructions of a step of ``m`` samples, or of a test of so many."""
 
-    def __init__(self, params, sizes, places, m):
-        self.params, self.sizes, self.at, self.m = params, sizes, places, m
+    def __init__(self, params, layers, places, m):
+        self.params, self.layers, self.at, self.m = params, layers, places, m
         self.fraction = params.formats.master[1]
         self.list = []
-        self._places_used, self._sum = 0, places.sums[0]
+        self._places_used, self._seen_used, self._sum = 0, 0, places.sums[0]
 
     def _do(self, *instructions):
         self.list += instructions
@@ -266,6 +298,16 @@ class Steps:
     def _columns(self, tensor, block):
         return tensor.columns_from(*block, self.params)
 
+    def _output(self, tensor, number):
+        """The place of a tensor of a layer's outputs."""
+        layer = self.layers[number]
+        return tensor.view(layer.rows(self.m), layer.n)
+
+    def _input(self, tensor, number):
+        """The place of one of its input."""
+        layer = self.layers[number]
+        return tensor.view(self.m * layer.pixels, layer.in_channels)
+
     def _streamed(self, rows, cols):
         """A place for what streams, the one that was used the longest time ago."""
         places = self.at.streamed
@@ -292,19 +334,18 @@ class Steps:
 
     def _gemm_forward(self, number):
         """``(products, the exponent of their columns but for that of the weights)``."""
-        at, (k, n) = self.at, self.sizes[number:number + 2]
-        work = at.work.view(self.m, n)
+        at, work = self.at, self._output(self.at.work, number)
         for block in self.at.blocks[number]:
-            products, shift = program.gemm(
-                self.params, at.inputs[number].view(self.m, k),
+            products, shift = program.product(
+                self.params, self._input(at.inputs[number], number),
                 self._columns(at.codes[number], block), self._columns(work, block),
-                unsigned=True, limit=_ACTIVATION_BITS)
+                at.windows.forward(number, self.m), unsigned=True, limit=_ACTIVATION_BITS)
             self._do(*products)
         return work, self.unit_of(number) + (shift - self.fraction)
 
     def forward_hidden(self, number, *, inference=False, first=False):
         """Products, norm, rectifier, quantisation; the running statistics follow."""
-        at, n = self.at, self.sizes[number + 1]
+        at, n = self.at, self.layers[number].n
         state, scales = at.states[number], at.scales[number]
         statistics = (StateRow.MEAN, at.means[number]), (StateRow.DEVIATION, at.deviations[number])
         rows = [place.view(1, n) for place in (at.first, at.second)]
@@ -317,14 +358,14 @@ class Steps:
                     scalar=scalar,
                     exponent=NORM_FRACTION - RUNNING_FRACTION + _FINER - unit.const))
                 self._copy(rows[0], _row(state, row))
-        context = at.contexts[number].view(self.m, n)
+        context = self._output(at.contexts[number], number)
         for block in self.at.blocks[number]:
             x, kept, statistic = (self._columns(tensor, block)
                                   for tensor in (work, context, state))
             self._do(program.norm_forward(self.params, x, x, kept, statistic, relu=True,
                                           inference=inference),
                      program.scan(x, _row(statistic, _FOUND)))
-        self._do(program.quantise(self.params, work, at.inputs[number + 1].view(self.m, n),
+        self._do(program.quantise(self.params, work, self._output(at.inputs[number + 1], number),
                                   at.exponents[number + 1], unsigned=True,
                                   clip=ACTIVATION_CLIP[self.params.bits],
                                   scanned=_row(state, _FOUND)))
@@ -340,7 +381,7 @@ class Steps:
 
     def forward_head(self):
         """Products, logits, and from them the loss and the gradient, which takes their place."""
-        at, number = self.at, len(self.sizes) - 2
+        at, number = self.at, len(self.layers) - 1
         work, unit = self._gemm_forward(number)
         self._do(
             program.scale(work, at.scales[number], work, bits=_ACTIVATION_BITS, bias=True,
@@ -357,9 +398,9 @@ class Steps:
 
     def backward_head(self):
         """From the gradient of the logits: update, and the unit of the one that is passed on."""
-        at, number = self.at, len(self.sizes) - 2
-        n, self._sum = self.sizes[-1], at.sums[number]
-        work, row = at.work.view(self.m, n), at.first.view(1, n)
+        at, number = self.at, len(self.layers) - 1
+        self._sum, work = at.sums[number], self._output(at.work, number)
+        row = at.first.view(1, work.cols)
         unit = Unit(const=-PROBABILITY_FRACTION - (self.m - 1).bit_length())
         self._do(program.column_sums(work, row))
         self._update(at.betas[number], row, unit, Noise.BETA_UPDATE, number, scales=at.ones)
@@ -369,24 +410,25 @@ class Steps:
 
     def backward_hidden(self, number, unit):
         """From the gradient of its activations, of the unit of the layer behind."""
-        at, n = self.at, self.sizes[number + 1]
-        work, state, self._sum = at.work.view(self.m, n), at.states[number], at.sums[number]
+        at, layer = self.at, self.layers[number]
+        work, state, self._sum = (self._output(at.work, number), at.states[number],
+                                  at.sums[number])
         unit = unit - self.unit_of(number + 1)
         self._do(program.norm_backward(
-            self.params, work, work, at.contexts[number].view(self.m, n), state,
-            at.inputs[number + 1].view(self.m, n), scan=True))
+            self.params, work, work, self._output(at.contexts[number], number), state,
+            self._output(at.inputs[number + 1], number), scan=True))
         length, deviation = (Unit((_word(_row(state, row)),)) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
-        row = at.first.view(1, n)
+        row = at.first.view(1, layer.n)
         for masters, gradient, use in (
                 (at.gammas[number], StateRow.GRAD_GAMMA, Noise.GAMMA_UPDATE),
                 (at.betas[number], StateRow.GRAD_BETA, Noise.BETA_UPDATE)):
             self._copy(_row(state, gradient), row)
-            # The device has means over the batch.
+            # The device has means over the batch and all positions.
             self._update(masters, row, unit + length - Unit(const=GRADIENT_BITS), use, number,
-                         scales=at.batches)
+                         scales=at.batches[layer.positions])
         # As sim.model.norm.gradient_exponent, of products before they were shifted.
-        shift = program.gemm_shift(self.params, self.sizes[number], unsigned=True,
+        shift = program.gemm_shift(self.params, layer.k, unsigned=True,
                                    limit=_ACTIVATION_BITS)
         return self._backward(number, unit + length - deviation + (
             14 - GRADIENT_BITS + NORM_FRACTION - PARAMETER_FRACTION - shift),
@@ -395,58 +437,80 @@ class Steps:
     def _backward(self, number, unit, scanned=None):
         """From the gradient of a layer's products, of that unit; ``scanned`` are its columns'
         largest magnitudes, which are all it takes without groups of samples."""
-        at, params, m = self.at, self.params, self.m
-        k, n = self.sizes[number:number + 2]
-        work, q = at.work.view(m, n), at.gradients[number].view(m, n)
-        samples, channels = program.gradient_groups(params, m, n, at.tables[number])
+        at, params, layer = self.at, self.params, self.layers[number]
+        work, q = (self._output(tensor, number) for tensor in (at.work, at.gradients[number]))
+        samples, channels = program.gradient_groups(params, q.rows, q.cols, at.tables[number])
         # Groups of one need no shifts.
         rows, cols = (groups if groups and groups.count > 1 else None
                       for groups in (samples, channels))
-        exponents = at.gradient_exponents[number]
+        exponents, inner = at.gradient_exponents[number], number and layer.is_product and cols
         self._do(program.quantise(
             params, work, q, exponents, key=self.key_of(tensor_id(number, Noise.GRADIENT)),
             rows=samples, cols=channels, scanned=None if rows else scanned))
-        self._do(*(program.sort(groups) for groups in (rows, cols if number else None) if groups))
-        du_shift = 0
-        if number:
-            transposed = at.transposed.view(n, k)
-            self._do(program.move(at.codes[number], transposed, transposed=True))
-            operand = q
-            if cols:
-                operand = self._streamed(m, program.slot_columns(params, n, cols.count))
-                self._do(program.move(q, operand, order=cols))
-            products, du_shift = program.gemm(
-                params, operand, transposed, at.work.view(m, k), inner=cols, rows=rows,
-                limit=_ACTIVATION_BITS)
-            self._do(*products)
-        unit = unit + Unit((_word(exponents),),
-                           const=-sum(groups.count - 1 for groups in (rows, cols) if groups))
-        self._weights(number, q, rows, cols, unit)
-        return unit + du_shift
+        self._do(*(program.sort(groups) for groups in (rows, inner) if groups))
+        grouped = unit + Unit((_word(exponents),),
+                              const=-sum(groups.count - 1 for groups in (rows, cols) if groups))
+        passed = None
+        if number and layer.is_product:
+            passed = grouped + self._pass_on(number, q, rows, cols)
+        elif number in at.passed:
+            codes, word = self._output(at.passed[number], number), at.passed_exponents[number]
+            self._do(program.quantise(
+                params, work, codes, word, scanned=scanned,
+                key=self.key_of(tensor_id(number, Noise.SECOND_GRADIENT))))
+            passed = unit + Unit((_word(word),)) + self._pass_on_windows(number, codes)
+        elif number:
+            passed = grouped + self._pass_on_windows(number, q)
+        self._weights(number, q, rows, cols, grouped)
+        return passed
+
+    def _pass_on(self, number, q, rows, cols):
+        """Products of q and the transposed weights, and their shift."""
+        at, params, layer = self.at, self.params, self.layers[number]
+        transposed = at.turned.view(layer.n, layer.k)
+        self._do(program.move(at.codes[number], transposed, transposed=True))
+        operand = q
+        if cols:
+            operand = self._streamed(q.rows, program.slot_columns(params, q.cols, cols.count))
+            self._do(program.move(q, operand, order=cols))
+        products, shift = program.gemm(
+            params, operand, transposed, self._input(at.work, number), inner=cols, rows=rows,
+            limit=_ACTIVATION_BITS)
+        self._do(*products)
+        return shift
+
+    def _pass_on_windows(self, number, q):
+        """The same of a convolution: with the taps in reverse order, each transposed."""
+        at, layer = self.at, self.layers[number]
+        c, n, last = layer.in_channels, layer.n, layer.taps - 1
+        turned = at.turned.view(*layer.turned)
+        self._do(*(program.move(at.codes[number].rows_from(tap * c, c),
+                                turned.rows_from((last - tap) * n, n), transposed=True)
+                   for tap in range(layer.taps)))
+        products, shift = program.convolution(
+            self.params, q, turned, self._input(at.work, number),
+            at.windows.gradient(number, self.m), limit=_ACTIVATION_BITS)
+        self._do(*products)
+        return shift
 
     def _weights(self, number, q, rows, cols, unit):
         """Update the weights along the products of a layer's input and of its gradient q, of that
         unit; and quantise those of them that the next step finds quantised."""
-        at, params, m = self.at, self.params, self.m
-        k, n = self.sizes[number:number + 2]
-        # What streams for all rows; all of them alike, so that all products are in one unit.
-        width = program.slot_columns(params, m, rows.count) if rows else m
-        inputs = at.inputs[number].view(m, k)
-        shift = program.gemm_shift(params, m, unsigned=True, groups=(rows, cols))
+        at, params, layer = self.at, self.params, self.layers[number]
+        shift = program.gemm_shift(params, q.rows, unsigned=True, groups=(rows, cols))
         unit = unit + (shift + _FINER + self.fraction)
         scalar, parts, operands = self._scalar(unit), at.parts[number], {}
         for turn, part in enumerate(parts):
             whole = _joined(part)
-            place = at.products[number][turn % len(at.products[number])].view(k, whole[1])
+            place = at.products[number][turn % len(at.products[number])].view(layer.k, whole[1])
             gradients = {block: self._columns(place, (block[0] - whole[0], block[1]))
                          for block in (*part, whole)}
-            for first, count in at.chunks[number]:
+            for chunk in at.chunks[number]:
+                first, count = layer.rows_of(chunk)
                 if part is parts[0] or not at.stays(number):
-                    operands[first] = self._streamed(count, width)
-                    self._do(program.move(inputs.columns_from(first, count, params),
-                                          operands[first], transposed=True, order=rows))
+                    operands[first] = self._seen(number, chunk, rows)
                 # The last products are as short as may be.
-                last = part is parts[-1] and first + count == k
+                last = part is parts[-1] and first + count == layer.k
                 for block in part if last else [whole]:
                     products, _ = program.gemm(
                         params, operands[first], self._columns(q, block),
@@ -459,15 +523,38 @@ class Steps:
                 self._do(program.update(
                     masters, gradients[block], scales, self.rate,
                     self.key_of(tensor_id(number, Noise.WEIGHT_UPDATE)), first=block[0],
-                    more=n - block[1], scalar=scalar, exponent=unit.const + GRADIENT_FRACTION,
+                    more=layer.n - block[1], scalar=scalar, exponent=unit.const + GRADIENT_FRACTION,
                     divide=True, negate=True))
         self._quantise_weights(number, self._ahead(number))
+
+    def _seen(self, number, chunk, rows):
+        """What the outputs of a layer see with a chunk's rows of weights: the operand that
+        streams, a row for each of them, of all outputs alike, so that all products are in one
+        unit."""
+        at, params, layer = self.at, self.params, self.layers[number]
+        m, (_, count) = layer.rows(self.m), layer.rows_of(chunk)
+        windows = at.windows.forward(number, self.m)
+        operand, done = self._streamed(
+            count, program.slot_columns(params, m, rows.count) if rows else m), 0
+        for tap, channel, size in chunk:
+            x = self._input(at.inputs[number], number).columns_from(channel, size, params)
+            source = {"windows": windows, "tap": tap, "unsigned": True} if windows else {}
+            if windows and rows:
+                # What is gathered is not sorted.
+                self._seen_used += 1
+                seen = at.seen[self._seen_used % 2].view(m, size)
+                self._do(program.move(x, seen, **source))
+                x, source = seen, {}
+            self._do(program.move(x, operand.rows_from(done, size), transposed=True, order=rows,
+                                  **source))
+            done += size
+        return operand
 
     # Programs.
 
     def prepare(self):
         """All weights and parameters as a step, or a test, finds them; a step leaves them so."""
-        for number in range(len(self.sizes) - 1):
+        for number in range(len(self.layers)):
             self._quantise_weights(number, self.at.blocks[number])
         self._parameters()
         return self.list
@@ -476,7 +563,7 @@ class Steps:
         """One step. For the next it leaves what :meth:`prepare` makes, except for the blocks that
         it begins with."""
         self.rate, self.key_of = rate, key_of
-        last = len(self.sizes) - 2
+        last = len(self.layers) - 1
         for number in range(last + 1):
             ahead = self._ahead(number)
             self._quantise_weights(number, [block for block in self.at.blocks[number]
@@ -492,7 +579,7 @@ class Steps:
 
     def test(self):
         """The forward pass with running statistics, of what is prepared."""
-        for number in range(len(self.sizes) - 2):
+        for number in range(len(self.layers) - 1):
             self.forward_hidden(number, inference=True)
         self.forward_head()
         return self.list
@@ -503,7 +590,7 @@ class Resident:
 
     Parameters
     ----------
-    network : host.layers.Mlp
+    network : host.layers.Network
         Its parameters and statistics are the device's from now on, until :meth:`fetch`.
     device : host.device.Device
     batch : int
@@ -519,11 +606,11 @@ class Resident:
                 "a network's masters and velocities must have the (bits, fraction bits) of those "
                 f"of the machine that keeps them, {_words(device.params.formats)}, got "
                 f"{_words(network.formats)}")
-        self._places = Places(device.params, network.sizes, batch)
+        self._places = Places(device.params, network.shapes, batch)
         #: Running statistics begin with the first batch.
         self._first = any(layer.running_mean is None for layer in network.hidden)
-        #: Samples of the scales of the batch.
-        self._samples = None
+        #: Samples of the scales of the batch, and of the tables of windows.
+        self._samples = self._seen = None
         #: The first step finds what it needs.
         self._prepared = False
         #: Whether units overlap, or a program runs an instruction at a time.
@@ -531,7 +618,7 @@ class Resident:
         #: How programs overlap, by kind and samples.
         self._plans = {}
         self._send()
-        widest = max(network.sizes[1:])
+        widest = self._places.ones.cols
         ones = np.zeros((len(ScaleRow), widest), np.int64)
         ones[ScaleRow.FACTOR] = 1
         store(device, self._places.ones, ones)
@@ -573,35 +660,44 @@ class Resident:
 
     def _batch(self, x, labels):
         """Bring a batch down: codes as :func:`sim.model.quantise.quantise` makes them."""
-        device, at, bits = self._device, self._places, self._device.params.bits
-        codes = quantise(x, bits=bits, signed=False, clip=ACTIVATION_CLIP[bits])
-        store(device, at.inputs[0].view(*x.shape), codes.q - (1 << bits - 1))
-        store(device, _word(at.exponents[0]), codes.exponent[:1, None])
+        device, at = self._device, self._places
+        if at.windows and self._seen != len(x):
+            self._seen = len(x)
+            at.windows.store(device, len(x))
+        codes, exponent = batch_codes(x, self._network.shapes[0], device.params.bits)
+        store(device, at.inputs[0].view(*codes.shape), codes)
+        store(device, _word(at.exponents[0]), np.array([[exponent]]))
         labels = np.asarray(labels)[:, None]
         place = at.labels.view(*labels.shape)
         store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
 
     def _run(self, kind, samples, steps):
-        """Run a program; those of a kind, for so many samples, differ in numbers alone."""
+        """Run a program; those of a kind, for so many samples, differ in numbers alone. One that
+        is longer than what can be stored runs in parts."""
         plan = self._plans.get((kind, samples))
         if plan is None:
             plan = self._plans[kind, samples] = schedule(steps, self._device.params)
-        self._device.store_program(scheduled(steps, plan), overlap=self.overlap)
-        self._device.run_stored()
+        steps = scheduled(steps, plan)
+        for first in range(0, len(steps), MAX_STORED):
+            self._device.store_program(steps[first:first + MAX_STORED], overlap=self.overlap)
+            self._device.run_stored()
 
     def train_step(self, x, labels, rate, step):
         """``(loss, correct)`` of a batch, before the update that it makes."""
         network, at = self._network, self._places
         phase = self._device.phase
         if self._samples != len(x):
-            scales = np.zeros((len(ScaleRow), at.batches.cols), np.int64)
-            scales[ScaleRow.FACTOR] = self._samples = len(x)
-            store(self._device, at.batches, scales)
+            self._samples = len(x)
+            for positions, place in at.batches.items():
+                scales = np.zeros((len(ScaleRow), place.cols), np.int64)
+                scales[ScaleRow.FACTOR], scales[ScaleRow.EXPONENT] = count_factor(
+                    len(x) * positions)
+                store(self._device, place, scales)
         if not self._prepared:
             self._prepare()
         with phase("the batch"):
             self._batch(x, labels)
-        steps = Steps(self._device.params, network.sizes, at, len(x)).train(
+        steps = Steps(self._device.params, network.shapes, at, len(x)).train(
             rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
         self._run("train", len(x), steps)
         self._first = False
@@ -610,19 +706,19 @@ class Resident:
                 int(found[LossRow.CORRECT]))
 
     def _prepare(self):
-        steps = Steps(self._device.params, self._network.sizes, self._places, 1)
+        steps = Steps(self._device.params, self._network.shapes, self._places, 1)
         self._run("prepare", 1, steps.prepare())
         self._prepared = True
 
     def count_correct(self, x, labels, batch):
         """How many labels are predicted, with the running statistics."""
-        device, at, sizes = self._device, self._places, self._network.sizes
+        device, at, layers = self._device, self._places, self._network.shapes
         self._prepare()
         correct = 0
         for i in range(0, len(x), batch):
             self._batch(x[i:i + batch], labels[i:i + batch])
             samples = len(x[i:i + batch])
-            self._run("test", samples, Steps(device.params, sizes, at, samples).test())
+            self._run("test", samples, Steps(device.params, layers, at, samples).test())
             correct += int(load(device, at.loss)[LossRow.CORRECT, 0])
         self._first = False
         return correct

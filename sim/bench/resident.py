@@ -760,7 +760,7 @@ def resident_training(params, seed, most=8):
         network = Mlp(sizes, seed, params.formats)
         trainer = Resident(network, recording.device, batch)
         # Of what is read whole, rows that nothing writes.
-        at = Places(params, sizes, batch)
+        at = Places(params, network.shapes, batch)
         for place in (*at.states, *at.scales):
             recording.store(place, rng.integers(-1 << 31, 1 << 31, (place.rows, place.cols)))
 

@@ -22,8 +22,8 @@ from sim.model.quantise import divide_by_mantissa
 from sim.model.rounding import bit_length, rescale, saturate, wrap
 from sim.model.update import MASTER_BITS, sgd
 
-__all__ = ["FACTOR_BITS", "align", "column_exponents", "column_sums", "product", "read_scale",
-           "scale", "update"]
+__all__ = ["FACTOR_BITS", "align", "column_exponents", "column_sums", "count_factor", "product",
+           "read_scale", "scale", "update"]
 
 #: Width of a factor.
 FACTOR_BITS = 10
@@ -43,6 +43,20 @@ def read_scale(tensor, *, divide=False):
                  f"a scale tensor must have {len(ScaleRow)} rows", tensor)
     factor = tensor[ScaleRow.FACTOR] & (7 if divide else (1 << FACTOR_BITS) - 1)
     return factor, wrap(tensor[ScaleRow.EXPONENT], _EXPONENT_BITS), tensor[ScaleRow.BIAS]
+
+
+def count_factor(count):
+    """``(factor, exponent)``: a number of rows as a scale tensor takes it, ``factor 2**exponent``.
+
+    Exact up to 1,023, and for what is that times a power of two; else what is lost is below a part
+    in 512.
+
+    >>> count_factor(1000), count_factor(4096), count_factor(1025)
+    ((1000, 0), (512, 3), (512, 1))
+    """
+    check_number(count, "count", 1, 2**31 - 1)
+    exponent = max(0, count.bit_length() - FACTOR_BITS)
+    return count >> exponent, exponent
 
 
 def column_exponents(exponent, *, negate=False, offset=0, scalar=0):

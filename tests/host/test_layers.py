@@ -66,7 +66,7 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, sizes, 
     expected = float_gradients(network, x.astype(float), y)
     with Device.open("model:", params) as device:
         network.train_step(network.workspace(device, 48), x, y, Rate(1, 12), 0)
-    assert tuple(layer.dense.shift for layer in network.layers) == shifts
+    assert tuple(layer.product.shift for layer in network.layers) == shifts
     for number, (layer, gradients) in enumerate(zip(network.layers, expected, strict=True)):
         for name, parameter in layer.parameters().items():
             # After one step from rest the velocity is the gradient.

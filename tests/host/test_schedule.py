@@ -32,6 +32,7 @@ from hdl.transpose import Mover
 from host import program
 from host.accesses import Memory, accesses, bound, meet
 from host.clocks import clocks
+from host.network import perceptron
 from host.resident import Places, Steps
 from host.schedule import after, schedule, scheduled
 from sim.bench.recording import Recording
@@ -51,7 +52,8 @@ def mixed(params, seed, count):
 
 def resident(params, sizes, m):
     """A training step."""
-    steps = Steps(params, sizes, Places(params, sizes, m), m)
+    layers = perceptron(sizes)
+    steps = Steps(params, layers, Places(params, layers, m), m)
     return steps.train(_Rate, lambda tensor: (tensor, 1, 2, 3), first=False)
 
 

@@ -42,7 +42,7 @@ def step(device):
     with device.phase("step 0"):
         network.train_step(space, rng.integers(0, 256, (8, 6)), rng.integers(0, 3, 8),
                            Rate(400, 12), 0)
-    return device.run_cycles, network.head.dense.weight.master.tolist()
+    return device.run_cycles, network.head.product.weight.master.tolist()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,303 @@
+"""Shapes of networks: every layer is a convolution, a dense one of images of one position.
+
+A layer multiplies ``[m, k]`` by ``[k, n]``, with a row for every output position of every sample,
+in the order (sample, line, column); k goes through the taps of the kernel, line after line, and the
+channels of each; n are the channels of the outputs. The input has a row for every position in the
+same order, and a column for every channel.
+"""
+
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from hdl.params import MAX_M
+from host.errors import ArgumentError, MemoryFullError
+from host.program import slot_columns, table_words
+from host.windows import Windows
+from sim.model.convolution import output_size
+from sim.model.quantise import ACTIVATION_CLIP, quantise
+
+__all__ = ["Layer", "WindowTables", "batch_codes", "check_layers", "check_machine",
+           "convolutional", "gathered", "group_words", "merged", "passed_on", "perceptron",
+           "sorted_gradients", "streamed_columns"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """The shape of a layer.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    height, width : int
+        Of the images that come in.
+    kernel : (int, int)
+        Height and width, up to 7.
+    stride, padding : int
+        The same in both directions. A layer that passes a gradient on has a stride of 1 or 2, and
+        less padding than there are taps.
+
+    >>> layer = Layer(in_channels=8, out_channels=16, height=14, width=14, kernel=(3, 3), stride=2,
+    ...               padding=1)
+    >>> layer.outputs, layer.k, layer.rows(20), layer.macs_per_sample
+    ((7, 7), 72, 980, 56448)
+    """
+    in_channels: int
+    out_channels: int
+    height: int = 1
+    width: int = 1
+    kernel: tuple = (1, 1)
+    stride: int = 1
+    padding: int = 0
+
+    def __post_init__(self):
+        if not self.is_product:
+            # They refuse what is no convolution.
+            self.windows(0, 1)
+
+    @property
+    def outputs(self):
+        """Height and width of what goes out."""
+        return tuple(output_size(size, taps, self.stride, self.padding)
+                     for size, taps in zip((self.height, self.width), self.kernel, strict=True))
+
+    @property
+    def positions(self):
+        """Output positions of a sample."""
+        height, width = self.outputs
+        return height * width
+
+    @property
+    def pixels(self):
+        """Input positions of a sample."""
+        return self.height * self.width
+
+    @property
+    def taps(self):
+        """Taps of the kernel."""
+        height, width = self.kernel
+        return height * width
+
+    @property
+    def k(self):
+        """Rows of the weights."""
+        return self.taps * self.in_channels
+
+    @property
+    def n(self):
+        """Columns of the weights."""
+        return self.out_channels
+
+    @property
+    def macs_per_sample(self):
+        """Multiply-accumulates of the forward pass."""
+        return self.positions * self.k * self.n
+
+    @property
+    def is_product(self):
+        """Whether the input is what is multiplied, row by row, without windows."""
+        return (self.taps, self.stride, self.padding) == (1, 1, 0)
+
+    @property
+    def turned(self):
+        """Shape of the weights that a gradient is passed on with: transposed, or the taps in
+        reverse order and each of them transposed."""
+        return (self.n, self.k) if self.is_product else (self.taps * self.n, self.in_channels)
+
+    def rows(self, samples):
+        """Rows of the outputs."""
+        return samples * self.positions
+
+    def windows(self, base, samples):
+        """The :class:`~host.windows.Windows` that the outputs see."""
+        return Windows(base=base, images=samples, height=self.height, width=self.width,
+                       channels=self.in_channels, kernel=self.kernel, stride=(self.stride,) * 2,
+                       padding=(self.padding,) * 2)
+
+    def pieces(self, slots):
+        """``(tap, first channel, count)`` of the rows of the weights: those of a tap that are in a
+        word of the input.
+
+        >>> Layer(in_channels=20, out_channels=1).pieces(16)
+        [(0, 0, 16), (0, 16, 4)]
+        """
+        return [(tap, first, min(slots, self.in_channels - first)) for tap in range(self.taps)
+                for first in range(0, self.in_channels, slots)]
+
+
+    def rows_of(self, pieces):
+        """``(first, count)`` of the rows of the weights that pieces are which follow each other."""
+        tap, channel, _ = pieces[0]
+        return tap * self.in_channels + channel, sum(count for *_, count in pieces)
+
+
+def merged(pieces):
+    """Pieces that follow each other, those of a tap as one.
+
+    >>> merged([(0, 16, 4), (1, 0, 16), (1, 16, 4)])
+    [(0, 16, 4), (1, 0, 20)]
+    """
+    taps = [list(group) for _, group in groupby(pieces, key=lambda piece: piece[0])]
+    return [(group[0][0], group[0][1], sum(count for *_, count in group)) for group in taps]
+
+
+def perceptron(sizes):
+    """Layers of so many features: those of the input, of hidden layers, and of the output."""
+    return tuple(Layer(in_channels=a, out_channels=b) for a, b in pairwise(sizes))
+
+
+def convolutional(image, classes):
+    """Layers for images of (height, width, channels)."""
+    height, width, channels = image
+    layers = []
+
+    def add(count, **shape):
+        layers.append(Layer(in_channels=layers[-1].n if layers else channels, out_channels=count,
+                            height=height, width=width, **shape))
+        return layers[-1].outputs
+
+    large = min(height, width) > 16
+    if large:
+        height, width = add(8, kernel=(5, 5), stride=2, padding=2)
+    else:
+        height, width = add(8, kernel=(3, 3), padding=1)
+    count = 16
+    while count == 16 or max(height, width) > 4:
+        height, width = add(min(count, 32), kernel=(3, 3), stride=2, padding=1)
+        count *= 2
+    add(classes, kernel=(height, width))
+    return tuple(layers)
+
+
+def batch_codes(x, layer, bits):
+    """``(codes, exponent)``: samples x [m, features] as the device has the input of a layer, a row
+    for every position, and as :func:`sim.model.quantise.quantise` has them."""
+    found = quantise(x, bits=bits, signed=False, clip=ACTIVATION_CLIP[bits])
+    return (found.q - (1 << bits - 1)).reshape(-1, layer.in_channels), found.exponent[0]
+
+
+def check_layers(layers):
+    """Refuse layers that do not follow each other, or do not end in a position a sample."""
+    for number, (one, after) in enumerate(pairwise(layers), 1):
+        made, taken = (*one.outputs, one.n), (after.height, after.width, after.in_channels)
+        if made != taken:
+            raise ArgumentError(f"layer {number} must take {_words(made)}, which layer "
+                                f"{number - 1} makes, got {_words(taken)}")
+        if not after.is_product:
+            after.windows(0, 1).gradient(0, after.n)
+    if layers[-1].positions != 1:
+        raise ArgumentError(f"the last layer must have outputs of 1x1, got "
+                            f"{_by(layers[-1].outputs)}")
+
+
+def _by(pair):
+    return "x".join(map(str, pair))
+
+
+def _words(image):
+    *size, channels = image
+    return f"{_by(size)} images of {channels} channels"
+
+
+class WindowTables:
+    """The places of the tables of a network's :class:`~host.windows.Windows`, at the end of the
+    group table: of every layer that is no plain product, and of its gradient unless it is the
+    first."""
+
+    def __init__(self, params, layers, batch):
+        self._layers, self._bases = layers, []
+        #: Words before them.
+        self.left = params.table_words
+        for number, layer in enumerate(layers):
+            needs = [] if layer.is_product else [layer.windows(0, batch)]
+            needs += [windows.gradient(0, layer.n) for windows in needs if number]
+            bases = []
+            for windows in needs:
+                self.left -= windows.table_words
+                bases.append(self.left)
+            self._bases.append(bases)
+
+    def __bool__(self):
+        """Whether there are any."""
+        return any(self._bases)
+
+    def forward(self, number, samples):
+        """What a layer's outputs see; None for a plain product."""
+        base, *_ = self._bases[number] or [None]
+        return self._layers[number].windows(base, samples) if self._bases[number] else None
+
+    def gradient(self, number, samples):
+        """What the gradient of its input sees; None for a plain product."""
+        if not self._bases[number]:
+            return None
+        return self.forward(number, samples).gradient(self._bases[number][1],
+                                                      self._layers[number].n)
+
+    def store(self, device, samples):
+        """Write them all for so many samples."""
+        for number, bases in enumerate(self._bases):
+            for _, windows in zip(bases, (self.forward, self.gradient), strict=False):
+                windows(number, samples).store(device)
+
+
+def streamed_columns(params, layer, batch):
+    """Columns of what streams for the gradients of a layer's weights: a slot for each output."""
+    rows = layer.rows(batch)
+    return slot_columns(params, rows, params.sample_groups) if params.sample_groups > 1 else rows
+
+
+def sorted_gradients(params, layers, batch):
+    """Shapes of the gradients in the order of their slots that plain products pass on."""
+    return [(layer.rows(batch), slot_columns(params, layer.n, params.channel_groups))
+            for layer in layers[1:] if layer.is_product and params.channel_groups > 1]
+
+
+def passed_on(params, layers, batch):
+    """By number the shapes of the gradients without groups that windows see."""
+    return {number: (layer.rows(batch), layer.n) for number, layer in enumerate(layers)
+            if number and not layer.is_product and params.max_groups > 1}
+
+
+def gathered(params, layers, batch):
+    """Shapes of what outputs see through a tap, where that is sorted then."""
+    return [(layer.rows(batch), layer.in_channels) for layer in layers
+            if not layer.is_product and params.sample_groups > 1]
+
+
+def group_words(params, layers, batch):
+    """Words of the tables that the groups of any layer's gradient take, and the layer's number."""
+    return max((table_words(params, layer.rows(batch)) + table_words(params, layer.n), number)
+               for number, layer in enumerate(layers))
+
+
+def check_machine(params, layers, batch):
+    """Refuse a network or a batch that a machine has not got the units or the tables for."""
+    if not params.masters and not all(layer.is_product for layer in layers):
+        weights = sum(layer.k * layer.n for layer in layers)
+        raise ArgumentError("convolutions need a machine that keeps the masters: add --masters "
+                            f"{1 << (weights // 1024).bit_length()}")
+    for number, layer in enumerate(layers):
+        limit, rows = MAX_M if layer is layers[-1] else params.max_rows, layer.rows(batch)
+        if rows > limit and layer.positions == 1:
+            raise MemoryFullError(f"batch must be at most {limit} on this machine, got {batch}")
+        if rows > limit:
+            raise MemoryFullError(
+                f"layer {number} has {rows} rows, {batch} images of {_by(layer.outputs)} outputs, "
+                f"and this machine takes {limit}: {_advice(limit // layer.positions)}")
+    if params.max_groups == 1:
+        return
+
+    def fits(batch):
+        return group_words(params, layers, batch)[0] <= WindowTables(params, layers, batch).left
+
+    if not fits(batch):
+        need, number = group_words(params, layers, batch)
+        left = WindowTables(params, layers, batch).left
+        raise MemoryFullError(
+            f"the groups of layer {number}, {layers[number].rows(batch)} rows and "
+            f"{layers[number].n} channels, need {need} words of the tables, {need - left} more "
+            f"than there are: {_advice(next(filter(fits, range(batch, 0, -1)), 0))}"
+            + " or --tables 2" * (params.tables < 2))
+
+
+def _advice(most):
+    return f"choose a batch of at most {most}" if most else "choose smaller images"
