@@ -83,8 +83,8 @@ def load_checkpoint(path, network, recipe):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        # Once all had these widths.
-        stored = {"master_bits": MASTER_BITS, "velocity_bits": VELOCITY_BITS,
+        # Once all had these widths, and as many hidden channels.
+        stored = {"master_bits": MASTER_BITS, "velocity_bits": VELOCITY_BITS, "hidden": "64",
                   **json.loads(str(arrays["recipe"]))}
         progress = json.loads(str(arrays["progress"]))
     except FileNotFoundError:

@@ -231,14 +231,14 @@ class Product:
         operand = space.streamed.view(
             c, program.slot_columns(params, m, rows.count) if rows else m)
         for tap in range(shape.taps):
-            source = {"windows": windows, "tap": tap, "unsigned": True} if windows else {}
+            source = windows and {"windows": windows, "tap": shape.place(tap), "unsigned": True}
             if windows and rows:
                 # What is gathered is not sorted.
                 seen = space.seen.view(m, c)
                 steps.append(program.move(u, seen, **source))
                 steps.append(program.move(seen, operand, transposed=True, order=rows))
             else:
-                steps.append(program.move(u, operand, transposed=True, order=rows, **source))
+                steps.append(program.move(u, operand, transposed=True, order=rows, **source or {}))
             products, shift = program.gemm(params, operand, q, out.rows_from(tap * c, c),
                                            unsigned=True, inner=rows, cols=cols)
             steps += products

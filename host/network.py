@@ -124,6 +124,10 @@ class Layer:
                 for first in range(0, self.in_channels, slots)]
 
 
+    def place(self, tap):
+        """``(ky, kx)`` of a tap."""
+        return divmod(tap, self.kernel[1])
+
     def rows_of(self, pieces):
         """``(first, count)`` of the rows of the weights that pieces are which follow each other."""
         tap, channel, _ = pieces[0]

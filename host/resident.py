@@ -9,7 +9,7 @@ Exponents are numbers in the device's memory. A tensor's unit is ``2**e`` with e
 words, known to the device alone, and of a constant: a :class:`Unit`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import lcm
 
@@ -538,15 +538,16 @@ class Steps:
             count, program.slot_columns(params, m, rows.count) if rows else m), 0
         for tap, channel, size in chunk:
             x = self._input(at.inputs[number], number).columns_from(channel, size, params)
-            source = {"windows": windows, "tap": tap, "unsigned": True} if windows else {}
+            source = windows and {"windows": replace(windows, channels=size),
+                                  "tap": layer.place(tap), "unsigned": True}
             if windows and rows:
                 # What is gathered is not sorted.
                 self._seen_used += 1
                 seen = at.seen[self._seen_used % 2].view(m, size)
                 self._do(program.move(x, seen, **source))
-                x, source = seen, {}
+                x, source = seen, None
             self._do(program.move(x, operand.rows_from(done, size), transposed=True, order=rows,
-                                  **source))
+                                  **source or {}))
             done += size
         return operand
 

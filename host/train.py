@@ -14,6 +14,7 @@ from pathlib import Path
 from hdl.params import (
     MASTER_BITS,
     MAX_DEPTH,
+    MAX_N,
     VELOCITY_BITS,
     Formats,
     ParameterError,
@@ -25,7 +26,8 @@ from host.data import DATA_SETS, load_dataset
 from host.device import Device
 from host.errors import ArgumentError, HostError
 from host.events import EventLog
-from host.layers import Hosted, Mlp
+from host.layers import Hosted, Network
+from host.network import check_machine, convolutional, perceptron
 from host.progress import (
     NO_COST,
     Cost,
@@ -52,12 +54,43 @@ Rate = namedtuple("Rate", "rate shift")
 #: The learning rate falls linearly from ``_RATE * 2**-_RATE_SHIFT`` (about 0.1) to 0.
 _RATE, _RATE_SHIFT = 400, 12
 
-#: Hidden layers of the networks by name.
-MODELS = {"mlp": (64,)}
+#: Hidden layers of a perceptron unless told otherwise.
+HIDDEN = "64"
 
-#: What decides a run's result, besides the data.
+#: What decides a run's result, besides the data; ``hidden`` as ``--hidden`` has it, None where the
+#: model has layers of its own.
 Recipe = namedtuple("Recipe", "data model bits groups seed epochs batch limit master_bits "
-                              "velocity_bits", defaults=(MASTER_BITS, VELOCITY_BITS))
+                              "velocity_bits hidden",
+                    defaults=(MASTER_BITS, VELOCITY_BITS, HIDDEN))
+
+
+def _perceptron(data, recipe):
+    return perceptron((data.features, *hidden_sizes(recipe.hidden), data.classes))
+
+
+def _convolutional(data, _):
+    if data.image is None:
+        raise ArgumentError("model cnn needs images, x_train [samples, height, width] or with "
+                            f"channels behind, got samples of {data.features} numbers in "
+                            f"{data.name}")
+    return convolutional(data.image, data.classes)
+
+
+#: What makes the layers of the networks by name, from data and recipe.
+MODELS = {"mlp": _perceptron, "cnn": _convolutional}
+
+
+def hidden_sizes(text):
+    """Channels of the hidden layers of ``--hidden``.
+
+    >>> hidden_sizes("128,64")
+    (128, 64)
+    """
+    parts = text.split(",")
+    if not all(part.isdecimal() and 1 <= int(part) <= MAX_N for part in parts):
+        raise ArgumentError(f"hidden must be whole numbers from 1 to {MAX_N} with commas between, "
+                            f"got {text}")
+    return tuple(map(int, parts))
 
 
 def rate_at(step, steps):
@@ -81,8 +114,8 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
     if not steps_per_epoch:
         raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
                             f"got {batch}")
-    network = Mlp((data.features, *MODELS[recipe.model], data.classes), recipe.seed,
-                  Formats.of(recipe.master_bits, recipe.velocity_bits))
+    network = Network(MODELS[recipe.model](data, recipe), recipe.seed,
+                      Formats.of(recipe.master_bits, recipe.velocity_bits))
     total = recipe.epochs * steps_per_epoch
     at = Position([])
     checkpoint = Path(out) / "checkpoint.npz" if out else None
@@ -186,7 +219,11 @@ def _arguments(arguments):
     parser.add_argument("--data", default="digits",
                         help=f"{', '.join(DATA_SETS)}, or a .npz file with x_train, y_train, "
                              "x_test, y_test")
-    parser.add_argument("--model", default="mlp", help=", ".join(MODELS))
+    parser.add_argument("--model", default="mlp",
+                        help="mlp, a perceptron, or cnn, convolutions with a dense head, for "
+                             "images and a device with --masters")
+    parser.add_argument("--hidden", default=None, metavar="N[,N...]",
+                        help=f"channels of the hidden layers of mlp (default {HIDDEN})")
     parser.add_argument("--bits", type=_whole("bits", 2, 8), default=Params.bits,
                         help="width of the numbers, 2..8")
     parser.add_argument("--groups", default="4x4", help="sample x channel groups: 1, 2, 4 or 8")
@@ -275,6 +312,8 @@ def _train_command(arguments):
         arith=options.arith or "shift")
     if options.model not in MODELS:
         raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")
+    if options.hidden and options.model != "mlp":
+        raise ArgumentError(f"--hidden is for --model mlp, got --model {options.model}")
     if options.resume and not options.out:
         raise ArgumentError("--resume needs --out, the folder of the run to continue")
     if options.checkpoint_every and not options.out:
@@ -288,9 +327,16 @@ def _train_command(arguments):
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ArgumentError(f"cannot make the folder {out}: {error.strerror}") from None
+    hidden = None
+    if options.model == "mlp":
+        hidden = ",".join(map(str, hidden_sizes(options.hidden or HIDDEN)))
     recipe = Recipe(options.data, options.model, options.bits, params.groups, options.seed,
                     options.epochs, options.batch, options.limit, params.master_bits,
-                    params.velocity_bits)
+                    params.velocity_bits,
+                    hidden)
+    # Boards are built for no network in vain; that there are too few samples is said later.
+    check_machine(params, MODELS[recipe.model](data, recipe),
+                  min(recipe.batch, len(data.x_train)))
     progress = Progress()
     log = closing(EventLog(options.tensorboard)) if options.tensorboard else nullcontext()
     with (log as events,

@@ -12,13 +12,13 @@ from hdl.params import Params
 from host.data import load_dataset
 from host.device import Device
 from host.tensor_ids import Noise, tensor_id
-from host.train import MODELS, Recipe, rate_at, train
+from host.train import Recipe, hidden_sizes, rate_at, train
 from sim.model import noise
 
 
 def torch_hash(recipe, data):
     """Train as :func:`host.train.train` does; the SHA-256 of the masters as it hashes them."""
-    (hidden,), form = MODELS[recipe.model], {
+    (hidden,), form = hidden_sizes(recipe.hidden), {
         "bits": recipe.bits, "groups": tuple(int(g) for g in recipe.groups.split("x"))}
     net = sg.initialise(nn.Sequential(
         sg.Linear(data.features, hidden, bias=False, accumulators=True, **form),
