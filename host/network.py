@@ -150,25 +150,27 @@ def perceptron(sizes):
 
 
 def convolutional(image, classes):
-    """Layers for images of (height, width, channels)."""
-    height, width, channels = image
+    """Layers for images of (height, width, channels): each halves both, with 16 channels, then 32;
+    of images above 16 there is one before, of 5x5 taps and 8 channels. The head sees what is left,
+    4x4 positions at most.
+
+    >>> [(layer.kernel, layer.n, layer.outputs) for layer in convolutional((28, 28, 1), 10)]
+    [((5, 5), 8, (14, 14)), ((3, 3), 16, (7, 7)), ((3, 3), 32, (4, 4)), ((4, 4), 10, (1, 1))]
+    """
     layers = []
 
-    def add(count, **shape):
-        layers.append(Layer(in_channels=layers[-1].n if layers else channels, out_channels=count,
-                            height=height, width=width, **shape))
-        return layers[-1].outputs
+    def add(count, kernel, **steps):
+        height, width, channels = (*layers[-1].outputs, layers[-1].n) if layers else image
+        layers.append(Layer(in_channels=channels, out_channels=count, height=height, width=width,
+                            kernel=kernel, **steps))
 
-    large = min(height, width) > 16
-    if large:
-        height, width = add(8, kernel=(5, 5), stride=2, padding=2)
-    else:
-        height, width = add(8, kernel=(3, 3), padding=1)
-    count = 16
-    while count == 16 or max(height, width) > 4:
-        height, width = add(min(count, 32), kernel=(3, 3), stride=2, padding=1)
-        count *= 2
-    add(classes, kernel=(height, width))
+    if max(image[:2]) > 16:
+        add(8, (5, 5), stride=2, padding=2)
+    for count in (16, 32):
+        add(count, (3, 3), stride=2, padding=1)
+    while max(layers[-1].outputs) > 4:
+        add(32, (3, 3), stride=2, padding=1)
+    add(classes, layers[-1].outputs)
     return tuple(layers)
 
 

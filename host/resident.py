@@ -163,17 +163,15 @@ class Places:
         self.turned = quant.allocate(
             "a transposed weight matrix",
             *(layer.turned for layer in passing)) if passing else None
-        #: Of layers whose windows see gradients without groups, what is passed on, by turns, and
-        #: its exponent.
+        #: What windows see of a gradient, without groups; by layer its exponent.
         passed = passed_on(params, layers, batch)
-        places = by_turns(quant, "a gradient that is passed on", list(passed.values()))
-        self.passed = dict(zip(passed, places, strict=True))
+        self.passed = passed and quant.allocate("a gradient that is passed on", *passed.values())
         self.passed_exponents = {
             number: wide.allocate("the exponent of a gradient that is passed on", (1, n))
             for number, (_, n) in passed.items()}
-        #: What outputs see through a tap, where that is sorted then; two places, used in turn.
-        seen = gathered(params, layers, batch)
-        self.seen = [quant.allocate("what is seen through a tap", *seen) for _ in range(2) if seen]
+        if seen := gathered(params, layers, batch):
+            #: What outputs see through a tap, where that is sorted then.
+            self.seen = quant.allocate("what is seen through a tap", *seen)
         #: By layer the rows of weights of which gradients are made at a time, in pieces (tap, first
         #: channel, count); and places of what streams for them, which are used in turn.
         self.chunks, self.streamed = self._streamed(params, layers, batch, quant)
@@ -254,7 +252,7 @@ class Steps:
         self.params, self.layers, self.at, self.m = params, layers, places, m
         self.fraction = params.formats.master[1]
         self.list = []
-        self._places_used, self._seen_used, self._sum = 0, 0, places.sums[0]
+        self._places_used, self._sum = 0, places.sums[0]
 
     def _do(self, *instructions):
         self.list += instructions
@@ -453,8 +451,8 @@ class Steps:
         passed = None
         if number and layer.is_product:
             passed = grouped + self._pass_on(number, q, rows, cols)
-        elif number in at.passed:
-            codes, word = self._output(at.passed[number], number), at.passed_exponents[number]
+        elif number in at.passed_exponents:
+            codes, word = self._output(at.passed, number), at.passed_exponents[number]
             self._do(program.quantise(
                 params, work, codes, word, scanned=scanned,
                 key=self.key_of(tensor_id(number, Noise.SECOND_GRADIENT))))
@@ -542,8 +540,7 @@ class Steps:
                                   "tap": layer.place(tap), "unsigned": True}
             if windows and rows:
                 # What is gathered is not sorted.
-                self._seen_used += 1
-                seen = at.seen[self._seen_used % 2].view(m, size)
+                seen = at.seen.view(m, size)
                 self._do(program.move(x, seen, **source))
                 x, source = seen, None
             self._do(program.move(x, operand.rows_from(done, size), transposed=True, order=rows,

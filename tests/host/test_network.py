@@ -11,7 +11,7 @@ from host.device import Device
 from host.errors import ArgumentError, MemoryFullError
 from host.layers import Hosted, Network
 from host.network import Layer, check_machine, convolutional, perceptron
-from host.resident import Resident
+from host.resident import Places, Resident
 from host.train import Rate
 from sim.model.update import MASTER_FRACTION, VELOCITY_FRACTION
 
@@ -19,18 +19,17 @@ from sim.model.update import MASTER_FRACTION, VELOCITY_FRACTION
 KEEPER = Params(masters=8, memory=64)
 
 
-def small(height=6, width=5, channels=2, classes=5):
-    """Layers with kernels, strides and paddings of several kinds, a plain product of each position
-    among them."""
-    return (
-        Layer(in_channels=channels, out_channels=6, height=height, width=width, kernel=(3, 3),
-              padding=1),
-        Layer(in_channels=6, out_channels=20, height=height, width=width, kernel=(3, 2), stride=2,
-              padding=1),
-        Layer(in_channels=20, out_channels=7, height=3, width=3),
-        Layer(in_channels=7, out_channels=18, height=3, width=3, kernel=(2, 2)),
-        Layer(in_channels=18, out_channels=classes, height=2, width=2, kernel=(2, 2)),
-    )
+#: Layers with kernels, strides and paddings of several kinds, a plain product of each position
+#: among them.
+LAYERS = (Layer(in_channels=2, out_channels=6, height=6, width=5, kernel=(3, 3), padding=1),
+          Layer(in_channels=6, out_channels=20, height=6, width=5, kernel=(3, 2), stride=2,
+                padding=1),
+          Layer(in_channels=20, out_channels=7, height=3, width=3),
+          Layer(in_channels=7, out_channels=18, height=3, width=3, kernel=(2, 2)),
+          Layer(in_channels=18, out_channels=5, height=2, width=2, kernel=(2, 2)))
+#: So few that columns are in blocks.
+FEWER = (LAYERS[0], replace(LAYERS[1], out_channels=40),
+         replace(LAYERS[2], in_channels=40, out_channels=5, kernel=(3, 3)))
 
 
 def trained(layers, params, m, trainer, steps=3, url="model:", formats=None):
@@ -60,15 +59,44 @@ def test_bits_are_those_of_the_hosted_network(groups, shape):
     rows, cols, depth, lanes = shape
     params = replace(KEEPER, sample_groups=groups[0], channel_groups=groups[1], rows=rows,
                      cols=cols, depth=depth, lanes=lanes)
-    assert trained(small(), params, 8, Resident) == trained(small(), params, 8, Hosted)
+    assert trained(LAYERS, params, 8, Resident) == trained(LAYERS, params, 8, Hosted)
+
+
+def test_a_gradient_of_rows_that_no_factor_is_in_is_the_same_on_the_host():
+    """1,575 rows, of which the scaler takes 787 twice."""
+    layers = (Layer(in_channels=1, out_channels=3, height=15, width=15, kernel=(3, 3), padding=1),
+              Layer(in_channels=3, out_channels=4, height=15, width=15, kernel=(3, 3), stride=2),
+              Layer(in_channels=4, out_channels=3, height=7, width=7, kernel=(7, 7)))
+    assert layers[0].rows(7) == 1575
+    params = replace(KEEPER, sample_groups=1, channel_groups=1)
+    assert trained(layers, params, 7, Resident) == trained(layers, params, 7, Hosted)
+
+
+def test_a_step_that_cannot_be_stored_whole_runs_in_parts(monkeypatch):
+    whole = trained(LAYERS, KEEPER, 8, Resident)
+    monkeypatch.setattr("host.resident.MAX_STORED", 50)
+    assert trained(LAYERS, KEEPER, 8, Resident) == whole
 
 
 @pytest.mark.parametrize("params", [
-    KEEPER, replace(KEEPER, rows=3, cols=6, depth=2, lanes=0),
-    replace(KEEPER, rows=8, cols=8, lanes=8, memory=256), replace(KEEPER, rows=1, cols=1, depth=1),
-    replace(KEEPER, codes=16, memory=16)], ids=lambda params: f"{params.name}-{params.codes}")
-def test_bits_depend_neither_on_the_array_nor_on_memory(params):
-    assert trained(small(), params, 8, Resident) == trained(small(), KEEPER, 8, Hosted)
+    KEEPER, replace(KEEPER, rows=3, cols=6, depth=2, lanes=0), replace(KEEPER, rows=8, cols=8,
+    lanes=8, memory=256), replace(KEEPER, rows=1, cols=1, depth=1)], ids=lambda params: params.name)
+@pytest.mark.parametrize("layers", [LAYERS, FEWER], ids=len)
+def test_bits_do_not_depend_on_the_array(layers, params):
+    assert trained(layers, params, 8, Resident) == trained(layers, KEEPER, 8, Hosted)
+
+
+def test_bits_do_not_depend_on_how_much_memory_there_is():
+    """Gradients in parts, what streams for them in chunks that stay, or are moved for each."""
+    ways, found = [], []
+    for codes, memory in ((64, 64), (32, 32)):
+        params = replace(KEEPER, sample_groups=1, channel_groups=1, codes=codes, memory=memory)
+        places = Places(params, FEWER, 8)
+        ways.append(([places.stays(number) for number in range(3)], len(places.parts[1]),
+                     [len(chunks) for chunks in places.chunks]))
+        found.append(trained(FEWER, params, 8, Resident))
+    assert ways == [([True] * 3, 2, [1, 1, 1]), ([False] * 3, 1, [5, 3, 6])]
+    assert found[0] == found[1]
 
 
 def sight(layer, samples):
@@ -139,7 +167,7 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, groups)
                     masters=8)
     rng, m = np.random.default_rng(3), 24
     x, y = rng.integers(0, 17, (m, 60)), rng.integers(0, 5, m)
-    network = Network(small(), 1)
+    network = Network(LAYERS, 1)
     expected = float_gradients(network, x, y)
     with Device.open("model:", params) as device:
         network.train_step(network.workspace(device, m), x, y, Rate(1, 12), 0)
@@ -150,5 +178,61 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, groups)
             size = np.linalg.norm(gradients[name])
             error = np.linalg.norm(found - gradients[name]) / size
             length = (found * gradients[name]).sum() / size**2
-            print(number, name, error, length)
-            assert error < 0.25 and abs(length - 1) < 0.05, (number, name, error, length)
+            assert error < 0.25 and abs(length - 1) < 0.1, (number, name, error, length)
+
+
+# Refusals.
+
+
+IMAGE = {"in_channels": 1, "out_channels": 4, "height": 8, "width": 8, "kernel": (3, 3)}
+
+
+@pytest.mark.parametrize(("layers", "sentence"), [
+    ([Layer(**IMAGE), Layer(in_channels=4, out_channels=2)],
+     "layer 1 must take 6x6 images of 4 channels, which layer 0 makes, got 1x1 images of 4 "
+     "channels"),
+    ([Layer(**IMAGE)], "the last layer must have outputs of 1x1, got 6x6"),
+    ([Layer(**IMAGE), Layer(**{**IMAGE, "in_channels": 4, "height": 6, "width": 6, "stride": 4})],
+     "strides are (1, 1) or (2, 2) and its spread is 1, got (4, 4) and 1"),
+    ([Layer(**IMAGE), Layer(**{**IMAGE, "in_channels": 4, "height": 6, "width": 6, "padding": 3})],
+     "the padding of the height must be a whole number from 0 to 15, got -1")])
+def test_layers_that_do_not_follow_each_other_are_refused(layers, sentence):
+    with pytest.raises(ArgumentError) as refused:
+        Network(layers, 0)
+    assert sentence in str(refused.value)
+
+
+def test_what_is_no_convolution_is_refused():
+    with pytest.raises(ArgumentError, match="the kernel's height must be a whole number from 1 to"):
+        Layer(**{**IMAGE, "kernel": (8, 8)})
+
+
+DIGITS, LARGER = convolutional((8, 8, 1), 10), convolutional((28, 28, 1), 10)
+
+
+@pytest.mark.parametrize(("layers", "params", "batch", "sentence"), [
+    (DIGITS, Params(), 64,
+     "convolutions need a machine that keeps the masters: add --masters 8"),
+    (LARGER, Params(masters=16, sample_groups=1, channel_groups=1), 21,
+     "layer 0 has 4116 rows, 21 images of 14x14 outputs, and this machine takes 4096: choose a "
+     "batch of at most 20"),
+    (LARGER, Params(masters=16), 11,
+     "the groups of layer 0, 2156 rows and 8 channels, need 2204 words of the tables, 194 more "
+     "than there are: choose a batch of at most 10"),
+    (DIGITS, Params(masters=8, tables=1), 64,
+     "the groups of layer 0, 1024 rows and 16 channels, need 1080 words of the tables, 80 more "
+     "than there are: choose a batch of at most 59 or --tables 2"),
+    (convolutional((200, 200, 3), 10), Params(masters=32), 64,
+     "layer 0 has 640000 rows, 64 images of 100x100 outputs, and this machine takes 4096: choose "
+     "smaller images"),
+    (perceptron((20, 9)), Params(), 512, "batch must be at most 511 on this machine, got 512")],
+    ids=str)
+def test_what_a_machine_has_no_room_for_is_refused(layers, params, batch, sentence):
+    with pytest.raises((ArgumentError, MemoryFullError)) as refused:
+        check_machine(params, layers, batch)
+    assert str(refused.value) == sentence
+    if "at most" in sentence:
+        most = int(sentence.split("at most ")[1].split()[0])
+        check_machine(params, layers, most)
+        with pytest.raises(MemoryFullError):
+            check_machine(params, layers, most + 1)
