@@ -31,6 +31,7 @@ def test_arrays_of_a_file(tmp_path):
     assert data.features == 3 and data.classes == 2
     images = saved(tmp_path / "images.npz", x_train=np.ones((8, 2, 2)), x_test=np.ones((4, 2, 2)))
     assert load_dataset(str(images)).features == 4
+    assert load_dataset(str(images)).image == (2, 2, 1) and data.image is None
 
 
 @pytest.mark.parametrize(("arrays", "words"), [
@@ -104,6 +105,7 @@ def fashion(tmp_path, monkeypatch):
 def test_images_and_labels(fashion):
     data = load_dataset("fashion-mnist")
     assert data.x_train.shape == (60, 49) and data.y_test.shape == (20,)
+    assert data.image == (7, 7, 1)
     assert data.x_train.dtype == data.y_train.dtype == np.int64
 
 

@@ -278,6 +278,11 @@ def fails(capsys, *arguments):
     (["--rows", "65"], 2, "rows must be a whole number from 1 to 64, got 65"),
     (["--data", "mnist"], 2, "data must be one of digits, fashion-mnist or a .npz file"),
     (["--model", "vit"], 2, "model must be one of mlp, cnn, got 'vit'"),
+    (["--model", "cnn"], 2, "convolutions need a machine that keeps the masters: add --masters 8"),
+    (["--model", "cnn", "--masters", "8", "--batch", "200"], 1, "choose a batch of at most 122"),
+    (["--model", "cnn", "--hidden", "9"], 2, "--hidden is for --model mlp, got --model cnn"),
+    (["--hidden", "64,0"], 2, "hidden must be whole numbers from 1 to 4096 with commas between, "
+                              "got 64,0"),
     (["--device", "gpu:"], 2, "device must be model:, sim: or serial:PORT, got 'gpu:'"),
     (["--device", "serial:/dev/nonexistent"], 1, "cannot open serial port /dev/nonexistent"),
     (["--device", "model:", "--limit", "63"], 2, "batch must be at most the 63 training samples"),
@@ -386,13 +391,73 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(capsys, tmp_path):
     assert code == 2 and "was made with velocity-bits 24, not 8: resume with the same" in err
 
 
+def test_hidden_layers_are_part_of_the_recipe(capsys, tmp_path):
+    arguments = ["--device=model:", "--limit=64", "--epochs=1", f"--out={tmp_path}", "--json"]
+    assert main([*arguments, "--hidden", "20,012"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["hidden"] == "20,12"
+    with np.load(tmp_path / "checkpoint.npz") as file:
+        assert [file[f"{number}.weight"].shape for number in range(3)] == [
+            (64, 20), (20, 12), (12, 10)]
+    code, err = fails(capsys, *arguments, "--resume")
+    assert code == 2 and "was made with hidden 20,12, not 64: resume with the same options" in err
+    assert main([*arguments, "--resume", "--hidden", "20,12"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["state_sha256"] == report["state_sha256"]
+
+
+#: A convolutional network of the digits on a device that keeps its weights.
+CNN = ["--model=cnn", "--device=model:", "--masters=8", "--memory=128", "--limit=192",
+       "--batch=48", "--epochs=2", "--json"]
+
+
+@pytest.mark.parametrize("kill_at", [3, 6])
+def test_a_killed_run_of_convolutions_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch,
+                                                               kill_at):
+    assert main([*CNN, f"--out={tmp_path / 'whole'}"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    steps, original = iter(range(1, 100)), Resident.train_step
+
+    def dying(self, *arguments):
+        if next(steps) == kill_at:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Resident, "train_step", dying)
+    arguments = [*CNN, f"--out={tmp_path / 'killed'}", "--checkpoint-every=2"]
+    assert main(arguments) == 130
+    monkeypatch.undo()
+    # Another array goes on just as well.
+    assert main([*arguments, "--resume", "--rows=3", "--cols=5", "--depth=2"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["state_sha256"] == whole["state_sha256"]
+    assert again["hidden"] is None and again["test_accuracy"] == whole["test_accuracy"]
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (50, 6, 6), (50, 5, 7, 3)], ids=str)
+def test_images_of_any_size_and_what_are_none(capsys, tmp_path, shape):
+    rng = np.random.default_rng(0)
+    arrays = {f"{name}_{part}": rng.integers(0, most, size) for part in ("train", "test")
+              for name, most, size in (("x", 300, shape), ("y", 3, shape[:1]))}
+    np.savez(tmp_path / "own.npz", **arrays)
+    arguments = [*CNN[:3], "--data", str(tmp_path / "own.npz"), "--batch=20", "--epochs=1",
+                 "--memory=64"]
+    if len(shape) > 2:
+        assert main(arguments) == 0
+        return
+    code, err = fails(capsys, *arguments)
+    assert code == 2 and err == (
+        "host.train: model cnn needs images, x_train [samples, height, width] or with channels "
+        "behind, got samples of 7 numbers in own.npz\n")
+
+
 def test_a_checkpoint_from_before_there_were_widths_is_taken_up(tmp_path):
     whole = run(out=tmp_path)
     path = tmp_path / "checkpoint.npz"
     with np.load(path) as file:
         arrays = dict(file)
     recipe = json.loads(str(arrays["recipe"]))
-    del recipe["master_bits"], recipe["velocity_bits"]
+    del recipe["master_bits"], recipe["velocity_bits"], recipe["hidden"]
     np.savez(path, **{**arrays, "recipe": json.dumps(recipe)})
     assert run(out=tmp_path, resume=True)["state_sha256"] == whole["state_sha256"]
 
