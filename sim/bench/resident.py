@@ -26,7 +26,8 @@ from hdl.params import MAX_K, MAX_M
 from hdl.protocol import MAX_BODY, MAX_STORED, PROGRAM_WORDS, Space, word_bytes
 from host import program
 from host.errors import ArgumentError
-from host.layers import Mlp
+from host.layers import Network
+from host.network import Layer, perceptron
 from host.resident import Places, Resident
 from host.schedule import after, schedule, scheduled
 from host.tensors import Tensor
@@ -749,7 +750,7 @@ def overlapping_programs(params, seed, most=10):
 
 
 def resident_training(params, seed, most=8):
-    """Three training steps of a network that lives on the device, with tests between them."""
+    """Training steps of a perceptron that lives on the device, with tests between them."""
     recording = Recording(params, f"resident_training {seed}")
     rng = recording.rng
 
@@ -757,28 +758,67 @@ def resident_training(params, seed, most=8):
         sizes = tuple(max(2, draw.dimension(rng, most, params.cols)) for _ in range(4))
         batch = max(2, draw.dimension(rng, most, params.cols))
         recording.begin(f"a resident network of {sizes}, batches of {batch}")
-        network = Mlp(sizes, seed, params.formats)
-        trainer = Resident(network, recording.device, batch)
-        # Of what is read whole, rows that nothing writes.
-        at = Places(params, network.shapes, batch)
-        for place in (*at.states, *at.scales):
-            recording.store(place, rng.integers(-1 << 31, 1 << 31, (place.rows, place.cols)))
-
-        def samples(count):
-            return rng.integers(0, 256, (count, sizes[0])), rng.integers(0, sizes[-1], count)
-
-        for step in range(3):
-            trainer.train_step(*samples(batch - step % 2), Rate(400, 12), step)
-            if step != 1:
-                trainer.count_correct(*samples(batch + 1), batch)
-        trainer.fetch()
+        _train(recording, perceptron(sizes), batch, seed)
 
     draw.fitting(attempt, min(most, 64))
     recording.device.status()
     return recording.session("resident_training")
 
 
+def resident_convolutions(params, seed, most=8):
+    """The same of a network with convolutions."""
+    recording = Recording(params, f"resident_convolutions {seed}")
+    rng = recording.rng
+
+    def attempt(most):
+        layers, batch = _layers(rng, params, most), int(rng.integers(2, 6))
+        recording.begin(f"a resident network of {layers}, batches of {batch}")
+        _train(recording, layers, batch, seed)
+
+    draw.fitting(attempt, min(most, 20))
+    recording.device.status()
+    return recording.session("resident_convolutions")
+
+
+def _layers(rng, params, most):
+    """Two convolutions, and a head that sees all of what is left."""
+    (height, width), layers = rng.integers(1, min(most, 5) + 1, 2).tolist(), []
+    channels = draw.dimension(rng, most, params.slots)
+    for number in range(3):
+        kernel = tuple(int(rng.integers(1, min(3, size) + 1)) for size in (height, width))
+        shape = {"kernel": kernel, "stride": int(rng.integers(1, 3)),
+                 "padding": int(rng.integers(min(kernel)))} if number < 2 else {
+                     "kernel": (height, width)}
+        layers.append(Layer(
+            in_channels=channels, height=height, width=width,
+            out_channels=max(2, draw.dimension(rng, most, params.slots)), **shape))
+        (height, width), channels = layers[-1].outputs, layers[-1].n
+    return tuple(layers)
+
+
+def _train(recording, layers, batch, seed):
+    """Three steps, with tests between them."""
+    params, rng = recording.params, recording.rng
+    network = Network(layers, seed, params.formats)
+    trainer = Resident(network, recording.device, batch)
+    # Of what is read whole, rows that nothing writes.
+    at = Places(params, layers, batch)
+    for place in (*at.states, *at.scales):
+        recording.store(place, rng.integers(-1 << 31, 1 << 31, (place.rows, place.cols)))
+
+    def samples(count):
+        features = layers[0].pixels * layers[0].in_channels
+        return rng.integers(0, 256, (count, features)), rng.integers(0, layers[-1].n, count)
+
+    for step in range(3):
+        trainer.train_step(*samples(batch - step % 2), Rate(400, 12), step)
+        if step != 1:
+            trainer.count_correct(*samples(batch + 1), batch)
+    trainer.fetch()
+
+
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
     scale, scale_extremes, combine, cross_entropy, convolution, windows_moved,
-    quantise_masters, spaces, stored_programs, overlapping_programs, resident_training)}
+    quantise_masters, spaces, stored_programs, overlapping_programs, resident_training,
+    resident_convolutions)}
