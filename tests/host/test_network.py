@@ -62,6 +62,17 @@ def test_bits_are_those_of_the_hosted_network(groups, shape):
     assert trained(LAYERS, params, 8, Resident) == trained(LAYERS, params, 8, Hosted)
 
 
+@pytest.mark.parametrize("params", [
+    # As in tests/sim/test_sessions.py: one board is built for both.
+    Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
+    Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
+           master_bits=16, velocity_bits=8, codes=32, tables=1)], ids=lambda params: params.name)
+def test_the_simulated_board_computes_what_the_model_does(params):
+    layers = (LAYERS[0], replace(LAYERS[1], out_channels=9),
+              replace(LAYERS[2], in_channels=9, out_channels=5, kernel=(3, 3)))
+    assert trained(layers, params, 5, Resident, url="sim:") == trained(layers, params, 5, Resident)
+
+
 def test_a_gradient_of_rows_that_no_factor_is_in_is_the_same_on_the_host():
     """1,575 rows, of which the scaler takes 787 twice."""
     layers = (Layer(in_channels=1, out_channels=3, height=15, width=15, kernel=(3, 3), padding=1),
