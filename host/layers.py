@@ -172,18 +172,17 @@ class Product:
         apart = propagate and not shape.is_product and samples
         inner = cols if propagate and shape.is_product else None
         steps += [program.sort(groups) for groups in (rows, inner) if groups]
-        passed, du_shift = q, 0
+        passed, products, du_shift = q, [], 0
         if apart:
             passed = space.passed.view(m, shape.n)
             steps.append(program.quantise(
                 params, work, passed, space.passed_exponent.view(1, shape.n),
                 key=space.key_of(tensor_id(self.number, Noise.SECOND_GRADIENT))))
         if propagate:
-            pass_on = self._pass_on if shape.is_product else self._pass_on_windows
-            products, du_shift = pass_on(space, passed, rows, inner)
-            steps += products
-        products, dw_shift = self._weight_gradient(space, u, q, rows, cols)
-        device.run([*steps, *products])
+            products, du_shift = (self._pass_on(space, q, rows, cols) if shape.is_product
+                                  else self._pass_on_windows(space, passed))
+        last, dw_shift = self._weight_gradient(space, u, q, rows, cols)
+        device.run([*steps, *products, *last])
 
         # A step of q in the smallest of its groups, in which products are integers.
         step = space.exponent_of(space.gradient_exponent)
@@ -208,7 +207,7 @@ class Product:
                                        inner=cols, rows=rows, limit=_ACTIVATION_BITS)
         return steps + products, shift
 
-    def _pass_on_windows(self, space, q, _rows, _cols):
+    def _pass_on_windows(self, space, q):
         """The same of a convolution: with the taps in reverse order, each transposed."""
         shape, weights = self.shape, space.weights[self.number]
         c, n = shape.in_channels, shape.n

@@ -123,7 +123,6 @@ class Layer:
         return [(tap, first, min(slots, self.in_channels - first)) for tap in range(self.taps)
                 for first in range(0, self.in_channels, slots)]
 
-
     def place(self, tap):
         """``(ky, kx)`` of a tap."""
         return divmod(tap, self.kernel[1])
@@ -228,15 +227,13 @@ class WindowTables:
 
     def forward(self, number, samples):
         """What a layer's outputs see; None for a plain product."""
-        base, *_ = self._bases[number] or [None]
-        return self._layers[number].windows(base, samples) if self._bases[number] else None
+        bases = self._bases[number]
+        return self._layers[number].windows(bases[0], samples) if bases else None
 
     def gradient(self, number, samples):
         """What the gradient of its input sees; None for a plain product."""
-        if not self._bases[number]:
-            return None
-        return self.forward(number, samples).gradient(self._bases[number][1],
-                                                      self._layers[number].n)
+        seen = self.forward(number, samples)
+        return seen and seen.gradient(self._bases[number][1], self._layers[number].n)
 
     def store(self, device, samples):
         """Write them all for so many samples."""
