@@ -278,29 +278,24 @@ def check_machine(params, layers, batch):
         weights = sum(layer.k * layer.n for layer in layers)
         raise ArgumentError("convolutions need a machine that keeps the masters: add --masters "
                             f"{1 << (weights // 1024).bit_length()}")
+    if refusal := _refusal(params, layers, batch):
+        most = next((fewer for fewer in range(min(batch - 1, MAX_M), 0, -1)
+                     if not _refusal(params, layers, fewer)), 0)
+        raise MemoryFullError(refusal + (f": choose a batch of at most {most}" if most
+                                         else ": choose smaller images"))
+
+
+def _refusal(params, layers, batch):
+    """What is too large of a batch, in words; None if nothing is."""
     for number, layer in enumerate(layers):
         limit, rows = MAX_M if layer is layers[-1] else params.max_rows, layer.rows(batch)
-        if rows > limit and layer.positions == 1:
-            raise MemoryFullError(f"batch must be at most {limit} on this machine, got {batch}")
         if rows > limit:
-            raise MemoryFullError(
-                f"layer {number} has {rows} rows, {batch} images of {_by(layer.outputs)} outputs, "
-                f"and this machine takes {limit}: {_advice(limit // layer.positions)}")
-    if params.max_groups == 1:
-        return
-
-    def fits(batch):
-        return group_words(params, layers, batch)[0] <= WindowTables(params, layers, batch).left
-
-    if not fits(batch):
-        need, number = group_words(params, layers, batch)
-        left = WindowTables(params, layers, batch).left
-        raise MemoryFullError(
-            f"the groups of layer {number}, {layers[number].rows(batch)} rows and "
-            f"{layers[number].n} channels, need {need} words of the tables, {need - left} more "
-            f"than there are: {_advice(next(filter(fits, range(batch, 0, -1)), 0))}"
-            + " or --tables 2" * (params.tables < 2))
-
-
-def _advice(most):
-    return f"choose a batch of at most {most}" if most else "choose smaller images"
+            return (f"layer {number} has {rows} rows, {batch} samples of {_by(layer.outputs)} "
+                    f"outputs, and this machine takes {limit}")
+    (need, number), left = (group_words(params, layers, batch),
+                            WindowTables(params, layers, batch).left)
+    if params.max_groups > 1 and need > left:
+        return (f"the groups of layer {number}, {layers[number].rows(batch)} rows and "
+                f"{layers[number].n} channels, need {need} words of the tables, {need - left} "
+                "more than there are")
+    return None

@@ -225,18 +225,24 @@ DIGITS, LARGER = convolutional((8, 8, 1), 10), convolutional((28, 28, 1), 10)
     (DIGITS, Params(), 64,
      "convolutions need a machine that keeps the masters: add --masters 8"),
     (LARGER, Params(masters=16, sample_groups=1, channel_groups=1), 21,
-     "layer 0 has 4116 rows, 21 images of 14x14 outputs, and this machine takes 4096: choose a "
+     "layer 0 has 4116 rows, 21 samples of 14x14 outputs, and this machine takes 4096: choose a "
      "batch of at most 20"),
     (LARGER, Params(masters=16), 11,
      "the groups of layer 0, 2156 rows and 8 channels, need 2204 words of the tables, 194 more "
      "than there are: choose a batch of at most 10"),
     (DIGITS, Params(masters=8, tables=1), 64,
      "the groups of layer 0, 1024 rows and 16 channels, need 1080 words of the tables, 80 more "
-     "than there are: choose a batch of at most 59 or --tables 2"),
+     "than there are: choose a batch of at most 59"),
     (convolutional((200, 200, 3), 10), Params(masters=32), 64,
-     "layer 0 has 640000 rows, 64 images of 100x100 outputs, and this machine takes 4096: choose "
+     "layer 0 has 640000 rows, 64 samples of 100x100 outputs, and this machine takes 4096: choose "
      "smaller images"),
-    (perceptron((20, 9)), Params(), 512, "batch must be at most 511 on this machine, got 512")],
+    # The largest batch of those that all limits allow.
+    (LARGER, Params(masters=16), 64,
+     "layer 0 has 12544 rows, 64 samples of 14x14 outputs, and this machine takes 4096: choose a "
+     "batch of at most 10"),
+    (perceptron((20, 9)), Params(), 512,
+     "layer 0 has 512 rows, 512 samples of 1x1 outputs, and this machine takes 511: choose a batch "
+     "of at most 511")],
     ids=str)
 def test_what_a_machine_has_no_room_for_is_refused(layers, params, batch, sentence):
     with pytest.raises((ArgumentError, MemoryFullError)) as refused:

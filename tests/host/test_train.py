@@ -286,7 +286,7 @@ def fails(capsys, *arguments):
     (["--device", "gpu:"], 2, "device must be model:, sim: or serial:PORT, got 'gpu:'"),
     (["--device", "serial:/dev/nonexistent"], 1, "cannot open serial port /dev/nonexistent"),
     (["--device", "model:", "--limit", "63"], 2, "batch must be at most the 63 training samples"),
-    (["--device", "model:", "--batch", "512"], 1, "batch must be at most 511 on this machine"),
+    (["--device", "model:", "--batch", "512"], 1, "choose a batch of at most 511"),
     (["--device", "model:", "--memory", "4"], 1, "needs"),
     (["--masters", "257"], 2, "masters must be a whole number from 0 to 256, got 257"),
     (["--device", "model:", "--masters", "4"], 1, "0 left of 4096: choose a larger --masters"),
