@@ -23,6 +23,8 @@ opcode, and every program does.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from functools import reduce
+from operator import or_
 
 from hdl.params import MAX_K, MAX_M, MAX_N
 
@@ -191,6 +193,8 @@ class ScaleFlag(IntFlag):
     SUM = 32
     NEGATE = 64
     ADD = 128
+    #: The byte is full: what ``BIAS`` and ``SUM``, which exclude each other, mean together.
+    PLUS = BIAS | SUM
 
 
 class CombineFlag(IntFlag):
@@ -314,7 +318,7 @@ class Operation:
 
     def known_flags(self, params):
         """The flags that the machine has, as a number."""
-        return sum(int(flag) for flag in self.flags) & ~self._missing(params)
+        return reduce(or_, map(int, self.flags), 0) & ~self._missing(params)
 
     def conditions(self, fields, params, *, within):
         """All that must hold, in order; ``within(name, limit)`` says that a size is 1 to that."""
@@ -367,7 +371,7 @@ def _one_way(fields, groups):
         return (fields.flags & sum(flags)).any()
     F = ScaleFlag
     return (~(has(F.UPDATE) & has(F.ALIGN, F.SUM, F.BIAS, F.MASTER))
-            & ~(has(F.ALIGN) & has(F.BIAS, F.SUM)) & ~(has(F.SUM) & has(F.BIAS)))
+            & ~(has(F.ALIGN) & has(F.BIAS, F.SUM)))
 
 
 #: By opcode.
@@ -542,14 +546,15 @@ OPERATIONS = {
              "EXPONENT, plus ``tab2`` as a signed number, from -32,768 to 32,767 each. With "
              "``UPDATE`` the result, of 24 bits, is the gradient of the parameters dst0(p)[m,n], "
              "which make one step of descent; they may be columns of a wider tensor, from a "
-             f"multiple of {COLUMN_UNIT} on. Source and destination may be the same.",
+             f"multiple of {COLUMN_UNIT} on. Source and destination may be the same, and with "
+             "``PLUS`` what is added and the destination.",
         model="sim.model.scale.scale", clocks="hdl.scale.scaler.Scaler.cycles",
         sizes={"m": MAX_K, "n": MAX_N},
         fields={
             "arg": "bits of the result, 1 to 32; with ``UPDATE``: the first column, in units of "
                    f"{COLUMN_UNIT}",
-            "dst1": "(w) with ``ALIGN``, the exponent [1,n]; with ``UPDATE``: columns that the "
-                    "whole tensor has beyond the n, below 4,096",
+            "dst1": "(w) with ``ALIGN``, the exponent [1,n]; with ``PLUS``, what is added, [m,n]; "
+                    "with ``UPDATE``: columns that the whole tensor has beyond the n, below 4,096",
             "tab1": "(w) with ``ADD``, a word whose first element is added to e, from -32,768 to "
                     "32,767",
             "tab2": "added to e", "k": "with ``UPDATE``: the learning rate, below 4,096",
@@ -564,13 +569,13 @@ OPERATIONS = {
             ScaleFlag.BIAS: "row BIAS is added, and the sum clamped to ``arg`` bits",
             ScaleFlag.ALIGN: "all to one exponent, so that the largest has 22 bits",
             ScaleFlag.SUM: "dst0(w)[1,n] = the sum over rows of src0(w)[m,n], modulo 2**32",
+            ScaleFlag.PLUS: "``BIAS`` and ``SUM`` together: the tensor at dst1 is added in the "
+                            "place of row BIAS",
             ScaleFlag.NEGATE: "row EXPONENT counts negative",
             ScaleFlag.ADD: "the word at tab1 is added to e",
         },
         needs_masters=True,
         rules=(
-            Rule(f"``m`` above {MAX_M} without ``UPDATE``",
-                 lambda f, groups: (f.flags & ScaleFlag.UPDATE).any() | (f.m <= MAX_M)),
             Rule("``arg`` that is 0 or above 32 without ``UPDATE``",
                  lambda f, groups: (f.flags & ScaleFlag.UPDATE).any()
                  | (f.arg != 0) & (f.arg <= 32)),
@@ -579,7 +584,7 @@ OPERATIONS = {
             Rule("``k`` or ``tab0`` from 4,096 on, ``shift`` above 17",
                  lambda f, groups: (f.k <= 4095) & (f.tab0 <= 4095) & (f.shift <= 17)),
             Rule("``UPDATE`` with ``MASTER``, ``BIAS``, ``ALIGN`` or ``SUM``, ``ALIGN`` with "
-                 "``BIAS`` or ``SUM``, ``SUM`` with ``BIAS``", _one_way))),
+                 "``BIAS`` or ``SUM``", _one_way))),
     Opcode.COMBINE: Operation(
         equation="dst0(w)[1,n] = src0(w)[1,n] + src1(w)[1,n] + key0",
         text="Modulo 2**32. All three may be rows of taller tensors. Words follow each other: the "

@@ -185,7 +185,7 @@ def _move(f, params, read, written):
 def _scale(f, params, read, written):
     flags, m, n = f["flags"], f["m"], f["n"]
     read.tensor(Memory.MASTER if flags & ScaleFlag.MASTER else Memory.WIDE, f["src0"], m, n)
-    if flags & ScaleFlag.SUM:
+    if flags & ScaleFlag.PLUS == ScaleFlag.SUM:
         written.tensor(Memory.WIDE, f["dst0"], 1, n)
         return
     read.tensor(Memory.WIDE, f["src1"], len(ScaleRow), n)
@@ -196,6 +196,8 @@ def _scale(f, params, read, written):
             for memory in Memory.MASTER, Memory.VELOCITY:
                 words.tensor(memory, f["dst0"], m, n)
         return
+    if flags & ScaleFlag.PLUS == ScaleFlag.PLUS:
+        read.tensor(Memory.WIDE, f["dst1"], m, n)
     written.tensor(Memory.WIDE, f["dst0"], m, n)
     if flags & ScaleFlag.ALIGN:
         written.tensor(Memory.WIDE, f["dst1"], 1, n)

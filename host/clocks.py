@@ -85,6 +85,8 @@ def _passes(opcode, flags):
             return (2, 72, 220) if flags & QuantiseFlag.GROUPED else (2, 25, 130)
         return (6, 57, 220) if flags & QuantiseFlag.GROUPED else (4, 25, 130)
     if opcode == Opcode.SCALE:
+        if flags & ScaleFlag.PLUS == ScaleFlag.PLUS:
+            return 4, 9, 14
         return (4, 27, 24) if flags & ScaleFlag.ALIGN else (2, 5, 19)
     if opcode == Opcode.NORM_FORWARD:
         return (4, 80, 1) if flags & NormFlag.INFERENCE else (8, 164, 1)

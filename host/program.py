@@ -184,15 +184,23 @@ def quantise_masters(masters, q, scales, *, clip):
         n=masters.cols, src0=masters.base, dst0=q.base, dst1=scales.base, arg=clip)
 
 
-def scale(x, scales, out, *, bits, exponent=0, scalar=None, divide=False, negate=False, bias=False):
-    """``out = x`` times or divided by a scale tensor's factors and powers of two, in ``bits``.
+def scale(x, scales, out, *, bits, exponent=0, scalar=None, divide=False, negate=False, bias=False,
+          plus=None):
+    """``out = x`` times or divided by a scale tensor's factors and powers of two, in ``bits``; and
+    a ``bias`` by columns or the tensor ``plus`` is added.
 
     ``exponent`` and the number in the tensor ``scalar`` are added to the columns' exponents, which
     count negative with ``negate``. ``x`` may be masters.
     """
+    if bias and plus:
+        raise ArgumentError("a scale adds a bias or a tensor, got both")
+    if plus and (plus.rows, plus.cols) != (x.rows, x.cols):
+        raise ArgumentError(f"what a scale adds must be {x.rows} x {x.cols}, "
+                            f"got {plus.rows} x {plus.cols}")
     flags = (ScaleFlag.DIVIDE * divide | ScaleFlag.NEGATE * negate | ScaleFlag.BIAS * bias
-             | ScaleFlag.MASTER * (x.space == Space.MASTER))
-    return _scale(x, scales, flags, exponent, scalar, dst0=out.base, arg=bits)
+             | ScaleFlag.PLUS * bool(plus) | ScaleFlag.MASTER * (x.space == Space.MASTER))
+    return _scale(x, scales, flags, exponent, scalar, dst0=out.base,
+                  dst1=plus.base if plus else 0, arg=bits)
 
 
 def align(x, scales, out, exponents, *, exponent=0):
@@ -225,7 +233,8 @@ def update(masters, gradient, scales, rate, key, *, first=0, more=0, exponent=0,
 
 
 def _scale(x, scales, flags, exponent, scalar, **fields):
-    _check_shape(x, MAX_K if flags & ScaleFlag.UPDATE else MAX_M)
+    # Only machines that keep masters have it.
+    _check_shape(x, MAX_K)
     return instruction(
         Opcode.SCALE, flags=flags | ScaleFlag.ADD * bool(scalar), m=x.rows, n=x.cols, src0=x.base,
         src1=scales.base, tab1=scalar.base if scalar else 0, tab2=exponent & 0xFFFF, **fields)

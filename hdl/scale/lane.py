@@ -32,7 +32,8 @@ LANE_CONTROL = data.StructLayout({
     "mask": WIDE_BITS,
     # The word on the read port is that row of the scale tensor.
     "load_factor": 1, "load_exponent": 1, "load_bias": 1,
-    # Begin a tile: the cycle before its first row is in PRODUCT, and in RESCALED.
+    # Begin a tile: the cycle before its first row is in PRODUCT, and in RESCALED; the bias also
+    # before any other row, if each has its own.
     "begin_shift": 1, "begin_bias": 1,
     #: A row is in PRODUCT: keep its length.
     "search": 1,
@@ -176,7 +177,7 @@ class _Column(wiring.Component):
     """What a lane keeps during a tile: factor, shift and bias of its column.
 
     The next tile's come while rows of this one are on their way: the factor meets none of them, and
-    exponent and bias wait until the first row of their tile.
+    exponent and bias wait until the first row of their tile, or a row's own bias until that row.
     """
     def __init__(self):
         super().__init__({

@@ -4,7 +4,7 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hdl.instructions import COLUMN_UNIT, ScaleFlag
+from hdl.instructions import COLUMN_UNIT, ScaleFlag, ScaleRow
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, WritePort
 from hdl.noise import Noise
 from hdl.params import INDEX_BITS, MAX_K, MAX_N, WIDE_BITS
@@ -21,12 +21,14 @@ class Scaler(wiring.Component):
     """Scales a tensor by columns or makes a step of it: the unit of ``SCALE``, ``sim.model.scale``.
 
     ``vector`` lanes, one row per clock and pass; nothing stalls. There are two passes with
-    ``ALIGN``, else one. :class:`Schedule` has the order, :class:`Lane` the arithmetic,
+    ``ALIGN``, else one; with ``PLUS`` a row takes two clocks, since what is added comes through the
+    same port. :class:`Schedule` has the order, :class:`Lane` the arithmetic,
     :meth:`cycles` the time.
 
     Source and destination may be the same. Pad lanes, those from column n on, influence nothing,
     and what is written to them does not matter. Of the flags ``UPDATE`` excludes ``ALIGN``,
-    ``SUM``, ``BIAS`` and ``MASTER``, whose port it needs; ``ALIGN`` excludes ``BIAS`` and ``SUM``.
+    ``SUM``, ``BIAS`` and ``MASTER``, whose port it needs; ``ALIGN`` excludes ``BIAS`` and ``SUM``,
+    which together are ``PLUS``.
 
     Parameters
     ----------
@@ -58,9 +60,9 @@ class Scaler(wiring.Component):
             "velocity_w": Out(WritePort(velocities)),
         })
 
-    def cycles(self, m, n, *, align=False):
+    def cycles(self, m, n, *, align=False, plus=False):
         """Cycles from ``start`` to ``done``; the data do not matter."""
-        return self.schedule.cycles(m, n, align=align)
+        return self.schedule.cycles(m, n, align=align, plus=plus)
 
     def elaborate(self, platform):
         m = Module()
@@ -69,7 +71,7 @@ class Scaler(wiring.Component):
         m.submodules.noise = noise = Noise(len(self.lanes))
         control, fields = self.control, self.control.instruction
         flags = {flag: (fields.flags & int(flag)).any() for flag in ScaleFlag}
-        update, summing = flags[ScaleFlag.UPDATE], flags[ScaleFlag.SUM]
+        update, summing, plus = flags[ScaleFlag.UPDATE], schedule.summing, schedule.plus
 
         # Rows on their way: bit k was read k cycles ago.
         at, first = Signal(Schedule.DEPTH + 1), Signal(READ_LATENCY + RESCALED)
@@ -87,13 +89,15 @@ class Scaler(wiring.Component):
             control.done.eq(schedule.done),
         ]
 
-        # Read rows. Masters and velocities of a step come when the gradient is there.
-        row, scale_row, parameter = (Signal(ADDRESS_BITS) for _ in range(3))
+        # Read rows. Masters and velocities of a step come when the gradient is there, and what is
+        # added to a row when that is rescaled.
+        row, scale_row, parameter, other = (Signal(ADDRESS_BITS) for _ in range(4))
+        beside = plus & at[Schedule.BESIDE]
         m.d.comb += [
             self.wide_r.en.eq(schedule.scalar | schedule.scale.any()
-                              | schedule.step & ~flags[ScaleFlag.MASTER]),
-            self.wide_r.addr.eq(Mux(schedule.step, row, Mux(schedule.scalar, fields.tab1,
-                                                            scale_row))),
+                              | beside | schedule.step & ~flags[ScaleFlag.MASTER]),
+            self.wide_r.addr.eq(Mux(schedule.step, row, Mux(schedule.scalar, fields.tab1, Mux(
+                beside, other, scale_row)))),
             self.velocity_r.en.eq(update & at[UPDATE]),
             self.master_r.en.eq(Mux(update, at[UPDATE], schedule.step & flags[ScaleFlag.MASTER])),
             self.master_r.addr.eq(parameter),
@@ -172,10 +176,13 @@ class Scaler(wiring.Component):
             lane_control.biased.eq(flags[ScaleFlag.BIAS] & ~summing),
             lane_control.summing.eq(summing),
             lane_control.mask.eq(mask),
-            Cat(lane_control.load_factor, lane_control.load_exponent, lane_control.load_bias).eq(
-                Cat(line[READ_LATENCY] for line in scale)),
+            lane_control.load_factor.eq(scale[ScaleRow.FACTOR][READ_LATENCY]),
+            lane_control.load_exponent.eq(scale[ScaleRow.EXPONENT][READ_LATENCY]),
+            # A row for the tile, or one for each.
+            lane_control.load_bias.eq(scale[ScaleRow.BIAS][READ_LATENCY]
+                                      | plus & at[READ_LATENCY + Schedule.BESIDE]),
             lane_control.begin_shift.eq(first[READ_LATENCY + PRODUCT - 1]),
-            lane_control.begin_bias.eq(first[READ_LATENCY + RESCALED - 1]),
+            lane_control.begin_bias.eq(Mux(plus, at, first)[READ_LATENCY + RESCALED - 1]),
             lane_control.search.eq(at[READ_LATENCY + PRODUCT] & schedule.searching),
             lane_control.gather.eq(schedule.gather),
             lane_control.rescaled.eq(at[READ_LATENCY + RESCALED] & counted),
@@ -203,9 +210,9 @@ class Scaler(wiring.Component):
             ]
         m.d.sync += control.clamped.eq(sum((lane.clamped for lane in self.lanes), C(0)))
 
-        # Write exponents, then rows, or the last of each tile with a sum; or parameters.
-        exponents = Signal()
-        target, velocity = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        # Write exponents, then rows, or the last of each tile with a sum; or parameters. ``other``
+        # counts velocities that are written, or what is read to be added.
+        exponents, target = Signal(), Signal(ADDRESS_BITS)
         m.d.sync += exponents.eq(schedule.put_exponent)
         m.d.comb += [
             self.wide_w.en.eq(exponents | lane_control.written & ~update & (
@@ -214,15 +221,15 @@ class Scaler(wiring.Component):
             self.master_w.en.eq(update & at[READ_LATENCY + UPDATE + Update.WEIGHT]),
             self.wide_w.addr.eq(target),
             self.master_w.addr.eq(target),
-            self.velocity_w.addr.eq(velocity),
+            self.velocity_w.addr.eq(other),
         ]
         with m.If(self.wide_w.en | self.master_w.en):
             m.d.sync += target.eq(target + 1)
-        with m.If(self.velocity_w.en):
-            m.d.sync += velocity.eq(velocity + 1)
+        with m.If(self.velocity_w.en | beside):
+            m.d.sync += other.eq(other + 1)
         with m.If(control.start):
             m.d.sync += [target.eq(Mux(flags[ScaleFlag.ALIGN], fields.dst1, fields.dst0)),
-                         velocity.eq(fields.dst0)]
+                         other.eq(Mux(plus, fields.dst1, fields.dst0))]
         with m.If(schedule.again):
             m.d.sync += target.eq(fields.dst0)
         return m

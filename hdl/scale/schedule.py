@@ -1,6 +1,6 @@
 """When the scaler reads what."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,6 +20,8 @@ class Schedule(wiring.Component):
     """Tile by tile, ``LEAD`` cycles in which the scale tensor is read and then a row a clock.
 
     A tile begins when the one before has been read, if that took ``SHORTEST`` cycles. With
+    ``PLUS`` a row takes two clocks, so that what is added to it is read in the second, ``BESIDE``
+    clocks later, and a tile begins ``GAP`` cycles after the last row, when all that is read. With
     ``ALIGN`` there is a pass before: each of its tiles is followed by ``DRAIN`` cycles until the
     last row is in the lanes and one for every lane, the last of them by ``SETTLE`` cycles until the
     exponent is there and one for every tile, in which it is written.
@@ -39,6 +41,8 @@ class Schedule(wiring.Component):
         Read that row of the scale tensor.
     step, first, final : Out(1)
         Read a row; it is the first, the last of its tile.
+    summing, plus : Out(1)
+        The instruction is one with ``SUM``, or ``PLUS``; steady.
     searching : Out(1)
         The pass is the one before.
     gather, settle, put_exponent : Out(1)
@@ -57,6 +61,12 @@ class Schedule(wiring.Component):
     _SCALE = LEAD - len(ScaleRow)
     #: From a row's read to the block that its noise is of.
     NOISE = READ_LATENCY + UPDATE + Update.NOISE - Noise.LATENCY
+    #: From a row's read to that of what is added to it: to the lane's bias in time. An odd number.
+    BESIDE = RESCALED - 2
+    #: With ``PLUS``, from a tile's last row to the next tile: no row of the scale tensor is read
+    #: before what is added to that row.
+    GAP = BESIDE - _SCALE
+    assert BESIDE % 2 == 1 and GAP > 0
     #: From the last row to what it leaves in the lanes.
     DRAIN = READ_LATENCY + PRODUCT
     SETTLE = Alignment.LATENCY
@@ -79,6 +89,7 @@ class Schedule(wiring.Component):
             "instruction": In(INSTRUCTION_LAYOUT),
             "scalar": Out(1), "scale": Out(len(ScaleRow)),
             "step": Out(1), "first": Out(1), "final": Out(1),
+            "summing": Out(1), "plus": Out(1),
             "searching": Out(1), "gather": Out(1), "settle": Out(1), "put_exponent": Out(1),
             "again": Out(1),
             "channel": Out(INDEX_BITS),
@@ -86,10 +97,12 @@ class Schedule(wiring.Component):
             "done": Out(1),
         })
 
-    def cycles(self, m, n, *, align=False):
+    def cycles(self, m, n, *, align=False, plus=False):
         """Cycles from ``start`` to ``done``; the data do not matter."""
         tiles = -(-n // self.lanes)
-        cycles = (tiles - 1) * max(self.LEAD + m, self.SHORTEST) + self.LEAD + m + self.DEPTH + 1
+        read = self.LEAD + (2 * m - 1 if plus else m)
+        tile = read + self.GAP if plus else max(read, self.SHORTEST)
+        cycles = (tiles - 1) * tile + read + self.DEPTH + 1
         if align:
             cycles += tiles * (self.LEAD + m + self.DRAIN + self.lanes) + self.SETTLE + tiles
         return cycles
@@ -101,8 +114,15 @@ class Schedule(wiring.Component):
         def chosen(flag):
             return (fields.flags & int(flag)).any()
 
-        # Cycles in the present state, and rows of the tile that were read.
+        m.d.comb += [
+            self.plus.eq(chosen(ScaleFlag.SUM) & chosen(ScaleFlag.BIAS)),
+            self.summing.eq(chosen(ScaleFlag.SUM) & ~chosen(ScaleFlag.BIAS)),
+        ]
+
+        # Cycles in the present state, and rows of the tile that were read; with ``PLUS``, whether
+        # the clock is what is added's.
         age = Signal(range(max(self.LEAD, self.DRAIN, self.SETTLE, self.DEPTH + 1, self.lanes)))
+        beside = Signal()
         rows = Signal(range(MAX_K + 1))
         left = Signal(INDEX_BITS)
         last, begun = Signal(), Signal()
@@ -126,32 +146,34 @@ class Schedule(wiring.Component):
                 go("LEAD")
             with m.State("LEAD"):
                 m.d.comb += self.scalar.eq((age == 0) & ~begun & chosen(ScaleFlag.ADD)
-                                           & ~chosen(ScaleFlag.SUM))
-                m.d.sync += [begun.eq(1), rows.eq(1)]
+                                           & ~self.summing)
+                m.d.sync += [begun.eq(1), rows.eq(1), beside.eq(0)]
                 for row in ScaleRow:
-                    m.d.comb += self.scale[row].eq(
-                        (age == self._SCALE + row) & ~chosen(ScaleFlag.SUM))
+                    m.d.comb += self.scale[row].eq((age == self._SCALE + row) & ~self.summing)
                 with m.If(age == self._SCALE):
                     m.d.sync += [self.used[lane].eq(left > lane) for lane in range(self.lanes)]
                 with m.If(age == self.LEAD - 1):
                     go("ROWS")
             with m.State("ROWS"):
-                m.d.comb += [self.step.eq(1), self.first.eq(rows == 1),
-                             self.final.eq(rows == fields.m)]
-                m.d.sync += rows.eq(rows + 1)
+                m.d.comb += [self.step.eq(~beside), self.first.eq(~beside & (rows == 1)),
+                             self.final.eq(~beside & (rows == fields.m))]
+                m.d.sync += beside.eq(self.plus & ~beside)
+                with m.If(self.step):
+                    m.d.sync += rows.eq(rows + 1)
                 with m.If(self.final):
                     with m.If(self.searching):
                         go("DRAIN")
                     with m.Elif(last):
                         go("END")
-                    with m.Elif(rows < self.SHORTEST - self.LEAD):
+                    with m.Elif(self.plus | (rows < self.SHORTEST - self.LEAD)):
                         go("WAIT")
                     with m.Else():
                         next_tile()
                         go("LEAD")
             with m.State("WAIT"):
                 m.d.sync += rows.eq(rows + 1)
-                with m.If(rows == self.SHORTEST - self.LEAD):
+                with m.If(Mux(self.plus, age == self.GAP - 1,
+                              rows == self.SHORTEST - self.LEAD)):
                     next_tile()
                     go("LEAD")
             with m.State("END"), m.If(age == self.DEPTH):

@@ -547,7 +547,8 @@ class Machine:
         flags, m, n = f["flags"], f["m"], f["n"]
         source = self.master if flags & ScaleFlag.MASTER else self.wide
         x = source.get(f["src0"], m, n)
-        if flags & ScaleFlag.SUM:
+        adds = flags & ScaleFlag.PLUS
+        if adds == ScaleFlag.SUM:
             self.wide.put(f["dst0"], column_sums(x)[None])
             return
         divide = bool(flags & ScaleFlag.DIVIDE)
@@ -576,8 +577,9 @@ class Machine:
             self.wide.put(f["dst0"], y)
             clamped = 0
         else:
-            y, clamped = scale(x, factor, exponent, f["arg"], divide=divide,
-                               bias=bias if flags & ScaleFlag.BIAS else None)
+            plus = self.wide.get(f["dst1"], m, n) if adds == ScaleFlag.PLUS else None
+            y, clamped = scale(x, factor, exponent, f["arg"], divide=divide, plus=plus,
+                               bias=bias if adds == ScaleFlag.BIAS else None)
             self.wide.put(f["dst0"], y)
         self.saturations += clamped
 

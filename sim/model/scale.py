@@ -97,8 +97,9 @@ def _checked(x, exponent):
     return exponent
 
 
-def scale(x, factor, exponent, bits, *, divide=False, bias=None):
-    """``(y, clamped)``: every column times its factor and ``2**exponent``, and its bias added.
+def scale(x, factor, exponent, bits, *, divide=False, bias=None, plus=None):
+    """``(y, clamped)``: every column times its factor and ``2**exponent``, and its bias added, or
+    ``plus``, a tensor of the shape of x.
 
     ``y = rescale(product, exponent, bits)``, and then ``saturate(y + bias, bits)``; an element is
     counted for each of the two that clamps it.
@@ -107,15 +108,22 @@ def scale(x, factor, exponent, bits, *, divide=False, bias=None):
     (array([[   8, -128]]), 1)
     >>> scale(np.array([[5, -100]]), np.array([3, 2]), np.array([-1, 0]), 8, bias=[120, -1])
     (array([[ 127, -128]]), 3)
+    >>> scale(np.array([[5], [-100]]), np.array([1]), np.array([0]), 8, plus=[[7], [-30]])
+    (array([[  12],
+           [-128]]), 1)
     """
     check_number(bits, "bits", 1, WIDE_BITS)
     z, exponent = product(x, factor, divide=divide), _checked(x, exponent)
     y, clamped = rescale(z, exponent, bits)
-    if bias is None:
+    if plus is not None:
+        bias = whole(plus, "what is added")
+        check_shapes(bias.shape == y.shape, "what is added must have the shape of x", y, bias)
+    elif bias is not None:
+        bias = whole(bias, "biases")
+        check_shapes(bias.shape == exponent.shape, "a tensor [m, n] needs n biases", y, bias)
+    else:
         return y, clamped
-    bias = whole(bias, "biases")
-    check_shapes(bias.shape == exponent.shape, "a tensor [m, n] needs n biases", y, bias)
-    check_signed(bias, "biases", WIDE_BITS)
+    check_signed(bias, "what is added", WIDE_BITS)
     y, more = saturate(y + bias, bits)
     return y, clamped + more
 

@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 import hdl.scale.update as update_constants
 from hdl.instructions import COLUMN_UNIT, ScaleFlag
-from hdl.params import MAX_M, Formats, Params
+from hdl.params import MAX_K, MAX_M, Formats, Params
 from hdl.scale import Scaler
 from hdl.scale.align import ALIGNED_BITS, BitLength
 from hdl.scale.factor import FACTOR_BITS, PRODUCT_BITS, Factor, coefficient
@@ -17,7 +17,7 @@ from hdl.scale.shift import AMOUNT_ZERO, Rescale, nearest_amount
 from hdl.scale.update import MAX_SHIFT, Update
 from sim.model import scale as model
 from sim.model import update as update_model
-from sim.model.add import GRADIENT_BITS
+from sim.model.add import GRADIENT_BITS, add
 from sim.model.noise import element_noise, key_words
 from sim.model.rounding import bit_length, rescale
 from sim.model.update import sgd
@@ -27,7 +27,7 @@ from tests.support.memories import UnitBench
 OPERATION = 7
 LOW, HIGH = -(2**31), 2**31 - 1
 KEY = (0x0123, 0x4567, 0x89AB, 0xCDEF)
-SRC0, SRC1, DST0, DST1, SCALAR, PARAMETER = 5, 2100, 4200, 6300, 4, 3
+SRC0, SRC1, DST0, DST1, SCALAR, PARAMETER = 5, 4200, 8400, 12600, 4, 3
 WIDTHS = (24, 24), (16, 8), (24, 8), (16, 16)
 
 
@@ -266,6 +266,8 @@ class Case:
     factor: np.ndarray | int = 1
     exponent: np.ndarray | int = 0
     bias: np.ndarray | int | None = None
+    #: Added in the place of a bias; the result may take its place.
+    plus: np.ndarray | None = None
     bits: int = 32
     divide: bool = False
     negate: bool = False
@@ -274,6 +276,7 @@ class Case:
     #: x comes from the masters.
     master: bool = False
     in_place: bool = False
+    over_plus: bool = False
     # Of an update.
     weight: np.ndarray | None = None
     velocity: np.ndarray | None = None
@@ -293,7 +296,8 @@ class Case:
                "update": ScaleFlag.UPDATE}[self.mode]
         chosen = {ScaleFlag.DIVIDE: self.divide, ScaleFlag.NEGATE: self.negate,
                   ScaleFlag.ADD: self.scalar is not None, ScaleFlag.MASTER: self.master,
-                  ScaleFlag.BIAS: self.bias is not None}
+                  ScaleFlag.BIAS: self.bias is not None,
+                  ScaleFlag.PLUS: self.plus is not None}
         return own + sum(flag for flag, on in chosen.items() if on) | self.more_flags
 
     def rows(self):
@@ -309,7 +313,7 @@ class Case:
                                     scalar=self.scalar or 0)
         if self.mode == "plain":
             y, clamped = model.scale(self.x, factor, by, self.bits, divide=self.divide,
-                                     bias=None if self.bias is None else bias)
+                                     bias=None if self.bias is None else bias, plus=self.plus)
             return {"y": y}, clamped
         if self.mode == "align":
             y, least = model.align(self.x, factor, by, divide=self.divide)
@@ -328,7 +332,7 @@ def check(params, cases):
     """Every case, one after the other on one unit, gives what the model does, and nothing else."""
     unit = Scaler(params)
     bench = UnitBench(unit, params,
-                      words={"wide": 8192, "master": 2048, "velocity": 2048, "quant": 4,
+                      words={"wide": 16800, "master": 4112, "velocity": 4112, "quant": 4,
                              "group": 4, "order": 4})
 
     async def process(ctx):
@@ -349,13 +353,17 @@ def check(params, cases):
             bench.load(ctx, "velocity", PARAMETER, case.velocity)
         if case.scalar is not None:
             bench.load(ctx, "wide", SCALAR, np.array([[case.scalar]]))
-        dst0 = PARAMETER if updating else SRC0 if case.in_place else DST0
+        if case.plus is not None:
+            bench.load(ctx, "wide", DST1, case.plus)
+        dst0 = (PARAMETER if updating else SRC0 if case.in_place else
+                DST1 if case.over_plus else DST0)
         written = 1 if case.mode == "sum" else m
         assert SRC0 + tiles * m < SRC1 - 1 and DST0 + tiles * written < DST1 - 1
         frame = [("master", PARAMETER - 1), ("master", PARAMETER + tiles * m),
                  ("velocity", PARAMETER - 1), ("velocity", PARAMETER + tiles * m),
                  ("wide", DST0 - 1), ("wide", dst0 + tiles * (0 if updating else written)),
-                 ("wide", DST1 - 1), ("wide", DST1 + tiles * (case.mode == "align"))]
+                 ("wide", DST1 - 1),
+                 ("wide", DST1 + tiles * (m * case.over_plus or case.mode == "align"))]
         before = [bench.peek(ctx, *word) for word in frame]
         key0, key1 = key_words(case.key)
         cycles, clamped = await bench.run(
@@ -370,7 +378,8 @@ def check(params, cases):
             assert (bench.dump(ctx, *places[what], *tensor.shape) == tensor).all(), (what, case)
         assert [bench.peek(ctx, *word) for word in frame] == before
         assert clamped == count
-        assert cycles == unit.cycles(m, n, align=case.mode == "align")
+        assert cycles == unit.cycles(m, n, align=case.mode == "align",
+                                     plus=case.plus is not None)
 
     bench.simulate(process)
 
@@ -413,8 +422,8 @@ def random_cases(rng, count, shapes, widths):
             common |= {"bits": int(rng.choice([1, 2, 8, 16, 24, 31, 32])),
                        "in_place": bool(rng.random() < 0.5 and not master),
                        "bias": tensor(rng, 1, n)[0] if rng.random() < 0.5 else None}
-        elif mode == "sum":
-            common["more_flags"] = ScaleFlag(rng.choice([0, ScaleFlag.BIAS]))
+            if common["bias"] is None and rng.random() < 0.6:
+                common |= {"plus": tensor(rng, m, n), "over_plus": bool(rng.random() < 0.5)}
         elif mode == "update":
             common |= {"weight": tensor(rng, m, n, widths[0]),
                        "velocity": tensor(rng, m, n, widths[1]),
@@ -469,6 +478,8 @@ def test_extremes(name):
             Case(**common),
             Case(**common, exponent=[-10, -43, -44], bits=32, bias=[LOW, HIGH, 0]),
             Case(**common, exponent=[5, 32, 31], bits=1, bias=[-1, 0, 1]),
+            Case(**common, exponent=[-10, -43, 5], plus=x[::-1]),
+            Case(**common, exponent=[5, 32, -31], bits=1, plus=x.T, in_place=True),
             # The largest sums of exponents, either way.
             Case(**common, exponent=ends[0], negate=True, offset=ends[1], scalar=ends[1]),
             Case(**common, exponent=ends[0], offset=ends[0], scalar=ends[0]),
@@ -519,7 +530,32 @@ def test_short_tiles_in_a_row(lanes):
              bits=16, weight=tensor(rng, m, n, 24), velocity=tensor(rng, m, n, 24),
              rate=int(rng.integers(4096)))
         for n in [4 * lanes + 1] for m in (1, 5, 6, 7)
-        for mode, plain in (("plain", True), ("update", False))])
+        for mode, plain in (("plain", True), ("update", False))] + [
+        Case(x=tensor(rng, m, 4 * lanes + 1, 20), plus=tensor(rng, m, 4 * lanes + 1, 20),
+             exponent=rng.integers(-20, 4, 4 * lanes + 1), bits=16, over_plus=over)
+        for m in (1, 2, 3, 7) for over in (False, True)])
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_sum_of_two_tensors_is_the_models(lanes):
+    """``sim.model.add.add``, with the ends of what an activation may be."""
+    rng = np.random.default_rng(lanes)
+    a, b = (tensor(rng, 9, 5, 24) for _ in range(2))
+    case = Case(x=a, plus=b, bits=24)
+    expected, clamped = add(a, b)
+    assert (case.expected(Formats.of(24, 24))[0]["y"] == expected).all()
+    assert case.expected(Formats.of(24, 24))[1] == clamped
+    check(params_of(lanes), [case])
+
+
+def test_rows_beyond_those_of_a_product():
+    rng = np.random.default_rng(1)
+    x = tensor(rng, MAX_K, 1)
+    check(params_of(1), [
+        Case(x=x, factor=3, exponent=-9, plus=tensor(rng, MAX_K, 1), bits=24),
+        Case(x=np.full((MAX_K, 1), HIGH - 7), mode="sum"),
+        Case(x=x, mode="align", factor=77, exponent=-9),
+    ])
 
 
 def test_most_rows():
