@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from hdl.params import MAX_K, MAX_M, MAX_N
 
@@ -36,6 +36,7 @@ __all__ = [
     "INSTRUCTION_BYTES",
     "MAX_SHIFT",
     "OPERATIONS",
+    "POOL_GEOMETRY",
     "POSITION_BITS",
     "QUEUES",
     "STATE_ROWS",
@@ -50,6 +51,7 @@ __all__ = [
     "NormFlag",
     "Opcode",
     "Operation",
+    "PoolFlag",
     "QuantiseFlag",
     "Queue",
     "Rule",
@@ -110,6 +112,9 @@ WINDOW_RUN = (("first_line", 16), ("first_x", 8), ("first_y", 8))
 #: Bits of a position, with its sign.
 POSITION_BITS = 11
 
+#: What key0 of POOL says of its images and windows, 1 to 255 each.
+POOL_GEOMETRY = (("width", 8), ("height", 8), ("window_width", 8), ("window_height", 8))
+
 
 class Opcode(IntEnum):
     """Operations; each is one model function and runs on the unit of the same number."""
@@ -122,6 +127,7 @@ class Opcode(IntEnum):
     SCALE = 7
     COMBINE = 8
     CROSS_ENTROPY = 9
+    POOL = 10
 
 
 class Queue(IntEnum):
@@ -135,7 +141,7 @@ class Queue(IntEnum):
 QUEUES = {
     Queue.ARRAY: (Opcode.GEMM,),
     Queue.VECTOR: (Opcode.QUANTISE, Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD, Opcode.SCALE,
-                   Opcode.COMBINE, Opcode.CROSS_ENTROPY),
+                   Opcode.COMBINE, Opcode.CROSS_ENTROPY, Opcode.POOL),
     Queue.MOVER: (Opcode.MOVE, Opcode.SORT),
 }
 #: Where ``after`` is in ``op``, on machines that keep masters: from this bit on, and a mask.
@@ -202,6 +208,12 @@ class CombineFlag(IntFlag):
     BROADCAST = 1
     SUBTRACT = 2
     FOLLOW = 4
+
+
+class PoolFlag(IntFlag):
+    """Flags of ``POOL``."""
+    SPREAD = 1
+    CLIPPED = 2
 
 
 class ScaleRow(IntEnum):
@@ -612,6 +624,32 @@ OPERATIONS = {
         model="sim.model.softmax.cross_entropy",
         clocks="hdl.loss.cross_entropy.CrossEntropy.cycles",
         sizes={"m": MAX_M, "n": MAX_N}, fields={}, needs_masters=True),
+    Opcode.POOL: Operation(
+        equation="dst0(w)[m h w,n] = sums over windows of src0(w)[m height width,n]",
+        text="Of m images, a row for each position, line after line and image after image, a "
+             "column for each channel; key0 says their height and width, and those of the windows, "
+             "of which there are ``h = height // window_height`` below each other and ``w = width "
+             "// window_width`` beside each other in an image. What is left over at the right and "
+             "at the bottom is in none. Sums are modulo 2**32. Source and destination may be the "
+             "same. With ``SPREAD``, the way back, ``dst0(w)[m height width,n]``: each position "
+             "gets the row of its window in ``src0(w)[m h w,n]``, and those in none get 0; source "
+             "and destination must not overlap, but with windows of one position they may be the "
+             "same.",
+        model="sim.model.pool.sums", clocks="hdl.pool.Pool.cycles",
+        sizes={"m": MAX_K, "n": MAX_N},
+        fields={
+            "key0": "bytes from the lowest: " + ", ".join(f"``{name}``"
+                                                          for name, _ in POOL_GEOMETRY),
+            "tab0": "(q) with ``CLIPPED``, what the windows were quantised to, [m h w,n]",
+        },
+        flags={PoolFlag.SPREAD: "the way back, ``sim.model.pool.spread``",
+               PoolFlag.CLIPPED: "windows whose unsigned code is the largest count as 0"},
+        needs_masters=True,
+        rules=(
+            Rule("a byte of ``key0`` that is 0", lambda f, groups: reduce(and_, (
+                f.key0[bit:bit + 8].any() for bit in range(0, 32, 8)))),
+            Rule("``CLIPPED`` without ``SPREAD``", lambda f, groups:
+                 ~(f.flags & PoolFlag.CLIPPED).any() | (f.flags & PoolFlag.SPREAD).any()))),
 }
 
 

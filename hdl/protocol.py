@@ -208,6 +208,7 @@ class Unit(IntEnum):
     SCALE = 7
     COMBINE = 8
     CROSS_ENTROPY = 9
+    POOL = 10
 
 
 class FrameError(ValueError):

@@ -33,6 +33,7 @@ from hdl.memory import Ram
 from hdl.move import Move
 from hdl.norm import NormBackward, NormForward
 from hdl.operand_memory import OperandMemory
+from hdl.pool import Pool
 from hdl.program import WATCHDOG_CYCLES, units_of
 from hdl.protocol import PROGRAM_WORDS, Space, Unit, word_bytes
 from hdl.quantise import Quantiser
@@ -48,6 +49,7 @@ _UNITS = {
     Unit.GEMM: Gemm, Unit.QUANTISE: Quantiser, Unit.SORT: Sorter,
     Unit.NORM_FORWARD: NormForward, Unit.NORM_BACKWARD: NormBackward, Unit.MOVE: Move,
     Unit.SCALE: Scaler, Unit.COMBINE: Combine, Unit.CROSS_ENTROPY: CrossEntropy,
+    Unit.POOL: Pool,
 }
 
 

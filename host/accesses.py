@@ -9,6 +9,7 @@ from collections import Counter, namedtuple
 from enum import Enum, auto
 
 from hdl.instructions import (
+    POOL_GEOMETRY,
     STATE_ROWS,
     TABLE_HEADER,
     WINDOW_TABLE,
@@ -19,12 +20,14 @@ from hdl.instructions import (
     MoveFlag,
     NormFlag,
     Opcode,
+    PoolFlag,
     QuantiseFlag,
     ScaleFlag,
     ScaleRow,
     ScanRow,
     StateRow,
     opcode_of,
+    unpack_fields,
 )
 from sim.model.order import schedule_rows
 
@@ -221,10 +224,23 @@ def _cross_entropy(f, params, read, written):
     written.tensor(Memory.WIDE, f["dst1"], len(LossRow), 1)
 
 
+def _pool(f, params, read, written):
+    flags, n = f["flags"], f["n"]
+    width, height, *window = unpack_fields(POOL_GEOMETRY, f["key0"]).values()
+    images = f["m"] * height * width
+    windows = f["m"] * (height // window[1]) * (width // window[0])
+    source, target = (windows, images) if flags & PoolFlag.SPREAD else (images, windows)
+    read.tensor(Memory.WIDE, f["src0"], source, n)
+    written.tensor(Memory.WIDE, f["dst0"], target, n)
+    if flags & PoolFlag.CLIPPED:
+        read.tensor(Memory.QUANT, f["tab0"], windows, n)
+
+
 _OPERATIONS = {
     Opcode.GEMM: _gemm, Opcode.QUANTISE: _quantise, Opcode.SORT: _sort,
     Opcode.NORM_FORWARD: _norm_forward, Opcode.NORM_BACKWARD: _norm_backward, Opcode.MOVE: _move,
     Opcode.SCALE: _scale, Opcode.COMBINE: _combine, Opcode.CROSS_ENTROPY: _cross_entropy,
+    Opcode.POOL: _pool,
 }
 
 
@@ -251,6 +267,8 @@ def _ports(params, fields):
         return {Memory.QUANT} | ({Memory.GROUP} if flags & QuantiseFlag.GROUPED else set())
     if opcode == Opcode.NORM_BACKWARD:
         return {Memory.QUANT} if flags & BackwardFlag.CLIPPED else set()
+    if opcode == Opcode.POOL:
+        return {Memory.QUANT} if flags & PoolFlag.CLIPPED else set()
     if opcode == Opcode.MOVE:
         tables = {MoveFlag.SORTED: Memory.ORDER, MoveFlag.WINDOWS: Memory.GROUP}
         return {Memory.QUANT} | {memory for flag, memory in tables.items() if flags & flag}

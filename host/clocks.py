@@ -6,7 +6,16 @@ are gateware; a test holds the forecast to them.
 
 from math import gcd
 
-from hdl.instructions import GemmFlag, MoveFlag, NormFlag, Opcode, QuantiseFlag, ScaleFlag
+from hdl.instructions import (
+    POOL_GEOMETRY,
+    GemmFlag,
+    MoveFlag,
+    NormFlag,
+    Opcode,
+    QuantiseFlag,
+    ScaleFlag,
+    unpack_fields,
+)
 
 __all__ = ["clocks"]
 
@@ -16,6 +25,8 @@ _MOVE_STEP, _BLOCK = 3, 16
 #: Clocks of an element of CROSS_ENTROPY, of which rows go through three places, and once; of a
 #: word of COMBINE.
 _ELEMENT, _LOSS, _WORD = 2, 150, 10
+#: Clocks of POOL beside those of its positions, and more of them on a machine with groups.
+_POOL, _POOL_GROUPS = 7, 4
 #: Clocks on the way through weights, array and readout.
 _ARRAY_DEPTH = 60
 
@@ -37,6 +48,10 @@ def clocks(opcode, fields, params):
         return fields["arg"] * fields["k"]
     if opcode == Opcode.COMBINE:
         return _WORD * -(-n // params.vector)
+    if opcode == Opcode.POOL:
+        geometry = unpack_fields(POOL_GEOMETRY, fields["key0"])
+        return (-(-n // params.vector) * m * geometry["width"] * geometry["height"]
+                + _POOL + _POOL_GROUPS * (params.max_groups > 1))
     if opcode == Opcode.CROSS_ENTROPY:
         return _ELEMENT * (m + 2) * (n + 1) + _LOSS
     halves, tile, once = _passes(opcode, flags)

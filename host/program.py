@@ -2,6 +2,7 @@
 
 from hdl.instructions import (
     COLUMN_UNIT,
+    POOL_GEOMETRY,
     TABLE_HEADER,
     WINDOW_TABLE,
     BackwardFlag,
@@ -10,22 +11,29 @@ from hdl.instructions import (
     MoveFlag,
     NormFlag,
     Opcode,
+    PoolFlag,
     QuantiseFlag,
     ScaleFlag,
+    ScaleRow,
     instruction,
+    pack_fields,
 )
 from hdl.params import MAX_K, MAX_M, MAX_N, WIDE_BITS
 from hdl.protocol import Space
 from host.errors import ArgumentError, MemoryFullError
 from host.tensors import row_parts
+from sim.model.add import ACTIVATION_BITS
 from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
-__all__ = ["Groups", "align", "column_sums", "combine", "convolution", "cross_entropy", "gemm",
-           "gemm_shift", "gradient_groups", "move", "norm_backward", "norm_forward", "product",
-           "quantise", "quantise_masters", "scale", "slot_columns", "sort", "table_words",
-           "update"]
+__all__ = ["Groups", "add_gradients", "align", "column_sums", "combine", "convolution",
+           "cross_entropy", "gemm", "gemm_shift", "gradient_groups", "move", "norm_backward",
+           "norm_forward", "pool", "pool_gradient", "product", "quantise", "quantise_masters",
+           "scale", "slot_columns", "sort", "table_words", "update"]
+
+#: Longest side of an image, and most positions of a window, whose sum fits a wide element.
+_MAX_SIDE, _MAX_WINDOW = 255, 1 << WIDE_BITS - ACTIVATION_BITS
 
 
 def _check(name, value, limit):
@@ -203,11 +211,116 @@ def scale(x, scales, out, *, bits, exponent=0, scalar=None, divide=False, negate
                   dst1=plus.base if plus else 0, arg=bits)
 
 
-def align(x, scales, out, exponents, *, exponent=0):
+def align(x, scales, out, exponents, *, exponent=0, scalar=None):
     """``out = x`` times a scale tensor's factors and powers of two, all in the unit of
     ``exponents``."""
-    return _scale(x, scales, ScaleFlag.ALIGN, exponent, None, dst0=out.base, dst1=exponents.base,
-                  arg=WIDE_BITS)
+    return _scale(x, scales, ScaleFlag.ALIGN, exponent, scalar, dst0=out.base,
+                  dst1=exponents.base, arg=WIDE_BITS)
+
+
+def add_gradients(params, gradients, parts, out, exponents, scales, ones):
+    """The instructions for the sum ``out`` of gradients in different units, as
+    :func:`sim.model.add.add_gradients`; its exponent goes to each of ``exponents``.
+
+    Parameters
+    ----------
+    gradients : list of (Tensor, Tensor)
+        Tensors [m, n], each with one whose first number is its exponent.
+    parts : Tensor
+        [m, n] for each gradient, side by side, every one from a new word: all are aligned there
+        at once. A gradient that is not in its place is copied to it.
+    out : Tensor
+        Where it likes, the place of any gradient among them.
+    exponents : Tensor
+        [1, columns of parts].
+    scales : Tensor
+        A scale tensor for ``parts``, with factor 1 for what the gradients have and 0 for the rest
+        of their last words. Its row EXPONENT is written.
+    ones : Tensor
+        A scale tensor of factors 1 and exponents 0 of n columns.
+    """
+    count, lanes = out.cols, params.vector
+    width = -(-count // lanes) * lanes
+    if (parts.rows, parts.cols) != (out.rows, width * len(gradients)):
+        raise ArgumentError(f"the parts of {len(gradients)} gradients must be {out.rows} x "
+                            f"{width * len(gradients)}, got {parts.rows} x {parts.cols}")
+    places = [parts.columns_from(width * number, count, params)
+              for number in range(len(gradients))]
+    steps = [scale(x, ones, place, bits=WIDE_BITS)
+             for (x, _), place in zip(gradients, places, strict=True) if x.base != place.base]
+    row, zeros = (tensor.rows_from(ScaleRow.EXPONENT, 1) for tensor in (scales, ones))
+    steps += [combine(zeros, exponent, row.columns_from(width * number, count, params),
+                      broadcast=True) for number, (_, exponent) in enumerate(gradients)]
+    steps.append(align(parts, scales, parts, exponents))
+    total = places[0]
+    for place in places[1:]:
+        steps.append(scale(total, ones, out, bits=WIDE_BITS, plus=place))
+        total = out
+    return steps
+
+
+def pool(x, out, ones, images, window):
+    """The instructions for ``out``, the averages of ``images``, ``(count, height, width)``, over
+    windows of ``(height, width)``, as :func:`sim.model.pool.average`, of 24 bits.
+
+    ``ones`` is a scale tensor of factors 1 and exponents 0.
+    """
+    shift = _pool_shift(x, out, images, window)
+    return [_pool(PoolFlag(0), x, out, images, window),
+            scale(out, ones, out, bits=ACTIVATION_BITS, exponent=-shift)]
+
+
+def pool_gradient(dy, dx, exponents, ones, images, window, *, exponent=0, scalar=None, codes=None):
+    """The instructions for ``dx``, the gradient of :func:`pool`'s ``x`` from that of its output, as
+    :func:`sim.model.pool.average_gradient`; its exponent goes to each of ``exponents`` [1, n].
+
+    The gradient ``dy`` has the unit of ``exponent`` and of the number in the tensor ``scalar``, and
+    is aligned in its place. What the averages were quantised to are unsigned ``codes``; where they
+    are the largest there is no gradient.
+    """
+    shift = _pool_shift(dx, dy, images, window)
+    steps = []
+    if codes:
+        # Windows of one position: only what is clipped becomes 0.
+        count = images[0], *(side // part for side, part in zip(images[1:], window, strict=True))
+        steps.append(_pool(PoolFlag.SPREAD | PoolFlag.CLIPPED, dy, dy, count, (1, 1),
+                           tab0=codes.base))
+    steps.append(align(dy, ones, dy, exponents, exponent=exponent, scalar=scalar))
+    if shift:
+        zero = ones.rows_from(ScaleRow.EXPONENT, 1)
+        steps.append(combine(exponents, zero, exponents, added=-shift, broadcast=True))
+    return [*steps, _pool(PoolFlag.SPREAD, dy, dx, images, window)]
+
+
+def _pool_shift(x, pooled, images, window):
+    """The power of two that windows have positions; what fits no instruction is refused."""
+    number, height, width = images
+    for name, side, limit in (("height", window[0], height), ("width", window[1], width)):
+        if not 1 <= side <= limit <= _MAX_SIDE:
+            raise ArgumentError(f"the {name} of a window must be 1 to that of an image, and that "
+                                f"at most {_MAX_SIDE}, got {side} and {limit}")
+    rows = number * height * width
+    windows = number * (height // window[0]) * (width // window[1])
+    for name, tensor, needs in (("images", x, rows), ("averages", pooled, windows)):
+        if tensor.rows != needs:
+            raise ArgumentError(f"the rows of {name} must be {needs}, got {tensor.rows}")
+    if x.cols != pooled.cols:
+        raise ArgumentError(f"the channels of averages must be those of images, {x.cols}, "
+                            f"got {pooled.cols}")
+    _check_shape(x, MAX_K)
+    count = window[0] * window[1]
+    if count & count - 1 or count > _MAX_WINDOW:
+        raise ArgumentError("the device averages over windows of a power of two of positions, at "
+                            f"most {_MAX_WINDOW}, got {window[0]} x {window[1]}")
+    return count.bit_length() - 1
+
+
+def _pool(flags, x, out, images, window, **fields):
+    number, height, width = images
+    geometry = pack_fields(POOL_GEOMETRY, width=width, height=height, window_width=window[1],
+                           window_height=window[0])
+    return instruction(Opcode.POOL, flags=flags, m=number, n=x.cols, src0=x.base, dst0=out.base,
+                       key0=geometry, **fields)
 
 
 def column_sums(x, out):

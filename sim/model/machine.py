@@ -13,6 +13,7 @@ import numpy as np
 from hdl.instructions import (
     COLUMN_UNIT,
     INSTRUCTION_BYTES,
+    POOL_GEOMETRY,
     POSITION_BITS,
     SCAN_SHIFT,
     STATE_ROWS,
@@ -26,6 +27,7 @@ from hdl.instructions import (
     MoveFlag,
     NormFlag,
     Opcode,
+    PoolFlag,
     QuantiseFlag,
     ScaleFlag,
     ScaleRow,
@@ -63,6 +65,7 @@ from sim.model.gemm import gemm
 from sim.model.noise import element_noise
 from sim.model.norm import Context, l1_backward, l1_forward
 from sim.model.order import order
+from sim.model.pool import spread, sums
 from sim.model.quantise import quantise, quantise_weights, scan
 from sim.model.relu import unclipped
 from sim.model.rounding import floor_divide, wrap
@@ -334,7 +337,8 @@ class Machine:
          Opcode.NORM_FORWARD: self._norm_forward,
          Opcode.NORM_BACKWARD: self._norm_backward, Opcode.MOVE: self._move,
          Opcode.SCALE: self._scale, Opcode.COMBINE: self._combine,
-         Opcode.CROSS_ENTROPY: self._cross_entropy}[op](fields)
+         Opcode.CROSS_ENTROPY: self._cross_entropy,
+         Opcode.POOL: self._pool}[op](fields)
         return Unit(op)
 
     def _group_words(self, base, count):
@@ -613,3 +617,23 @@ class Machine:
         rows[LossRow.LOSS_HIGH] = total >> 32
         rows[LossRow.CORRECT] = (predicted == labels).sum()
         self.wide.put(f["dst1"], rows)
+
+    def _pool(self, f):
+        m, n, bits = f["m"], f["n"], self.params.bits
+        width, height, *window = unpack_fields(POOL_GEOMETRY, f["key0"]).values()
+        size, window = (height, width), tuple(reversed(window))
+        rows = m * height * width
+        windows = m * (height // window[0]) * (width // window[1])
+        if not f["flags"] & PoolFlag.SPREAD:
+            x = self.wide.get(f["src0"], rows, n)
+            if windows:
+                self.wide.put(f["dst0"], sums(x, size, window))
+            return
+        self.wide.tensor(f["dst0"], rows, n)
+        result = np.zeros((rows, n), np.int64)
+        if windows:
+            passed = None
+            if f["flags"] & PoolFlag.CLIPPED:
+                passed = unclipped(self.quant.get(f["tab0"], windows, n) + (1 << bits - 1), bits)
+            result = spread(self.wide.get(f["src0"], windows, n), size, window, passed)
+        self.wide.put(f["dst0"], result)
