@@ -5,6 +5,7 @@ import numpy as np
 from hdl.instructions import (
     INSTRUCTION_BYTES,
     MAX_SHIFT,
+    POOL_GEOMETRY,
     STATE_ROWS,
     TABLE_HEADER,
     WINDOW_TABLE,
@@ -14,6 +15,7 @@ from hdl.instructions import (
     LossRow,
     MoveFlag,
     Opcode,
+    PoolFlag,
     QuantiseFlag,
     ScaleFlag,
     ScaleRow,
@@ -21,6 +23,7 @@ from hdl.instructions import (
     StateRow,
     in_order,
     instruction,
+    pack_fields,
     unpack_instruction,
 )
 from hdl.params import MAX_K, MAX_M, MAX_N, PROTOCOL_VERSION
@@ -204,14 +207,15 @@ def _unlawful(params):
             Opcode.SCALE: {"m": 1, "n": 1, "src1": 8, "arg": 32},
             Opcode.COMBINE: {"n": 1, "tab0": 1, "tab1": 1, "tab2": 1},
             Opcode.CROSS_ENTROPY: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
+            Opcode.POOL: {"m": 1, "n": 1, "key0": 0x01010101, "dst0": 8},
         }
 
     def but(op, **fields):
         return instruction(op, **{**lawful[op], **fields})
 
-    for op in (0, *{7, 8, 9, 10, 15} - lawful.keys(), 0x81, 0x86, 255):
+    for op in (0, *{7, 8, 9, 10, 11, 15} - lawful.keys(), 0x81, 0x86, 255):
         yield instruction(op, m=1, k=1, n=1, key0=1, arg=1)
-    rows = {Opcode.MOVE: MAX_K, **dict.fromkeys(
+    rows = {**dict.fromkeys((Opcode.MOVE, Opcode.SCALE, Opcode.POOL), MAX_K), **dict.fromkeys(
         (Opcode.QUANTISE, Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD), params.max_rows)}
     for op, fields in lawful.items():
         most = {"m": rows.get(op, MAX_M), "k": MAX_K, "n": MAX_N}
@@ -283,8 +287,7 @@ def _unlawful_with_masters(but):
     for fields in ({"dst1": 4096}, {"dst1": 0xFFFF}):
         yield but(Opcode.SCALE, flags=F.UPDATE, **fields)
     for flags in (F.UPDATE | F.MASTER, F.UPDATE | F.BIAS, F.UPDATE | F.ALIGN, F.UPDATE | F.SUM,
-                  F.ALIGN | F.BIAS, F.ALIGN | F.SUM, F.SUM | F.BIAS,
-                  F.SUM | F.BIAS | F.MASTER | F.NEGATE, 255):
+                  F.ALIGN | F.BIAS, F.ALIGN | F.SUM, F.UPDATE | F.PLUS, F.ALIGN | F.PLUS, 255):
         yield but(Opcode.SCALE, flags=flags)
     for bit in range(3, 8):
         yield but(Opcode.COMBINE, flags=1 << bit)
@@ -292,6 +295,10 @@ def _unlawful_with_masters(but):
         yield but(Opcode.COMBINE, shift=shift)
     for bit in range(8):
         yield but(Opcode.CROSS_ENTROPY, flags=1 << bit)
+    for bit in range(1, 8):
+        yield but(Opcode.POOL, flags=1 << bit)
+    for bit in range(0, 32, 8):
+        yield but(Opcode.POOL, key0=0x7FFF01FF & ~(0xFF << bit))
 
 
 #: Group words in which the first index takes the first slot of the second word; the others junk.
@@ -409,6 +416,12 @@ def _window_move(params, **fields):
     return instruction(values.pop("op"), **{**values, **fields})
 
 
+def _lines(m, n):
+    """POOL of windows that are the positions of m lines."""
+    return {"m": 1, "n": n, "dst0": 32, "key0": pack_fields(
+        POOL_GEOMETRY, width=1, height=m, window_width=1, window_height=1)}
+
+
 def _beyond_with_masters(params):
     """Those of operations that only machines with masters have."""
     wide, master, quant = params.wide_words, params.master_words, params.quant_words
@@ -426,6 +439,13 @@ def _beyond_with_masters(params):
         yield scale(ScaleFlag.ADD, tab1=wide)
         yield scale(ScaleFlag.ADD, tab1=0xFFFF)
         yield scale(ScaleFlag.ALIGN, dst1=wide - 1)
+        yield scale(ScaleFlag.PLUS, dst1=wide - 2 * m + 1)
+        yield scale(ScaleFlag.PLUS, dst1=0xFFFF)
+        pooled = _lines(m, n)
+        for name in ("src0", "dst0"):
+            for flags in (0, PoolFlag.SPREAD):
+                yield [instruction(Opcode.POOL, **{**pooled, "flags": flags,
+                                                   name: wide - 2 * m + 1})]
         yield scale(ScaleFlag.ALIGN, src0=0xFFFF)
         yield scale(ScaleFlag.SUM, src0=wide - 2 * m + 1)
         yield scale(ScaleFlag.SUM, dst0=wide - 1)
@@ -441,6 +461,9 @@ def _beyond_with_masters(params):
         loss = {"m": m, "n": n, "src1": 16, "dst0": 32, "dst1": 24}
         for name, need in (("src0", 2 * m), ("src1", m), ("dst0", 2 * m), ("dst1", len(LossRow))):
             yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need + 1})]
+    if quant < 1 << 16:
+        yield [instruction(Opcode.POOL, **_lines(m, n), flags=PoolFlag.SPREAD | PoolFlag.CLIPPED,
+                           tab0=quant - -(-n // params.slots) * m + 1)]
     table = params.table_words
     for fields in ({"tab0": table - len(WINDOW_TABLE) + 1}, {"tab0": 0xFFFF}, {"dst1": table},
                    {"dst1": 0xFFFF}):
@@ -489,7 +512,7 @@ def _at_the_end(params):
     F = ScaleFlag
     for fields in ({"src0": wide - 2 * m}, {"dst0": wide - 2 * m}, {"src1": wide - 2 * rows},
                    {"flags": F.ADD, "tab1": wide - 1}, {"flags": F.ALIGN, "dst1": wide - 2},
-                   {"flags": F.SUM, "dst0": wide - 2},
+                   {"flags": F.SUM, "dst0": wide - 2}, {"flags": F.PLUS, "dst1": wide - 2 * m},
                    # What is not read may be anywhere.
                    {"flags": F.SUM | F.ADD, "src1": 0xFFFF, "tab1": 0xFFFF, "dst1": 0xFFFF},
                    {"tab1": 0xFFFF, "dst1": 0xFFFF},
@@ -506,6 +529,12 @@ def _at_the_end(params):
     loss = {"m": m, "n": n, "src1": 16, "dst0": 32, "dst1": 24}
     for name, need in (("src0", 2 * m), ("src1", m), ("dst0", 2 * m), ("dst1", len(LossRow))):
         yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need})]
+    both = PoolFlag.SPREAD | PoolFlag.CLIPPED
+    for fields in ({"src0": wide - 2 * m}, {"dst0": wide - 2 * m}, {"tab0": 0xFFFF},
+                   {"src0": wide - 2 * m, "flags": PoolFlag.SPREAD},
+                   {"dst0": wide - 2 * m, "flags": PoolFlag.SPREAD, "tab0": 0xFFFF},
+                   {"flags": both, "tab0": quant - -(-n // slots) * m}):
+        yield [instruction(Opcode.POOL, **{**_lines(m, n), **fields})]
     # What is outside of the image is not read.
     yield [_convolution(params)]
     for flags in (MoveFlag.WINDOWS, MoveFlag.WINDOWS | MoveFlag.UNSIGNED):

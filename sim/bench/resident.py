@@ -10,16 +10,19 @@ from hdl.instructions import (
     COLUMN_UNIT,
     INSTRUCTION_BYTES,
     MAX_SHIFT,
+    POOL_GEOMETRY,
     STATE_ROWS,
     CombineFlag,
     LossRow,
     Opcode,
+    PoolFlag,
     ScaleFlag,
     ScaleRow,
     StateRow,
     in_order,
     instruction,
     naming,
+    pack_fields,
     unpack_instruction,
 )
 from hdl.params import MAX_K, MAX_M
@@ -75,14 +78,17 @@ def _scale(recording, x, flags, *, spread=None, bits=None):
     """One tensor scaled: ``spread`` are the exponents' ends, those of factors left aside."""
     rng, (m, n) = recording.rng, x.shape
     flags = ScaleFlag(flags)
-    update = bool(flags & ScaleFlag.UPDATE)
+    update, plus = bool(flags & ScaleFlag.UPDATE), flags & ScaleFlag.PLUS == ScaleFlag.PLUS
     source = recording.place(Space.MASTER if flags & ScaleFlag.MASTER else Space.WIDE, m, n)
     scales = recording.place(Space.WIDE, len(ScaleRow), n)
     scalar, exponents = recording.place(Space.WIDE, 1, 1), recording.place(Space.WIDE, 1, n)
+    added_to = recording.stored(Space.WIDE, draw.values(rng, m, n)) if plus else exponents
     if update:
         out = recording.place(Space.MASTER, m, n)
-    elif flags & ScaleFlag.SUM:
+    elif flags & ScaleFlag.PLUS == ScaleFlag.SUM:
         out = recording.place(Space.WIDE, 1, n)
+    elif plus and rng.random() < 0.3:
+        out = added_to
     elif flags & ScaleFlag.MASTER or rng.random() < 0.5:
         out = recording.place(Space.WIDE, m, n)
     else:
@@ -109,7 +115,7 @@ def _scale(recording, x, flags, *, spread=None, bits=None):
     key0, key1 = (int(word) for word in rng.integers(0, 1 << 32, 2))
     recording.device.run([instruction(
         Opcode.SCALE, flags=flags, m=m, n=n, src0=source.base, src1=scales.base, dst0=out.base,
-        dst1=int(rng.choice([0, 4095, rng.integers(4096)])) if update else exponents.base,
+        dst1=int(rng.choice([0, 4095, rng.integers(4096)])) if update else added_to.base,
         tab0=int(rng.choice([0, 4095, rng.integers(4096)])),
         tab1=scalar.base, tab2=offset & 0xFFFF, arg=int(rng.integers(256)) if update else bits,
         k=int(rng.choice([0, 4095, rng.integers(4096)])), shift=int(rng.integers(18)),
@@ -122,8 +128,9 @@ def _scale(recording, x, flags, *, spread=None, bits=None):
 
 #: What SCALE does, and what it may do as well.
 _SCALES = [ScaleFlag(0), ScaleFlag.BIAS, ScaleFlag.ALIGN, ScaleFlag.SUM, ScaleFlag.UPDATE,
-           ScaleFlag.MASTER, ScaleFlag.MASTER | ScaleFlag.BIAS, ScaleFlag.MASTER | ScaleFlag.ALIGN,
-           ScaleFlag.MASTER | ScaleFlag.SUM]
+           ScaleFlag.PLUS, ScaleFlag.MASTER, ScaleFlag.MASTER | ScaleFlag.BIAS,
+           ScaleFlag.MASTER | ScaleFlag.ALIGN, ScaleFlag.MASTER | ScaleFlag.SUM,
+           ScaleFlag.MASTER | ScaleFlag.PLUS]
 _BESIDES = (ScaleFlag.DIVIDE, ScaleFlag.NEGATE, ScaleFlag.ADD)
 
 
@@ -139,8 +146,7 @@ def scale(params, seed, most=10):
     rng = recording.rng
 
     def attempt(flags, most):
-        limit = MAX_K if flags & ScaleFlag.UPDATE else MAX_M
-        m, n = draw.dimension(rng, min(most, limit)), draw.dimension(rng, most, params.vector)
+        m, n = draw.dimension(rng, min(most, MAX_K)), draw.dimension(rng, most, params.vector)
         recording.begin(f"scale {m}x{n} {flags!r}")
         _scale(recording, _source(recording, flags, m, n), flags)
 
@@ -167,11 +173,12 @@ def scale_extremes(params, seed, most=10):
         far = [(-2**15, 2**15 - 1), (-2**15, -2**15), (-1, 1)][number % 3]
         _scale(recording, x, flags, spread=far, bits=int(rng.choice([1, 32])))
 
-    def long(limit):
+    def long(flags, limit):
         m = min(limit, MAX_K)
-        recording.begin(f"scale {m} rows")
-        _scale(recording, draw.values(rng, m, 1), ScaleFlag.UPDATE)
-    draw.fitting(long, 600)
+        recording.begin(f"scale {m} rows {flags!r}")
+        _scale(recording, draw.values(rng, m, 1), flags)
+    for flags in (ScaleFlag.UPDATE, ScaleFlag.PLUS, ScaleFlag.SUM, ScaleFlag.ALIGN):
+        draw.fitting(partial(long, flags), 600)
     return recording.session("scale_extremes")
 
 
@@ -350,6 +357,65 @@ def _move_windows(recording, windows):
         recording.read(tall)
 
 
+# POOL.
+
+def _geometry(rng, most):
+    """``(images, size, window)`` of any kind, in at most so many positions."""
+    side = max(1, int(most ** 0.5))
+    size = tuple(int(length) for length in rng.integers(1, side + 1, 2))
+    window = tuple(int(length) for length in rng.integers(1, min(side + 1, 6) + 1, 2))
+    images = int(rng.integers(1, max(2, min(4, most // (size[0] * size[1]) + 1))))
+    return images, size, window
+
+
+def _pooled(flags, geometry, n, **fields):
+    """The instruction."""
+    images, size, window = geometry
+    return instruction(Opcode.POOL, flags=flags, m=images, n=n, **fields, key0=pack_fields(
+        POOL_GEOMETRY, width=size[1], height=size[0], window_width=window[1],
+        window_height=window[0]))
+
+
+def _windows_of(geometry):
+    """``(rows, windows)`` of images."""
+    images, size, window = geometry
+    return (images * size[0] * size[1],
+            images * (size[0] // window[0]) * (size[1] // window[1]))
+
+
+def pool(params, seed, most=10):
+    """Windows of every kind, both ways; images that have none; the ends of an element's range."""
+    recording = Recording(params, f"pool {seed}")
+    rng = recording.rng
+
+    def attempt(flags, most):
+        geometry, n = _geometry(rng, most), draw.dimension(rng, most, params.vector)
+        rows, windows = _windows_of(geometry)
+        recording.begin(f"pool {geometry} {n} {flags!r}")
+        given, made = (windows, rows) if flags & PoolFlag.SPREAD else (rows, windows)
+        x = draw.values(rng, given, n)
+        x[rng.random(x.shape) < 0.2] = rng.choice([-1 << 31, (1 << 31) - 1])
+        source = recording.place(Space.WIDE, max(given, 1), n).view(given, n)
+        codes = recording.place(Space.QUANT, max(windows, 1), n).view(windows, n)
+        # As often as not where it comes from, where that may be.
+        out = recording.place(Space.WIDE, rows, n)
+        if (not flags or geometry[2] == (1, 1)) and rng.random() < 0.5:
+            out = source
+        if given:
+            recording.store(source, x)
+        if windows:
+            recording.store(codes, draw.codes(rng, params, (windows, n), streamed=True))
+        recording.device.run([_pooled(flags, geometry, n, src0=source.base, dst0=out.base,
+                                      tab0=codes.base)])
+        if made:
+            recording.read(out.view(made, n))
+
+    for flags in (PoolFlag(0), PoolFlag.SPREAD, PoolFlag.SPREAD | PoolFlag.CLIPPED) * 4:
+        draw.fitting(partial(attempt, flags), min(most, MAX_K))
+    recording.device.status()
+    return recording.session("pool")
+
+
 # QUANTISE of masters.
 
 def quantise_masters(params, seed, most=10):
@@ -469,13 +535,14 @@ class Mix:
                 self.channels[n] = recording.groups(n, self.params.channel_groups)
         self.loss = recording.stored(Space.WIDE, np.zeros((len(LossRow), 1), np.int64))
         self.windows = {shape: self._pixels(*shape) for shape in shapes}
+        self.pooled = {shape: self._images(*shape) for shape in shapes}
 
     def read(self):
         """Read everything back."""
         read = self.recording.read
         for shape, pair in self.wide.items():
             read(*pair, self.masters[shape], _velocity(self.masters[shape]), self.signed[shape],
-                 self.unsigned[shape], *self.norms[shape])
+                 self.unsigned[shape], *self.norms[shape], self.pooled[shape][1])
         for n, rows in self.rows.items():
             read(*rows, *self.scales[n])
         read(self.loss)
@@ -486,7 +553,7 @@ class Mix:
         kinds = [self._scale, self._scale, self._align, self._sums, self._update, self._combine,
                  self._combine, self._cross_entropy, self._quantise, self._quantise_masters,
                  self._gemm, self._convolution, self._move, self._seen, self._norm,
-                 self._norm_backward]
+                 self._norm_backward, self._plus, self._pool]
         if self.params.max_groups > 1:
             kinds.append(self._grouped)
         # All of them, in any order.
@@ -559,6 +626,34 @@ class Mix:
         return [program.align(self._one(self.wide[m, n]), self._one(self.scales[n]),
                               self._one(self.wide[m, n]), self._one(self.rows[n]),
                               exponent=int(self.rng.integers(-30, 5)))]
+
+    def _plus(self):
+        m, n = self._shape()
+        return [program.scale(
+            self._one([*self.wide[m, n], self.masters[m, n]]), self._one(self.scales[n]),
+            self._one(self.wide[m, n]), bits=int(self.rng.integers(8, 33)),
+            exponent=int(self.rng.integers(-30, 5)), scalar=self._scalar(),
+            plus=self._one(self.wide[m, n]))]
+
+    def _pool(self):
+        m, n = self._shape()
+        geometry, windows = self.pooled[m, n]
+        source, target = self._one(self.wide[m, n]), windows
+        flags = self._one([PoolFlag(0), PoolFlag.SPREAD, PoolFlag.SPREAD | PoolFlag.CLIPPED])
+        if flags:
+            source, target = target, source
+        return [_pooled(flags, geometry, n, src0=source.base, dst0=target.base,
+                        tab0=self.unsigned[m, n].base)]
+
+    def _images(self, m, n):
+        """Images of m rows in all, and a place for the sums of their windows."""
+        rng = self.rng
+        width = self._one([side for side in range(1, m + 1) if m % side == 0])
+        height = self._one([side for side in range(1, m // width + 1) if m // width % side == 0])
+        window = tuple(int(rng.integers(1, side + 1)) for side in (height, width))
+        geometry = m // (height * width), (height, width), window
+        _, windows = _windows_of(geometry)
+        return geometry, self.recording.stored(Space.WIDE, draw.values(rng, windows, n))
 
     def _sums(self):
         m, n = self._shape()
@@ -819,6 +914,6 @@ def _train(recording, layers, batch, seed):
 
 #: Scenarios by name.
 SCENARIOS = {function.__name__: function for function in (
-    scale, scale_extremes, combine, cross_entropy, convolution, windows_moved,
+    scale, scale_extremes, combine, cross_entropy, convolution, windows_moved, pool,
     quantise_masters, spaces, stored_programs, overlapping_programs, resident_training,
     resident_convolutions)}

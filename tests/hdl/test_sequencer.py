@@ -754,13 +754,13 @@ MOVE = {"op": Opcode.MOVE, "m": 4, "n": 6}
 SCALE = {"op": Opcode.SCALE, "m": 4, "n": 6, "arg": 32}
 COMBINE = {"op": Opcode.COMBINE, "n": 6}
 LOSS = {"op": Opcode.CROSS_ENTROPY, "m": 4, "n": 6}
+POOL = {"op": Opcode.POOL, "m": 4, "n": 6, "key0": 0x01020304}
 MASTER = QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN
 SCAN, SCANNED = QuantiseFlag.SCAN, QuantiseFlag.SCANNED
 #: What of SCALE excludes what.
 ONE_WAY = [(ScaleFlag.UPDATE, flag) for flag in (
     ScaleFlag.MASTER, ScaleFlag.BIAS, ScaleFlag.ALIGN, ScaleFlag.SUM)] + [
-    (ScaleFlag.ALIGN, ScaleFlag.BIAS), (ScaleFlag.ALIGN, ScaleFlag.SUM),
-    (ScaleFlag.SUM, ScaleFlag.BIAS)]
+    (ScaleFlag.ALIGN, ScaleFlag.BIAS), (ScaleFlag.ALIGN, ScaleFlag.SUM)]
 
 CASES = [
     # (machine, fields, changes, good)
@@ -819,24 +819,26 @@ CASES = [
     # What only machines with masters have.
     *((machine, f, {}, machine is not PLAIN and machine is not GROUPED)
       for machine in (GROUPED, PLAIN, KEEPER, BARE) for f in (
-          SCALE, COMBINE, LOSS, {**QUANTISE, "flags": MASTER})),
+          SCALE, COMBINE, LOSS, POOL, {**QUANTISE, "flags": MASTER})),
     *((KEEPER, f, {}, True) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD, MOVE)),
     *((BARE, f, {}, f is not SORT) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD, MOVE)),
-    *((KEEPER, SCALE, {"op": op}, False) for op in (0, 10, 0x70, 0x7A, 0x87, 0xF7, 255)),
+    *((KEEPER, SCALE, {"op": op}, False) for op in (0, 11, 0x70, 0x7B, 0x87, 0xF7, 255)),
     # Queues are named where there are any.
     *((machine, f, {"op": f["op"] | named << 4}, machine is KEEPER and named < 8)
       for machine in (GROUPED, KEEPER) for f in (GEMM, MOVE, NORM) for named in (1, 2, 4, 7, 8)),
-    *((KEEPER, f, {"m": m}, good) for f in (SCALE, LOSS, GEMM)
+    *((KEEPER, f, {"m": m}, good) for f in (LOSS, GEMM)
       for m, good in ((0, False), (MAX_M, True), (MAX_M + 1, False), (MAX_K, False),
                       (0xFFFF, False))),
     *((KEEPER, {**f, "flags": flags}, {"m": m}, good)
-      for f, flags in ((SCALE, ScaleFlag.UPDATE), (QUANTISE, MASTER), (QUANTISE, 0),
+      for f, flags in ((SCALE, ScaleFlag.UPDATE), (SCALE, 0), (SCALE, ScaleFlag.PLUS),
+                       (POOL, 0), (QUANTISE, MASTER), (QUANTISE, 0),
                        (QUANTISE, SCAN), (QUANTISE, SCANNED), (QUANTISE, QuantiseFlag.GROUPED),
                        (NORM, 0), (NORM, NormFlag.INFERENCE), (BACKWARD, 0),
                        (BACKWARD, BackwardFlag.SCAN))
       for m, good in ((0, False), (1, True), (MAX_M + 1, True), (MAX_K, True), (MAX_K + 1, False),
                       (0xFFFF, False))),
-    *((KEEPER, f, {"n": n}, good) for f in (SCALE, COMBINE, LOSS, {**QUANTISE, "flags": MASTER})
+    *((KEEPER, f, {"n": n}, good) for f in (
+        SCALE, COMBINE, LOSS, POOL, {**QUANTISE, "flags": MASTER})
       for n, good in ((0, False), (1, True), (MAX_N, True), (MAX_N + 1, False), (0xFFFF, False))),
     *((KEEPER, QUANTISE, {"flags": flags}, flags in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, MASTER, SCAN)
        or flags - SCANNED in (0, 1, 4, 5, 8, 12)) for flags in range(256)),
@@ -862,6 +864,11 @@ CASES = [
     (KEEPER, COMBINE, {"m": 0, "k": 0, "arg": 0, "tab0": 0, "key1": 9}, True),
     *((KEEPER, LOSS, {"flags": 1 << bit}, False) for bit in range(8)),
     (KEEPER, LOSS, {"k": 0, "arg": 0, "shift": 255, "tab0": 0xFFFF}, True),
+    *((KEEPER, POOL, {"flags": flags}, flags in (0, 1, 3)) for flags in (*range(5), 128, 255)),
+    *((KEEPER, POOL, {"key0": key}, good) for key, good in (
+        (0xFFFFFFFF, True), (0x01010101, True), (0, False), (0x010203, False),
+        (0xFF00FFFF, False), (0xFFFF00FF, False), (0xFFFFFF00, False))),
+    (KEEPER, POOL, {"k": 0, "arg": 0, "shift": 255, "tab0": 0xFFFF, "key1": 9}, True),
 ]
 
 
@@ -901,7 +908,8 @@ def test_what_is_refused_is_what_the_rules_say(params):
             flags=flags,
             shift=chance.choice([0, 17, 18, 31, 32, chance.randrange(256)]),
             arg=chance.choice([1, 4, 5, 32, 33, chance.randrange(256)]),
-            tab0=chance.choice([0, 4095, 4096]), key0=chance.choice([0, 1, 0xFFFF0000])))
+            tab0=chance.choice([0, 4095, 4096]),
+            key0=chance.choice([0, 1, 0xFFFF0000, 0x01010101])))
 
     async def process(ctx):
         verdicts = []

@@ -87,7 +87,7 @@ def test_tensors_of_too_many_rows_or_columns_are_refused(params):
         rate, key = Rate(400, 12), (0,) * 4
         taken += [(MAX_K, lambda x: program.scan(x, x)),
                   (MAX_K, lambda x: program.update(x, x, x, rate, key)),
-                  (MAX_M, lambda x: program.column_sums(x, x)),
+                  (MAX_K, lambda x: program.column_sums(x, x)),
                   (MAX_M, lambda x: program.cross_entropy(x, x, x, x))]
     for rows, make in taken:
         refused(rows, "rows", make)

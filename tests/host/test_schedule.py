@@ -25,6 +25,7 @@ from hdl.instructions import (
 from hdl.loss import CrossEntropy
 from hdl.norm import NormBackward, NormForward
 from hdl.params import Params
+from hdl.pool import Pool
 from hdl.product_cycles import product_cycles
 from hdl.quantise import Quantiser
 from hdl.scale import Scaler
@@ -123,6 +124,7 @@ def test_forecasts_are_close():
     loss = CrossEntropy(params, multipliers=8, dividers=12)
     mover = Mover(params, gcd(params.slots, 16))
     forward, backward, combine = NormForward(params), NormBackward(params), Combine(params)
+    pool = Pool(params)
     q, s = QuantiseFlag, ScaleFlag
     for m, n in ((128, 64), (784, 32), (128, 10), (60, 200), (1, 64)):
         for opcode, flags, taken in (
@@ -137,6 +139,7 @@ def test_forecasts_are_close():
                  quantiser.cycles(m, n, grouped=True, scanned=True)),
                 (Opcode.SCALE, s.UPDATE, scaler.cycles(m, n)),
                 (Opcode.SCALE, s.ALIGN, scaler.cycles(m, n, align=True)),
+                (Opcode.SCALE, s.PLUS, scaler.cycles(m, n, plus=True)),
                 (Opcode.NORM_FORWARD, 0, forward.cycles(m, n)),
                 (Opcode.NORM_FORWARD, NormFlag.INFERENCE, forward.cycles(m, n, inference=True)),
                 (Opcode.NORM_BACKWARD, 0, backward.cycles(m, n)),
@@ -147,6 +150,11 @@ def test_forecasts_are_close():
             fields = {"flags": int(flags), "m": m, "n": n}
             forecast = clocks(opcode, fields, params)
             assert abs(forecast - taken) <= 0.2 * taken + 200, (opcode, flags, m, n, taken)
+        # These are no forecasts.
+        for opcode, flags, taken in ((Opcode.SCALE, s.PLUS, scaler.cycles(m, n, plus=True)),
+                                     (Opcode.POOL, 0, pool.cycles(15 * m, n))):
+            fields = {"flags": int(flags), "m": m, "n": n, "key0": 0x02020503}
+            assert clocks(opcode, fields, params) == taken, (opcode, m, n)
 
 
 @pytest.mark.parametrize("params", [
