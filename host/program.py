@@ -299,6 +299,10 @@ def _pool_shift(x, pooled, images, window):
         if not 1 <= side <= limit <= _MAX_SIDE:
             raise ArgumentError(f"the {name} of a window must be 1 to that of an image, and that "
                                 f"at most {_MAX_SIDE}, got {side} and {limit}")
+    count = window[0] * window[1]
+    if count & count - 1 or count > _MAX_WINDOW:
+        raise ArgumentError("the device averages over windows of a power of two of positions, at "
+                            f"most {_MAX_WINDOW}, got {window[0]} x {window[1]}")
     rows = number * height * width
     windows = number * (height // window[0]) * (width // window[1])
     for name, tensor, needs in (("images", x, rows), ("averages", pooled, windows)):
@@ -308,10 +312,6 @@ def _pool_shift(x, pooled, images, window):
         raise ArgumentError(f"the channels of averages must be those of images, {x.cols}, "
                             f"got {pooled.cols}")
     _check_shape(x, MAX_K)
-    count = window[0] * window[1]
-    if count & count - 1 or count > _MAX_WINDOW:
-        raise ArgumentError("the device averages over windows of a power of two of positions, at "
-                            f"most {_MAX_WINDOW}, got {window[0]} x {window[1]}")
     return count.bit_length() - 1
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hdl.instructions import STATE_ROWS, StateRow
+from hdl.instructions import STATE_ROWS, ScaleRow, StateRow
 from hdl.params import MAX_K, MAX_M, MAX_N, Params
 from hdl.protocol import Space
 from host import program
@@ -12,9 +12,11 @@ from host.errors import ArgumentError, MemoryFullError
 from host.tensors import Tensor, load, store
 from host.train import Rate
 from host.windows import Windows
+from sim.model.add import add, add_gradients
 from sim.model.convolution import fold, patches
 from sim.model.gemm import gemm
 from sim.model.norm import l1_forward
+from sim.model.pool import average, average_gradient, spread, sums
 from sim.model.quantise import quantise
 from tests.support.images import rows_of, weights_of
 
@@ -208,3 +210,166 @@ def test_tensors_of_another_convolution_are_refused(changed, said):
                for name, shape in {**shapes, **changed}.items()}
     with pytest.raises(ArgumentError, match=said):
         program.convolution(KEEPER, **tensors, windows=Windows(**GOOD))
+
+
+# Sums of gradients, and pooling.
+
+WIDE = Params(rows=2, cols=4, depth=2, lanes=4, memory=32, masters=4)
+
+
+class Places:
+    """Wide tensors one after the other, on a device."""
+
+    def __init__(self, device):
+        self.device, self.base = device, 5
+
+    def place(self, rows, cols):
+        tensor = Tensor(Space.WIDE, self.base, rows, cols)
+        self.base += rows * -(-cols // WIDE.vector) + 1
+        return tensor
+
+    def stored(self, x):
+        x = np.atleast_2d(x)
+        store(self.device, tensor := self.place(*x.shape), x)
+        return tensor
+
+    def ones(self, n):
+        """A scale tensor that leaves tensors as they are."""
+        scales = np.zeros((len(ScaleRow), n), np.int64)
+        scales[ScaleRow.FACTOR] = 1
+        return self.stored(scales)
+
+
+def gradient(rng, shape, kind):
+    if kind == 0:
+        return np.zeros(shape, np.int64)
+    x = rng.integers(-2**31, 2**31, shape) >> int(rng.integers(0, 32))
+    x[rng.random(shape) < 0.3] = 0
+    return x
+
+
+@pytest.mark.parametrize("n", [1, 4, 7, 8])
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_that_meet_are_added_as_the_model_does(n, count, seed):
+    """Zeros, whose exponent counts for nothing, among them; in their places, apart, or both."""
+    rng = np.random.default_rng([n, count, seed])
+    with Device.open("model:", WIDE) as device:
+        for kinds in range(1 << count):
+            at = Places(device)
+            m, width = int(rng.integers(1, 9)), -(-n // WIDE.vector) * WIDE.vector
+            parts, ones = at.place(m, width * count), at.ones(n)
+            table = np.zeros((len(ScaleRow), width * count), np.int64)
+            for first in range(0, width * count, width):
+                table[ScaleRow.FACTOR, first:first + n] = 1
+            # What is beside the gradients, and in the rows that are not read.
+            store(device, parts, rng.integers(-2**31, 2**31, (m, width * count)))
+            scales, gradients, expected = at.stored(table), [], []
+            for number in range(count):
+                x, exponent = gradient(rng, (m, n), kinds >> number & 1), int(rng.integers(-90, 40))
+                place = parts.columns_from(width * number, n, WIDE)
+                if rng.random() < 0.5:
+                    place = at.place(m, n)
+                store(device, place, x)
+                gradients.append((place, at.stored([[exponent]])))
+                expected.append((x, exponent))
+            out = parts.columns_from(0, n, WIDE) if seed % 2 else at.place(m, n)
+            exponents = at.place(1, width * count)
+            device.run(program.add_gradients(WIDE, gradients, parts, out, exponents, scales, ones))
+            total, exponent = add_gradients(expected)
+            assert (load(device, out) == total).all()
+            assert (load(device, exponents) == exponent).all()
+
+
+def test_parts_that_do_not_hold_the_gradients_are_refused():
+    x, one = Tensor(Space.WIDE, 0, 3, 6), Tensor(Space.WIDE, 90, 1, 1)
+    with pytest.raises(ArgumentError, match="the parts of 2 gradients must be 3 x 16, got 3 x 12"):
+        program.add_gradients(WIDE, [(x, one)] * 2, x.view(3, 12), x, one, one, one)
+
+
+def test_a_tensor_is_added_as_the_model_does():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-2**23, 2**23, (2, 5, 7))
+    with Device.open("model:", WIDE) as device:
+        at = Places(device)
+        x, y, ones = at.stored(a), at.stored(b), at.ones(7)
+        device.run([program.scale(x, ones, x, bits=24, plus=y)])
+        total, clamped = add(a, b)
+        assert (load(device, x) == total).all()
+        assert device.status().saturations == clamped > 0
+    with pytest.raises(ArgumentError, match="what a scale adds must be 5 x 7, got 5 x 6"):
+        program.scale(x, ones, x, bits=24, plus=y.view(5, 6))
+    with pytest.raises(ArgumentError, match="a scale adds a bias or a tensor, got both"):
+        program.scale(x, ones, x, bits=24, plus=y, bias=True)
+
+
+POOLS = [((2, 3, 5), (1, 1)), ((2, 5, 4), (1, 2)), ((3, 4, 6), (2, 2)), ((1, 9, 5), (4, 2)),
+         ((2, 9, 4), (4, 4)), ((2, 8, 8), (8, 8)), ((1, 16, 16), (16, 16))]
+
+
+@pytest.mark.parametrize(("images", "window"), POOLS, ids=str)
+def test_averages_are_the_models(images, window):
+    rng = np.random.default_rng(images)
+    n, size, count = 5, images[1:], window[0] * window[1]
+    x = rng.integers(-2**23, 2**23, (images[0] * size[0] * size[1], n))
+    x[:, 0] = rng.choice([-2**23, 2**23 - 1])
+    with Device.open("model:", WIDE) as device:
+        at = Places(device)
+        source, ones = at.stored(x), at.ones(n)
+        expected = average(sums(x, size, window), count)
+        for out in (at.place(*expected.shape), source.view(*expected.shape)):
+            device.run(program.pool(source, out, ones, images, window))
+            assert (load(device, out) == expected).all()
+        assert device.status().saturations == 0
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize(("images", "window"), POOLS, ids=str)
+def test_gradients_of_averages_are_the_models(images, window, clipped):
+    """What is clipped takes no part in the gradient's exponent either; a gradient may be 0."""
+    rng = np.random.default_rng(images)
+    n, size, count = 5, images[1:], window[0] * window[1]
+    rows = images[0] * (size[0] // window[0]) * (size[1] // window[1])
+    for kind in (0, 1, 1):
+        with Device.open("model:", WIDE) as device:
+            at = Places(device)
+            dy, codes = gradient(rng, (rows, n), kind), rng.integers(-8, 8, (rows, n))
+            codes[np.unravel_index(np.abs(dy).argmax(), dy.shape)] = 7
+            given, q, ones = at.stored(dy), Tensor(Space.QUANT, 9, rows, n), at.ones(n)
+            store(device, q, codes)
+            dx, exponents = at.place(images[0] * size[0] * size[1], n), at.place(1, n)
+            scalar, known = at.stored([[-37]]), int(rng.integers(-9, 9))
+            device.run(program.pool_gradient(
+                given, dx, exponents, ones, images, window, exponent=known, scalar=scalar,
+                codes=q if clipped else None))
+            passed = np.where(codes < 7, dy, 0) if clipped else dy
+            each, exponent = average_gradient(passed, known - 37, count)
+            assert (load(device, dx) == spread(each, size, window)).all()
+            assert (load(device, exponents) == exponent).all()
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"window": (2, 3)}, "windows of a power of two of positions, at most 256, got 2 x 3"),
+    ({"window": (32, 16), "images": (1, 64, 64), "x": (4096, 3), "out": (8, 3)},
+     "at most 256, got 32 x 16"),
+    ({"window": (8, 1)}, "the height of a window must be 1 to that of an image, and that at most "
+                         "255, got 8 and 6"),
+    ({"window": (1, 0)}, "the width of a window must be 1 .* got 0 and 4"),
+    ({"images": (1, 2, 300)}, "the width of a window .* at most 255, got 2 and 300"),
+    ({"x": (47, 3)}, "the rows of images must be 48, got 47"),
+    ({"out": (11, 3)}, "the rows of averages must be 12, got 11"),
+    ({"out": (12, 4)}, "the channels of averages must be those of images, 3, got 4")])
+def test_what_cannot_be_averaged_is_refused(changed, said):
+    fields = {"images": (2, 6, 4), "window": (2, 2), "x": (48, 3), "out": (12, 3), **changed}
+    x, out = (Tensor(Space.WIDE, 0, *fields[name]) for name in ("x", "out"))
+    one = Tensor(Space.WIDE, 0, 3, 3)
+    with pytest.raises(ArgumentError, match=said):
+        program.pool(x, out, one, fields["images"], fields["window"])
+    with pytest.raises(ArgumentError, match=said):
+        program.pool_gradient(out, x, one, one, fields["images"], fields["window"])
+
+
+def test_images_of_too_many_rows_are_refused():
+    x, one = Tensor(Space.WIDE, 0, 5 * 1024, 3), Tensor(Space.WIDE, 0, 3, 3)
+    with pytest.raises(MemoryFullError, match="rows of a tensor must be at most 4096"):
+        program.pool(x, x.view(1280, 3), one, (5, 32, 32), (2, 2))

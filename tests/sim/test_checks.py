@@ -82,6 +82,18 @@ CASES = {
     "average_gradient": [
         (lambda: pool.average_gradient(HALVES, 0, 4), "finite whole numbers, got 0.5"),
         (lambda: pool.average_gradient(ONES, 0, 0), "count must be a whole number from 1")],
+    "sums": [
+        (lambda: pool.sums(NAN, (1, 2), (1, 1)), "x must hold finite whole numbers, got nan"),
+        (lambda: pool.sums(ONES, (1, 3), (1, 1)), "a multiple of 3 rows, got (2, 3)"),
+        (lambda: pool.sums(ONES, (1, 256), (1, 1)), "a side of an image must be a whole number "
+         "from 1 to 255, got 256"),
+        (lambda: pool.sums(ONES, (1, 2), (1, 0)), "a side of a window must be a whole "
+         "number from 1 to 255, got 0")],
+    "spread": [
+        (lambda: pool.spread(HALVES, (1, 2), (1, 1)), "y must hold finite whole numbers, got 0.5"),
+        (lambda: pool.spread(ONES, (1, 3), (1, 1)), "a multiple of 3 rows, got (2, 3)"),
+        (lambda: pool.spread(ONES, (1, 2), (2, 1)), "a multiple of 0 rows, got (2, 3)"),
+        (lambda: pool.spread(ONES, (1, 2), (1, 1), ONES[0] > 0), "one shape, got (2, 3) and (3,)")],
     "relu": [(lambda: relu.relu(NAN), "y must hold finite whole numbers, got nan")],
     "relu_gradient": [
         (lambda: relu.relu_gradient(NAN, ONES > 0), "dy must hold finite numbers, got nan"),

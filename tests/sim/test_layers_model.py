@@ -62,6 +62,29 @@ def test_digits_are_an_inner_dimension(bits):
     assert (digits.join(parts, bits - 1) == wide).all()
 
 
+@pytest.mark.parametrize(("size", "window"), [
+    ((4, 6), (2, 3)), ((5, 7), (2, 2)), ((3, 3), (1, 1)), ((2, 5), (2, 6)), ((7, 2), (7, 1))])
+def test_windows_are_summed_and_spread_position_by_position(size, window):
+    rng = np.random.default_rng(size)
+    (h, w), (kh, kw), images, n = size, window, 2, 3
+    x = rng.integers(-2**31, 2**31, (images * h * w, n))
+    found, rows = pool.sums(x, size, window), []
+    for image in x.reshape(images, h, w, n):
+        for y in range(h // kh):
+            for left in range(w // kw):
+                part = image[y * kh:(y + 1) * kh, left * kw:(left + 1) * kw].reshape(-1, n)
+                rows.append((part.sum(axis=0) + 2**31) % 2**32 - 2**31)
+    assert found.tolist() == [row.tolist() for row in rows]
+    if not rows:
+        return
+    # What is spread meets a tensor as the tensor's sums meet it.
+    passed = rng.random(found.shape) < 0.7
+    small, given = rng.integers(-99, 99, x.shape), rng.integers(-99, 99, found.shape)
+    spread = pool.spread(given, size, window, passed)
+    assert (spread * small).sum() == (given * passed * pool.sums(small, size, window)).sum()
+    assert (pool.spread(given, size, window) != 0).any()
+
+
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [
     ((1, 1), 1, 0), ((3, 3), 1, 1), ((3, 3), 2, 1), ((2, 3), 1, 2), ((5, 5), 3, 0)])
 def test_patches_make_a_convolution_and_fold_is_their_transpose(kernel, stride, padding):
