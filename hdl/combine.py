@@ -13,8 +13,10 @@ __all__ = ["Combine"]
 
 
 class Combine(wiring.Component):
-    """``a + b + key0``, ``a - b + key0`` or ``a + round_shift(b - a, shift)``, modulo 2**32, of
-    rows; the unit of ``COMBINE``, ``sim.model.combine.combine``.
+    """``a + b + key0``, ``a - b + key0``, ``max(a, b) + key0`` or ``a + round_shift(b - a,
+    shift)``, modulo 2**32, of rows; the unit of ``COMBINE``, ``sim.model.combine.combine``.
+
+    ``max(a, b)`` is ``a + max(b - a, 0)``.
 
     A word of each row after the other, 10 clocks for one of the result.
 
@@ -74,28 +76,38 @@ class Combine(wiring.Component):
         with m.Elif(busy):
             m.d.sync += step.eq(step + 1)
 
-        # Every lane; what is computed before its operands are there does no harm.
-        follow, subtract = flags[CombineFlag.FOLLOW], flags[CombineFlag.SUBTRACT]
+        # Every lane: what is added to a; what is computed before its operands are there does no
+        # harm.
+        follow, maximum = flags[CombineFlag.FOLLOW], flags[CombineFlag.MAXIMUM]
         broadcast = flags[CombineFlag.BROADCAST]
-        half = Signal(WIDE_BITS)
-        m.d.sync += half.eq((1 << fields.shift[:5])[1:])
+        difference_counts, negative = Signal(), Signal()
+        added, places, half = Signal(WIDE_BITS), Signal(5), Signal(WIDE_BITS)
+        m.d.sync += [
+            difference_counts.eq(follow | maximum),
+            negative.eq(flags[CombineFlag.SUBTRACT] & ~follow),
+            added.eq(Mux(follow, 0, fields.key0)), places.eq(Mux(follow, fields.shift[:5], 0)),
+            half.eq((1 << places)[1:]),
+        ]
         for k in range(self.params.vector):
-            a, b, moved, total, shifted, o = (
+            a, b, moved, shifted, o = (
                 Signal(signed(WIDE_BITS), name=f"{name}_{k}", reset_less=True)
-                for name in ("a", "b", "moved", "total", "shifted", "o"))
+                for name in ("a", "b", "moved", "shifted", "o"))
             difference = Signal(signed(WIDE_BITS + 1), name=f"difference_{k}", reset_less=True)
             rounded = Signal(signed(WIDE_BITS + 2), name=f"rounded_{k}", reset_less=True)
             with m.If(step == READ_LATENCY):
                 m.d.sync += a.eq(self.wide_r.data[k])
             with m.If(step == READ_LATENCY + 1):
                 m.d.sync += b.eq(Mux(broadcast, self.wide_r.data[0], self.wide_r.data[k]))
+            operand = Mux(difference_counts, shifted, b ^ negative.replicate(WIDE_BITS))
             m.d.sync += [
-                moved.eq(a + fields.key0),
-                total.eq(Mux(subtract, moved - b, moved + b)),
+                moved.eq(a + added),
                 difference.eq(b - a),
                 rounded.eq(difference + Cat(half, C(0, 1))),
-                shifted.eq(rounded >> fields.shift[:5]),
-                o.eq(Mux(follow, a + shifted, total)),
+                shifted.eq(rounded >> places),
+                # ``a - b`` is ``a + ~b + 1``, and that a carry.
+                o.eq((Cat(C(1, 1), moved) + Cat(negative, operand))[1:]),
             ]
+            with m.If(maximum & rounded[-1]):
+                m.d.sync += shifted.eq(0)
             m.d.comb += self.wide_w.data[k].eq(o)
         return m

@@ -208,6 +208,7 @@ class CombineFlag(IntFlag):
     BROADCAST = 1
     SUBTRACT = 2
     FOLLOW = 4
+    MAXIMUM = 8
 
 
 class PoolFlag(IntFlag):
@@ -612,9 +613,14 @@ OPERATIONS = {
             CombineFlag.BROADCAST: "the first element of src1 for all",
             CombineFlag.SUBTRACT: "less src1",
             CombineFlag.FOLLOW: "``src0 + round_shift(src1 - src0, shift)`` instead",
+            CombineFlag.MAXIMUM: "``max(src0, src1) + key0`` instead, of signed numbers",
         },
         needs_masters=True,
-        rules=(Rule("``shift`` above 31", lambda f, groups: f.shift <= 31),)),
+        rules=(
+            Rule("``shift`` above 31", lambda f, groups: f.shift <= 31),
+            Rule("``MAXIMUM`` with ``SUBTRACT`` or ``FOLLOW``", lambda f, groups:
+                 ~(f.flags & CombineFlag.MAXIMUM).any()
+                 | ~(f.flags & (CombineFlag.SUBTRACT | CombineFlag.FOLLOW)).any()))),
     Opcode.CROSS_ENTROPY: Operation(
         equation="dst0(w)[m,n], dst1(w)[3,1] = cross_entropy(src0(w)[m,n], src1(w)[m,1])",
         text="From logits and labels the gradient, in units of ``2**(-22 - s)`` with s the bits of "

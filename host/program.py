@@ -353,13 +353,16 @@ def _scale(x, scales, flags, exponent, scalar, **fields):
         src1=scales.base, tab1=scalar.base if scalar else 0, tab2=exponent & 0xFFFF, **fields)
 
 
-def combine(a, b, out, *, added=0, subtract=False, broadcast=False, follow=None):
-    """``out = a + b + added`` or ``a - b + added``, or a running mean ``a`` that follows ``b``.
+def combine(a, b, out, *, added=0, subtract=False, broadcast=False, follow=None, maximum=False):
+    """``out = a + b + added``, ``a - b + added`` or ``max(a, b) + added``, or a running mean ``a``
+    that follows ``b``.
 
     All are rows; with ``broadcast`` the first number of ``b`` is used for all columns.
     """
     flags = (CombineFlag.SUBTRACT * subtract | CombineFlag.BROADCAST * broadcast
-             | CombineFlag.FOLLOW * (follow is not None))
+             | CombineFlag.FOLLOW * (follow is not None) | CombineFlag.MAXIMUM * maximum)
+    if maximum and (subtract or follow is not None):
+        raise ArgumentError("a row is a maximum, a difference or one that follows, got several")
     return instruction(
         Opcode.COMBINE, flags=flags, n=out.cols, src0=a.base, src1=b.base, dst0=out.base,
         tab0=a.rows + a.more_rows, tab1=b.rows + b.more_rows, tab2=out.rows + out.more_rows,

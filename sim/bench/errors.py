@@ -289,8 +289,10 @@ def _unlawful_with_masters(but):
     for flags in (F.UPDATE | F.MASTER, F.UPDATE | F.BIAS, F.UPDATE | F.ALIGN, F.UPDATE | F.SUM,
                   F.ALIGN | F.BIAS, F.ALIGN | F.SUM, F.UPDATE | F.PLUS, F.ALIGN | F.PLUS, 255):
         yield but(Opcode.SCALE, flags=flags)
-    for bit in range(3, 8):
+    for bit in range(4, 8):
         yield but(Opcode.COMBINE, flags=1 << bit)
+    for flag in (CombineFlag.SUBTRACT, CombineFlag.FOLLOW):
+        yield but(Opcode.COMBINE, flags=CombineFlag.MAXIMUM | flag)
     for shift in (MAX_SHIFT + 1, 255):
         yield but(Opcode.COMBINE, shift=shift)
     for bit in range(8):

@@ -209,7 +209,10 @@ def combine(params, seed, most=10):
             shift=int(rng.choice([0, 1, 31, rng.integers(32)])))])
         recording.read(tall)
 
-    every = range(sum(CombineFlag) + 1)
+    # A maximum is of no other kind.
+    kinds = CombineFlag.SUBTRACT | CombineFlag.FOLLOW
+    every = [flags for flags in range(sum(CombineFlag) + 1)
+             if not (flags & CombineFlag.MAXIMUM and flags & kinds)]
     for flags in [*every, *every]:
         draw.fitting(partial(attempt, CombineFlag(flags)), most)
     return recording.session("combine")
@@ -676,9 +679,11 @@ class Mix:
             b = self._row(self._one(list(self.rows)))
             while b.base == out.base:
                 b = self._row(self._one(list(self.rows)))
-        return [program.combine(
-            a, b, out, added=int(rng.integers(-20, 20)), subtract=bool(rng.integers(2)),
-            broadcast=broadcast, follow=self._one([None, int(rng.integers(32))]))]
+        kind = self._one([{"subtract": bool(rng.integers(2)),
+                           "follow": self._one([None, int(rng.integers(32))])},
+                          {"maximum": True}])
+        return [program.combine(a, b, out, added=int(rng.integers(-20, 20)), broadcast=broadcast,
+                                **kind)]
 
     def _cross_entropy(self):
         m, n = self._shape()

@@ -594,7 +594,8 @@ class Machine:
         b = self.wide.get(f["src1"], 1, 1 if one else n, 0 if one else f["tab1"] - 1)[0]
         added = wrap(f["key0"], WIDE_BITS)
         total = combine(a, b, added, subtract=bool(flags & CombineFlag.SUBTRACT),
-                        follow=f["shift"] if flags & CombineFlag.FOLLOW else None)
+                        follow=f["shift"] if flags & CombineFlag.FOLLOW else None,
+                        maximum=bool(flags & CombineFlag.MAXIMUM))
         self.wide.put(f["dst0"], total[None], f["tab2"] - 1)
 
     def _cross_entropy(self, f):

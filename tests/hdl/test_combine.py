@@ -34,8 +34,9 @@ def test_rows_equal_the_model(lanes):
             tiles = -(-n // lanes)
             heights = {name: int(rng.integers(1, 9)) for name in BASES}
             values = dict(zip("ab", rows(rng, n), strict=True))
-            follow = case % 3 == 0
-            flags = CombineFlag.FOLLOW if follow else CombineFlag.SUBTRACT * bool(case % 2)
+            follow, maximum = case % 4 == 0, case % 4 == 1
+            flags = (CombineFlag.FOLLOW if follow else CombineFlag.MAXIMUM if maximum else
+                     CombineFlag.SUBTRACT * bool(case % 4 == 2))
             flags |= CombineFlag.BROADCAST * bool(rng.integers(2))
             shift, added = int(rng.integers(0, 32)), int(rng.integers(LOW, HIGH + 1))
             for name, value in values.items():
@@ -52,7 +53,7 @@ def test_rows_equal_the_model(lanes):
                 shift=shift, key0=added & 0xFFFFFFFF)
             b = values["b"][:1] if flags & CombineFlag.BROADCAST else values["b"]
             expected = combine(values["a"], b, added, subtract=bool(
-                flags & CombineFlag.SUBTRACT), follow=shift if follow else None)
+                flags & CombineFlag.SUBTRACT), follow=shift if follow else None, maximum=maximum)
             found = bench.dump(ctx, "wide", BASES["o"], heights["o"], n)
             assert found[0].tolist() == expected.tolist()
             assert (found[1:] == target[1:]).all()
