@@ -81,6 +81,7 @@ class Schedule(wiring.Component):
         LEAD + READ_LATENCY + PRODUCT - 1 - _SCALE,
         # Two cycles from an exponent to its shift.
         LEAD + READ_LATENCY + PRODUCT - 1 - (_SCALE + ScaleRow.EXPONENT + READ_LATENCY + 2))
+    assert LEAD + 1 + GAP >= SHORTEST
 
     def __init__(self, lanes):
         self.lanes = lanes
