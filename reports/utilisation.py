@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hdl.array.generate import row_entries
 from hdl.build.tables import columns
 from hdl.instructions import unpack_instruction
 from hdl.params import Params
 from hdl.product_cycles import product_cycles
 from hdl.program import Program
 from hdl.protocol import Space
+from hdl.timing import row_entries
 from host import program
 from host.device import Device
 from host.tensors import Arena, load, store

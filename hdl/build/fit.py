@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import product
 
-from hdl.array.mesh import SHARE
 from hdl.dispatch import CLOCK_BITS
 from hdl.loss.product import VALUE_BITS
 from hdl.params import (
@@ -16,6 +15,7 @@ from hdl.params import (
 )
 from hdl.program import units_of
 from hdl.protocol import LOG_PART, MAX_BODY, PROGRAM_WORDS, LogPart, Unit
+from hdl.timing import SHARE
 from hdl.transpose import COLUMNS, mover_width
 from hdl.unit import GROUP_BITS, ORDER_ENTRY
 
