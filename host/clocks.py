@@ -24,7 +24,7 @@ from hdl.params import MAX_N
 from hdl.product_cycles import product_cycles
 from hdl.timing import lookup_latency
 
-__all__ = ["clocks"]
+__all__ = ["clocks", "move_accesses"]
 
 #: ``SCALE``: before a tile's first row, shortest tile, behind the last row; with ``ALIGN`` behind a
 #: tile's first pass, and behind the last one's.
@@ -125,9 +125,9 @@ def _scale(params, m, tiles, *, align):
     return taken
 
 
-def _move(params, flags, m, n):
-    """A word, or a row of a block, in three clocks; what is sorted alone goes through a buffer, in
-    and out, a row in three clocks for either two."""
+def _passes(params, flags, m, n):
+    """Steps of the passes of MOVE over the quantised memory: over blocks and behind the last; what
+    is sorted alone goes through a buffer, in and out."""
     width, depth = gcd(params.slots, _BLOCK), params.depth
 
     def blocks(count):
@@ -137,15 +137,29 @@ def _move(params, flags, m, n):
         bound = count + params.max_groups * depth - 1
         return bound if depth & (depth - 1) else bound & -depth
 
-    def once(steps):
-        return _FIRST_PASS + 3 * steps - 2 + _BEHIND
-
     if flags & MoveFlag.TRANSPOSED:
-        return once((blocks(slots(m) if flags & MoveFlag.SORTED else m) * blocks(n) + 1) * width)
+        return [(blocks(slots(m) if flags & MoveFlag.SORTED else m) * blocks(n) + 1) * width]
     if not flags & MoveFlag.SORTED:
-        return once(m * -(-n // params.slots))
+        return [m * -(-n // params.slots)]
     gather = (blocks(slots(n)) + 1) * width
-    passes = [steps for first in range(0, n, _COLUMNS)
-              for steps in ((blocks(min(_COLUMNS, n - first)) + 1) * width, gather)]
-    return _FIRST_PASS - _PASS + blocks(m) * sum(
+    return blocks(m) * [steps for first in range(0, n, _COLUMNS) for steps in (
+        (blocks(min(_COLUMNS, n - first)) + 1) * width, gather)]
+
+
+def _move(params, flags, m, n):
+    """Of a single pass, a step in three clocks, which reads and writes; of others, two."""
+    passes = _passes(params, flags, m, n)
+    if len(passes) == 1:
+        return _FIRST_PASS + 3 * passes[0] - 2 + _BEHIND
+    return _FIRST_PASS - _PASS + sum(
         _PASS + steps + (steps - 1) // 2 + _BEHIND for steps in passes)
+
+
+def move_accesses(fields, params):
+    """Clocks in which MOVE is at the quantised memory."""
+    flags = fields["flags"]
+    passes = _passes(params, flags, fields["m"], fields["n"])
+    if len(passes) > 1:
+        return sum(passes) - len(passes) * gcd(params.slots, _BLOCK)
+    # Into the first block and out of the last is a pass of its own.
+    return 2 * passes[0] - (2 * gcd(params.slots, _BLOCK) if flags & MoveFlag.TRANSPOSED else 0)

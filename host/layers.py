@@ -37,7 +37,7 @@ from hdl.params import (
 from hdl.protocol import Space
 from host import program
 from host.tensor_ids import Noise, tensor_id
-from host.tensors import Arena, lanes_of, load, store
+from host.tensors import Arena, load, store
 from sim.model import noise
 from sim.model.initialise import uniform_weights
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, follow, gradient_exponent
@@ -309,8 +309,8 @@ class Workspace:
     def __init__(self, device, sizes, batch):
         self.device = device
         self.params = params = device.params
-        wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
-        quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
+        wide = Arena(Space.WIDE, params)
+        quant = Arena(Space.QUANT, params)
         pairs = list(pairwise(sizes))
         hidden = sizes[1:-1]
         self.stage = wide.allocate("the batch or a weight matrix", (batch, sizes[0]), *pairs)

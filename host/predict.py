@@ -29,9 +29,9 @@ from hdl.instructions import (
 from hdl.timing import ROW_QUEUE_DEPTH, row_entries
 from host.accesses import accesses
 from host.accesses import bound as depends
-from host.clocks import clocks
+from host.clocks import clocks, move_accesses
 
-__all__ = ["Bound", "Prediction", "Timed", "bound", "predict"]
+__all__ = ["Bound", "Prediction", "Timed", "bound", "one_at_a_time", "predict"]
 
 #: An instruction, with clocks since the run began.
 Timed = namedtuple("Timed", "opcode queue queued started done")
@@ -48,8 +48,8 @@ Bound = namedtuple("Bound", "array vector mover chain path")
 #: there to its start; from ``done`` to the clock in which the queue may be loaded again and others
 #: begin; and from there to the run's end.
 _FIRST, _FETCH, _START, _FREE, _END = 10, 7, 1, 3, 1
-#: Share of its clocks in which MOVE is at the quantised memory.
-_MOVE = 2 / 3
+#: Largest share of clocks in which others are at a memory: every third one is left.
+_OTHERS = 2 / 3
 
 
 class _Run:
@@ -64,7 +64,8 @@ class _Run:
         #: Clocks of work, those that are left.
         self.left = self.clocks = clocks(self.opcode, fields, params)
         self.quant, self.wide = _shares(self.opcode, fields, params, self.clocks)
-        self.product = _Product(fields, params) if self.opcode == Opcode.GEMM else None
+        self.product = (_Product(fields, params, self.clocks)
+                        if self.opcode == Opcode.GEMM else None)
         #: From which clock it may start, and queues that must be free before.
         self.ready, self.waits = None, set()
         self.queued = self.started = self.done = None
@@ -82,19 +83,21 @@ class _Run:
 
 def _busy(others):
     """Shares of clocks in which others are at the quantised memory, and write to the wide one."""
-    return (min(_MOVE, sum(other.quant for other in others)),
-            min(_MOVE, sum(other.wide for other in others)))
+    return (min(_OTHERS, sum(other.quant for other in others)),
+            min(_OTHERS, sum(other.wide for other in others)))
 
 
 class _Product:
     """What a product waits for. It has weights of some rows ahead of those that it needs."""
 
-    def __init__(self, f, params):
+    def __init__(self, f, params, taken):
         m, n, tiles = f["m"], f["n"], f["key0"] & 0xFFFF
         columns, row = -(-n // params.cols), params.depth * params.cols // params.span
         streamed = max(m + 1, params.rows * row_entries(params)) / params.array_clock
         groups = params.read_cols - 1 if f["flags"] & GemmFlag.COL_GROUPS else 0
-        #: Clocks to stream, to fetch weights, to read results, each by itself; and the longest.
+        #: Clocks in all; to stream, to fetch weights, to read results, each by itself; and the
+        #: longest of these. The rest, at both ends, waits for nothing.
+        self.taken = taken
         self.stream = columns * tiles * streamed
         self.weights = columns * tiles * params.rows * row
         self.results = -(-n // params.read_cols) * (m + 1 + groups)
@@ -108,13 +111,12 @@ class _Product:
 
     def pace(self, quant, wide):
         """How many clocks one of its own takes, and for how many that holds."""
-        pace = max(self.alone, self.results / (1 - wide)) / self.alone
-        fall = self._fall(quant)
-        if fall <= 0:
-            return pace, inf
-        if self.ahead > 0:
-            return pace, self.ahead / fall
-        return max(pace, self.weights / (1 - quant) / self.alone), inf
+        slowest, holds, fall = max(self.alone, self.results / (1 - wide)), inf, self._fall(quant)
+        if fall > 0 and self.ahead > 0:
+            holds = self.ahead / fall
+        elif fall > 0:
+            slowest = max(slowest, self.weights / (1 - quant))
+        return 1 + (slowest - self.alone) / self.taken, holds
 
     def fetch(self, count, quant, wide):
         """Weights that come and go in so many clocks."""
@@ -126,7 +128,7 @@ def _shares(opcode, f, params, taken):
     and writes to the wide one."""
     flags, rows = f["flags"], f["m"] * -(-f["n"] // params.vector)
     if opcode == Opcode.MOVE:
-        return _MOVE, 0
+        return move_accesses(f, params) / taken, 0
     if opcode == Opcode.QUANTISE and not flags & QuantiseFlag.SCAN:
         return rows / taken, 0
     if opcode == Opcode.NORM_FORWARD:
@@ -213,19 +215,19 @@ def bound(program, params):
         ends.append(max((ends[j] for j in needs), default=0) + own)
         between.append(tails)
         heads.append(max([*(heads[j] + runs[j].clocks for j in needs), *(
-            _one_at_a_time([(heads[j], runs[j].clocks, tail) for j, tail in tails.items()
+            one_at_a_time([(heads[j], runs[j].clocks, tail) for j, tail in tails.items()
                             if runs[j].queue == queue]) for queue in Queue)], default=0))
     sums = [sum(run.clocks for run in runs if run.queue == queue) for queue in Queue]
     return Bound(*sums, ends[-1], heads[-1])
 
 
-def _one_at_a_time(jobs):
+def one_at_a_time(jobs):
     """The clock in which the last of ``(head, clocks, tail)`` can be over at the earliest, if one
     runs at a time, from its head on and with its tail behind: of those that may run the one with
     the longest tail does, and is interrupted for one with a longer (Jackson's preemptive schedule,
     which no other is faster than).
 
-    >>> _one_at_a_time([(0, 10, 0), (2, 5, 20)]), _one_at_a_time([])
+    >>> one_at_a_time([(0, 10, 0), (2, 5, 20)]), one_at_a_time([])
     (27, 0)
     """
     jobs, ready, now, over = sorted(jobs), [], 0, 0

@@ -22,7 +22,7 @@ from host import program
 from host.errors import ArgumentError
 from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
-from host.tensors import Arena, Tensor, lanes_of, load, store
+from host.tensors import Arena, Tensor, load, store
 from sim.model import noise
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, RUNNING_SHIFT
 from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP, quantise
@@ -97,9 +97,11 @@ class Places:
     """Where everything is, for batches of at most so many samples."""
 
     def __init__(self, params, sizes, batch):
-        wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
-        quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
-        masters = Arena(Space.MASTER, params.master_words, lanes_of(Space.MASTER, params))
+        wide = Arena(Space.WIDE, params)
+        quant = Arena(Space.QUANT, params)
+        masters = Arena(Space.MASTER, params)
+        tables = Arena(Space.GROUP, params)
+        self.arenas = wide, quant, masters, tables
         pairs, outputs = list(pairwise(sizes)), sizes[1:]
         hidden, widest = sizes[1:-1], max(outputs)
 
@@ -110,7 +112,10 @@ class Places:
         def by_turns(arena, name, shapes):
             """A place for every layer, which those two layers away have as well: what is done for
             a layer need not be done when the next one is begun."""
-            places = [arena.allocate(name, *shapes[turn::2]) for turn in range(2) if shapes[turn:]]
+            layers = range(len(shapes))
+            places = [arena.allocate(
+                f"{name} of layer {' and '.join(map(str, layers[turn::2]))}", *shapes[turn::2])
+                for turn in range(2) if shapes[turn:]]
             return [places[i % 2] for i, _ in enumerate(shapes)]
 
         rows = [(1, n) for n in outputs]
@@ -128,8 +133,8 @@ class Places:
         self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
         self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
         self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
-        self.sums = by_turns(wide, "a number", [(1, 1) for _ in outputs])
-        self.zero = wide.allocate("a number", (1, 1))
+        self.sums = by_turns(wide, "the exponents' sum", [(1, 1) for _ in outputs])
+        self.zero = wide.allocate("the number 0", (1, 1))
         self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
         self.batches = wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
         self.labels = wide.allocate("the labels", (batch, 1))
@@ -153,8 +158,11 @@ class Places:
         program.check_tables(params, batch, widest)
         #: Where groups of gradients are, by turns if there is room.
         need = program.table_words(params, batch) + program.table_words(params, widest)
-        self.tables = [need * (i % 2) * (2 * need <= params.table_words)
-                       for i, _ in enumerate(pairs)]
+        turns = 2 if 2 * need <= params.table_words else 1
+        self.tables = [need * (i % turns) for i, _ in enumerate(pairs)]
+        if params.max_groups > 1:
+            for _ in range(min(turns, len(pairs))):
+                tables.allocate("groups and order of a gradient", (need, 1))
 
     def stays(self, number):
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
@@ -187,7 +195,7 @@ class Places:
             if number and need <= wide.left:
                 free = (free if need <= free else wide.left) - need
                 whole = wide.again(wide.used + free)
-            found.append((parts, [whole.allocate("a weight gradient", shape)
+            found.append((parts, [whole.allocate(f"a weight gradient of layer {number}", shape)
                                   for _ in range(turns)]))
         return zip(*reversed(found), strict=True)
 
@@ -536,6 +544,11 @@ class Resident:
         ones[ScaleRow.FACTOR] = 1
         store(device, self._places.ones, ones)
         store(device, self._places.zero, np.zeros((1, 1), np.int64))
+
+    @property
+    def arenas(self):
+        """The :class:`~host.tensors.Arena` of each memory."""
+        return self._places.arenas
 
     def _parameters(self):
         """``(place, parameter)`` of every layer."""
