@@ -1,5 +1,7 @@
 """Instructions for named tensors: every field of an instruction that follows from others."""
 
+from dataclasses import replace
+
 from hdl.instructions import (
     COLUMN_UNIT,
     TABLE_HEADER,
@@ -73,8 +75,12 @@ def check_tables(params, batch, widest):
     """Refuse a batch and a number of channels whose groups the tables have no room for."""
     need = table_words(params, batch) + table_words(params, widest)
     if params.max_groups > 1 and need > params.table_words:
-        raise MemoryFullError(f"the groups of a batch of {batch} need {need} table words, "
-                              f"{need - params.table_words} more than there are")
+        larger = " or --tables 2" * (params.table_words < need <= replace(
+            params, tables=2).table_words)
+        raise MemoryFullError(
+            f"the groups and orders of {batch} samples and {widest} channels need {need} words of "
+            f"the device's tables, {need - params.table_words} more than their "
+            f"{params.table_words}: choose a smaller batch{larger}")
 
 
 def streamed_shapes(params, pairs, batch):

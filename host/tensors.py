@@ -17,9 +17,9 @@ from host.errors import MemoryFullError
 __all__ = ["Arena", "Place", "Tensor", "element_bits", "lanes_of", "load", "row_parts", "store",
            "words_of"]
 
-#: What sizes a memory, and the most of it.
-_OPTIONS = {Space.WIDE: ("memory", 256), Space.QUANT: ("codes", 512),
-            Space.MASTER: ("masters", 256)}
+#: What a memory is called, what sizes it, and the most of it.
+_OPTIONS = {Space.WIDE: ("wide", "memory", 256), Space.QUANT: ("quantised", "codes", 512),
+            Space.MASTER: ("master", "masters", 256)}
 
 
 def lanes_of(space, params):
@@ -160,17 +160,20 @@ class Arena:
         rows, cols = max(shapes, key=lambda shape: self.words(*shape))
         left = self.bytes(self.left)
         return (f"{name} of {rows}x{cols} needs {self.bytes(need)} bytes of the device's "
-                f"{self.space.name.lower()} memory, {self.bytes(need) - left} more than the {left} "
+                f"{_OPTIONS[self.space][0]} memory, {self.bytes(need) - left} more than the {left} "
                 f"left of {self.bytes(self.size)}: choose {self._remedy(self._next + need)}")
 
     def _remedy(self, words):
         """What would make room for so many words, and what a smaller batch leaves free."""
-        option, limit = _OPTIONS[self.space]
+        _, option, limit = _OPTIONS[self.space]
         units = -(-(1 << (words - 1).bit_length()) * self.lanes // 1024)
         ways = [] if self.space == Space.MASTER else ["a smaller batch"]
         if units <= limit and words <= words_of(
                 self.space, replace(self.params, **{option: units})):
             ways.append(f"--{option} {units} at least")
+        elif units <= limit:
+            # More words than an address reaches.
+            ways.append("more --lanes" if self.space != Space.QUANT else "more --rows")
         return " or ".join(ways or ["a smaller network"])
 
 
