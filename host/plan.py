@@ -7,8 +7,6 @@ Clocks are predicted (:mod:`host.predict`).
 
 from collections import Counter
 
-import numpy as np
-
 from hdl.instructions import Opcode, opcode_of, unpack_instruction
 from hdl.protocol import END, Kind, Space, Status, decode, encode, unescape, word_bytes
 from host.device import Device
@@ -48,10 +46,10 @@ class _Nothing:
         pass
 
 
-def plan(params, network, batch, rates):
-    """The plan of steps of ``batch`` samples and of tests of so many, as plain JSON types: memories
-    with their places, and of a step and a test the program, predicted clocks, a bound and bytes on
-    the link. ``rates`` are the learning rates of two steps, one after the other.
+def plan(params, network, x, labels, rates):
+    """The plan of steps of as many samples as ``x`` has, and of tests, as plain JSON types:
+    memories with their places, and of a step and a test the program, predicted clocks, a bound and
+    bytes on the link. ``rates`` are the learning rates of two steps, one after the other.
 
     What does not fit is a :class:`~host.errors.MemoryFullError`.
     """
@@ -59,21 +57,18 @@ def plan(params, network, batch, rates):
         raise ArgumentError("--plan is of machines that keep masters: choose --masters 1 or more, "
                             "got 0")
     device = Device(_Nothing(params), params)
-    resident = Resident(network, device, batch)
-    rng, sizes = np.random.default_rng(0), network.sizes
-    found = {"machine": params.name, "sizes": list(sizes), "batch": batch, "memories": {
-        arena.space.name.lower(): _memory(arena) for arena in resident.arenas}}
-
-    def samples():
-        return rng.integers(0, 256, (batch, sizes[0])), rng.integers(0, sizes[-1], batch)
-
+    resident = Resident(network, device, len(x))
+    found = {
+        "machine": params.name, "batch": len(x),
+        "weights": [list(layer.parameters()["weight"].master.shape) for layer in network.layers],
+        "memories": {arena.space.name.lower(): _memory(arena) for arena in resident.arenas}}
     for step, rate in enumerate(rates):
         before = device.bytes_down, device.bytes_up
-        resident.train_step(*samples(), rate, step)
+        resident.train_step(x, labels, rate, step)
         # The first step is not like the others.
         link = {"down": device.bytes_down - before[0], "up": device.bytes_up - before[1]}
     found["step"] = {**_program(params, device.stored), "link_bytes": link}
-    resident.count_correct(*samples(), batch)
+    resident.count_correct(x, labels, len(x))
     found["test"] = _program(params, device.stored)
     return found
 
@@ -124,7 +119,8 @@ def _program(params, program):
 
 def plan_lines(found):
     """A plan for people, line by line."""
-    yield (f"{'-'.join(map(str, found['sizes']))}, batch {found['batch']}, on {found['machine']}")
+    yield (f"weights of {', '.join(f'{k}x{n}' for k, n in found['weights'])}, batch "
+           f"{found['batch']}, on {found['machine']}")
     for space, memory in found["memories"].items():
         yield ""
         yield (f"{_NAMES[space]}, {memory['words']:,} words of {memory['lanes']} x "

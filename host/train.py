@@ -78,10 +78,8 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
     ``checkpoint_every`` steps, and ``report.json``. ``events`` is a :class:`host.events.EventLog`.
     """
     progress = progress or Progress()
+    _check_batch(data, recipe)
     batch, steps_per_epoch = recipe.batch, len(data.x_train) // recipe.batch
-    if not steps_per_epoch:
-        raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
-                            f"got {batch}")
     network = network_of(data, recipe)
     total = recipe.epochs * steps_per_epoch
     at = Position([])
@@ -147,6 +145,12 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
         "bad_frames": status.bad_frames, "saturations": status.saturations,
         "epochs": epochs,
     }
+
+
+def _check_batch(data, recipe):
+    if recipe.batch > len(data.x_train):
+        raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
+                            f"got {recipe.batch}")
 
 
 def network_of(data, recipe):
@@ -300,8 +304,9 @@ def _train_command(arguments):
                     options.epochs, options.batch, options.limit, params.master_bits,
                     params.velocity_bits)
     if options.plan:
-        found = plan(params, network_of(data, recipe), options.batch,
-                     [rate_at(step, 100) for step in range(2)])
+        _check_batch(data, recipe)
+        found = plan(params, network_of(data, recipe), data.x_train[:options.batch],
+                     data.y_train[:options.batch], [rate_at(step, 100) for step in range(2)])
         print(json.dumps(found, indent=1) if options.json else "\n".join(plan_lines(found)))
         return
     out = Path(options.out) if options.out else None

@@ -21,7 +21,9 @@ SMALL = Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4)
 
 
 def planned(params, sizes, m):
-    return plan(params, Mlp(sizes, 0, params.formats), m, RATES)
+    rng = np.random.default_rng(0)
+    return plan(params, Mlp(sizes, 0, params.formats), rng.integers(0, 256, (m, sizes[0])),
+                rng.integers(0, sizes[-1], m), RATES)
 
 
 @pytest.mark.parametrize(("sizes", "m", "params"), [
@@ -136,7 +138,7 @@ def test_the_command_opens_no_device_and_prints_the_plan(no_device, capsys):
     arguments = ["--plan", "--masters", "8", "--batch", "32", "--array-clock", "1"]
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["sizes"] == [64, 64, 10] and found["batch"] == 32
+    assert found["weights"] == [[64, 64], [64, 10]] and found["batch"] == 32
     assert main(arguments) == 0
     text = capsys.readouterr().out
     assert f"{found['step']['clocks']:,} clocks" in text
@@ -150,6 +152,7 @@ def test_the_command_opens_no_device_and_prints_the_plan(no_device, capsys):
 @pytest.mark.parametrize(("arguments", "code", "end"), [
     (["--masters", "4"], 1, "choose --masters 8 at least\n"),
     ([], 2, "choose --masters 1 or more, got 0\n"),
+    (["--masters", "8", "--limit", "63"], 2, "at most the 63 training samples, got 64\n"),
     (["--masters", "8", "--array-clock", "5"], 2,
      "array-clock must be a whole number from 1 to 4, got 5\n")])
 def test_the_command_says_what_is_wrong_in_one_sentence(no_device, capsys, arguments, code, end):

@@ -133,7 +133,9 @@ def test_of_all_sets_of_jobs_the_one_that_ends_last_counts():
 def test_a_plan_predicts_the_step_that_a_board_makes():
     sizes, m = (20, 24, 5), 30
     params = MACHINES[1]
-    found = plan(params, Mlp(sizes, 0, params.formats), m, [Rate(400, 12), Rate(399, 12)])
+    rng = np.random.default_rng(1)
+    found = plan(params, Mlp(sizes, 0, params.formats), rng.integers(0, 256, (m, sizes[0])),
+                 rng.integers(0, sizes[-1], m), [RATE, Rate(399, 12)])
     for name, (program, clocks, _) in zip(("step", "test"), runs(params, sizes, m), strict=True):
         assert abs(found[name]["clocks"] / clocks - 1) <= 0.02
         assert found[name]["instructions"] == len(program)
