@@ -106,11 +106,11 @@ _PRODUCT_FF = {2: 7, 3: 14, 4: 18, 5: 29, 6: 36, 7: 45, 8: 53}
 _SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 
 
-#: LUT4, flip-flops and multipliers of a machine without its array: once, and of a lane. Those of a
-#: lane that keeps masters depend on their width and that of velocities.
+#: LUT4, flip-flops and multipliers of a machine without its array: once, and of a lane; and of one
+#: that keeps masters. Multipliers of a lane are fewer where masters or velocities are narrower.
 _LOGIC = {"comb": (3200, 2000), "ff": (1600, 1000), "dsp": (2, 4)}
-_KEEPING = {"comb": (13_000, 4400), "ff": (13_000, 3500), "dsp": (42, 16)}
-_NARROW = {"comb": (13_000, 4000), "ff": (13_000, 3200), "dsp": (42, 11)}
+_KEEPING = {"comb": (13_000, 4600), "ff": (13_000, 3500), "dsp": (42, 16)}
+_NARROW = {**_KEEPING, "dsp": (42, 11)}
 
 
 def _logic(params):
