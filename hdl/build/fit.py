@@ -109,7 +109,7 @@ _SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 #: LUT4, flip-flops and multipliers of a machine without its array: once, and of a lane; and of one
 #: that keeps masters. Multipliers of a lane are fewer where masters or velocities are narrower.
 _LOGIC = {"comb": (3200, 2000), "ff": (1600, 1000), "dsp": (2, 4)}
-_KEEPING = {"comb": (13_000, 4600), "ff": (13_000, 3500), "dsp": (42, 16)}
+_KEEPING = {"comb": (13_000, 4600), "ff": (13_000, 3400), "dsp": (42, 16)}
 _NARROW = {**_KEEPING, "dsp": (42, 11)}
 
 
