@@ -9,6 +9,7 @@ from hdl.buffer import Buffer
 from hdl.chain import SelectAdd
 from hdl.memory import READ_LATENCY
 from hdl.params import ACC_BITS, MAX_M
+from hdl.timing import ACCUMULATORS_AHEAD, ACCUMULATORS_SPACING
 
 __all__ = ["Accumulators", "results_shape", "sum_tag"]
 
@@ -154,10 +155,8 @@ class Accumulators(wiring.Component):
         What the row of that number was in the last ``final`` tile that has been written,
         ``READ_LATENCY`` cycles of ``readout`` later.
     """
-    #: Cycles from a tag to its sums: counting, reading.
-    AHEAD = 1 + READ_LATENCY
-    #: Cycles from a tag to the first cycle after the row was written: on the way, adding, writing.
-    SPACING = AHEAD + 2
+    #: Cycles from a tag to its sums, and to the first cycle after the row was written.
+    AHEAD, SPACING = ACCUMULATORS_AHEAD, ACCUMULATORS_SPACING
 
     def __init__(self, params, sums, groups, *, mapped=False):
         self.params = params

@@ -1,23 +1,22 @@
 """What runs with the array's clock: streamed operand, array, accumulators."""
 
-from dataclasses import dataclass
-
 from amaranth.hdl import Const, DomainRenamer, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hdl.accumulate import Accumulators, results_shape, sum_tag
-from hdl.array.mesh import Mesh, MeshTiming
+from hdl.array.mesh import Mesh
 from hdl.array.skew import Delay, register
 from hdl.chain import SelectAdd
 from hdl.crossing import array_domain
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort
 from hdl.operand_memory import OperandMemory
-from hdl.params import MAX_M, Params
+from hdl.params import MAX_M
+from hdl.timing import STREAMER_LATENCY, CoreTiming
 from hdl.unit import quant_word
 from hdl.windows import WALK, Walk
 
-__all__ = ["Core", "CoreTiming", "CoreWithMemories", "Streamer", "weights_row"]
+__all__ = ["Core", "CoreWithMemories", "Streamer", "weights_row"]
 
 
 def weights_row(params):
@@ -81,7 +80,7 @@ class Streamer(wiring.Component):
         To the memory, with the tag.
     """
     #: Cycles from ``taken`` to the first row's tag.
-    LATENCY = 1
+    LATENCY = STREAMER_LATENCY
 
     def __init__(self, params, *, mapped=False):
         self.params = params
@@ -173,66 +172,6 @@ class Streamer(wiring.Component):
         return register(m, f"{name}_register", add.o)
 
 
-@dataclass(frozen=True)
-class CoreTiming:
-    """Cycles of a :class:`Core`.
-
-    Parameters
-    ----------
-    params : hdl.params.Params
-    """
-    params: Params
-
-    #: From a tile's ``taken`` to its operands at the array, and to the swap that comes with the
-    #: first of them: read, and on the way from the block RAM.
-    LATE = Streamer.LATENCY + READ_LATENCY + 1
-
-    @property
-    def mesh(self):
-        return MeshTiming(self.params, skewed=True)
-
-    @property
-    def load_cycles(self):
-        """From a row of weights to the next of its tile."""
-        return self.mesh.load_cycles
-
-    @property
-    def complete(self):
-        """From the last row of a tile's weights until the tile may be taken: so many that a swap at
-        once would not come too soon, and at least two registers."""
-        return max(2, self.mesh.swap_wait - self.LATE)
-
-    @property
-    def guard(self):
-        """From ``taken`` to the first row of the next tile's weights: not before the swap allows
-        it, behind the tile's own rows, and so that rows of sums have been written when they come
-        again."""
-        return max(2, self.LATE + self.mesh.swap_cycles, self.load_cycles - self.complete,
-                   Accumulators.SPACING - self._loading)
-
-    @property
-    def tile_cycles(self):
-        """From a tile to the next, as far as weights decide it."""
-        return self.guard + self._loading
-
-    @property
-    def _loading(self):
-        return (self.params.rows - 1) * self.load_cycles + self.complete
-
-    @property
-    def through(self):
-        """From ``taken`` to ``finished``, less ``m + 1``."""
-        return (self.LATE + self.mesh.latency + len(self.mesh.groups) - 1
-                + Accumulators.SPACING - Accumulators.AHEAD - 1)
-
-    @property
-    def settle(self):
-        """In reset, after which nothing is under way: sums and weights pass stages that a reset
-        leaves alone."""
-        return max(self.through + 1 + Accumulators.SPACING,
-                   self.mesh.swap_wait + self.load_cycles + self.params.rows) + 4
-
-
 class Core(wiring.Component):
     """Products of the rows that stream in, tile after tile, with the weights that are loaded.
 
@@ -247,7 +186,7 @@ class Core(wiring.Component):
 
     Attributes
     ----------
-    timing : CoreTiming
+    timing : hdl.timing.CoreTiming
 
     Members
     -------

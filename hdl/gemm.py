@@ -31,7 +31,7 @@ class Gemm(wiring.Component):
     :func:`~hdl.product_cycles.product_cycles`, which does not depend on data. With R = m + 1 and
     an array's clock of ``a`` times the machine's, the array begins a tile every
     ``max(R, W, a rows depth cols / span)`` of its clocks, W being
-    :attr:`hdl.core.CoreTiming.tile_cycles`; ``read_cols`` columns are read out in R clocks of
+    :attr:`hdl.timing.CoreTiming.tile_cycles`; ``read_cols`` columns are read out in R clocks of
     the machine, and with ``COL_GROUPS`` in ``read_cols - 1`` more. The array waits for readouts
     where they take longer, and they for the array where not; of all other latencies only those of
     the first tile and of the last readout are seen.

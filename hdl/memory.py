@@ -5,15 +5,13 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.buffer import Buffer
+from hdl.timing import READ_LATENCY, lookup_latency
 
 __all__ = ["ADDRESS_BITS", "READ_LATENCY", "LaneWritePort", "Ram", "ReadPort", "StreamPort",
            "WritePort", "announced_ahead", "merged", "several"]
 
 #: Width of every word address.
 ADDRESS_BITS = 16
-#: Clock cycles from ``en`` and ``addr`` to ``data``: a register for the request, the block RAM and
-#: its output register.
-READ_LATENCY = 3
 
 
 def announced_ahead(params):
@@ -25,7 +23,7 @@ def announced_ahead(params):
     >>> announced_ahead(Params()), announced_ahead(Params(sample_groups=1, channel_groups=1))
     (6, 2)
     """
-    return 2 + (1 + READ_LATENCY if params.max_groups > 1 else 0)
+    return 2 + lookup_latency(params)
 
 
 class ReadPort(wiring.Signature):

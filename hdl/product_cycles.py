@@ -2,11 +2,14 @@
 
 from collections import deque
 
-from hdl.core import CoreTiming
 from hdl.params import MAX_M
-from hdl.readout import Readout
-from hdl.row_queue import RowQueue
-from hdl.weights import fetch_latency
+from hdl.timing import (
+    READOUT_LATENCY,
+    ROW_QUEUE_DEPTH,
+    CoreTiming,
+    fetch_latency,
+    rows_behind,
+)
 
 __all__ = ["product_cycles"]
 
@@ -50,7 +53,7 @@ class _Rows:
         header = params.max_groups + 3 if inner else 0
         self._next = self.BEGIN + header
         # When each of those left the queue in whose places the next ones come.
-        self._left, self._passed, self._may = deque(maxlen=RowQueue.DEPTH), None, 0
+        self._left, self._passed, self._may = deque(maxlen=ROW_QUEUE_DEPTH), None, 0
 
     def tile(self, begun=None):
         """The array's cycle in which a tile may be taken for its weights' sake; ``begun``: when
@@ -62,7 +65,7 @@ class _Rows:
         return self._passed + 1 + self._complete
 
     def _row(self):
-        if len(self._left) == RowQueue.DEPTH:
+        if len(self._left) == ROW_QUEUE_DEPTH:
             self._next = max(self._next, self._clocks.place_free(self._left[0]))
         written = self._next + self._requests - 1 + self._fetch
         self._next += self._requests
@@ -116,5 +119,5 @@ def product_cycles(params, m, n, tiles, *, inner=False, cols=False):
             parts = -(-n // params.read_cols) - column * parts
         first = begins + (parts - 1) * (m + 1 + groups) + 1 + groups
         read = first + m - 1
-        released.append(clocks.into_array(Readout.releases(params, first, m)))
-    return read + 1 + Readout.LATENCY
+        released.append(clocks.into_array(read - rows_behind(params, m)))
+    return read + 1 + READOUT_LATENCY

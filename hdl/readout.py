@@ -11,6 +11,7 @@ from hdl.instructions import MAX_SHIFT, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
 from hdl.params import ACC_BITS, INDEX_BITS, MAX_M, WIDE_BITS
 from hdl.requantise import Requantise, left_shift
+from hdl.timing import READOUT_LATENCY, RESULT_LATENCY, rows_behind
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT, wide_word
 from hdl.write_queue import WriteQueue
 
@@ -45,7 +46,7 @@ class ResultLane(wiring.Component):
     o : Out(signed(WIDE_BITS))
     clamped : Out(1)
     """
-    LATENCY = 1 + Requantise.LATENCY
+    LATENCY = RESULT_LATENCY
 
     def __init__(self, left):
         self.left = left
@@ -68,19 +69,6 @@ class ResultLane(wiring.Component):
         ]
         m.d.comb += [self.o.eq(requantise.o), self.clamped.eq(requantise.clamped)]
         return m
-
-
-def _rows_behind(params, m):
-    """Of the m rows of a column tile's last columns, those that are read after others may be
-    written over them: in order, the first of them when another row has been read, and a row in each
-    cycle of the array's clock."""
-    if params.masters:
-        # There is no knowing how long a row waits.
-        return m & 0
-    if params.array_clock == 1:
-        return m - 1
-    # At most m / array_clock.
-    return m >> (params.array_clock + 1) // 2
 
 
 class ReadoutControl(wiring.Component):
@@ -152,7 +140,7 @@ class ReadoutControl(wiring.Component):
             Signal.like(self.row, name=name) for name in (
                 "base", "zero", "row", "left", "size", "first_left", "releasing"))
         m.d.sync += [size.eq(fields.m + 1), first_left.eq(fields.m - 1),
-                     releasing.eq(_rows_behind(self.params, fields.m))]
+                     releasing.eq(rows_behind(self.params, fields.m))]
         row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         left_cols = Signal(INDEX_BITS)
         count = Signal(range(max(width, self.drain) + 1))
@@ -288,15 +276,8 @@ class Readout(wiring.Component):
     done : Out(1)
         All column tiles have been written.
     """
-    #: Cycles from a row's request to its last effect: read, choose columns, add, requantise,
-    #: write, count.
-    LATENCY = READ_LATENCY + 1 + ResultLane.LATENCY + 1
-
-    @staticmethod
-    def releases(params, first, m):
-        """The cycle of ``released``, if the first of the last columns' rows is read in the cycle
-        ``first`` and none waits."""
-        return first + m - 1 - _rows_behind(params, m)
+    #: Cycles from a row's request to its last effect.
+    LATENCY = READOUT_LATENCY
 
     def __init__(self, params):
         self.params = params

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.instructions import MAX_SHIFT
 from hdl.params import ACC_BITS, WIDE_BITS
+from hdl.timing import REQUANTISE_LATENCY
 
 __all__ = ["Requantise", "left_shift"]
 
@@ -37,7 +38,7 @@ class Requantise(wiring.Component):
     clamped : Out(1)
         ``o`` is not the rounded value.
     """
-    LATENCY = 4
+    LATENCY = REQUANTISE_LATENCY
 
     def __init__(self, left):
         self.left = left

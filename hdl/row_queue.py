@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.core import weights_row
 from hdl.crossing import array_domain
+from hdl.timing import ROW_QUEUE_DEPTH
 
 __all__ = ["RowQueue"]
 
@@ -55,8 +56,7 @@ class RowQueue(wiring.Component):
         The rows, in the array's clock, one every other cycle at most. A payload holds in the cycle
         after the one in which it is taken.
     """
-    #: Rows, a power of two: what a LUT RAM has.
-    DEPTH = 16
+    DEPTH = ROW_QUEUE_DEPTH
 
     def __init__(self, params):
         self.params = params

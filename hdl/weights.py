@@ -10,9 +10,10 @@ from hdl.instructions import TABLE_HEADER, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, ReadPort, announced_ahead
 from hdl.params import INDEX_BITS
 from hdl.row_queue import RowQueue
+from hdl.timing import fetch_latency, lookup_latency
 from hdl.unit import INSTRUCTION_LAYOUT, ORDER_ENTRY, quant_word
 
-__all__ = ["Header", "WeightFetch", "WeightSchedule", "Weights", "fetch_latency"]
+__all__ = ["Header", "WeightFetch", "WeightSchedule", "Weights"]
 
 #: What a request is for; it comes back with the weights.
 TAG = {
@@ -41,15 +42,6 @@ def request_layout(params):
 def mark_layout(params):
     """Schedule rows before which the array shifts."""
     return data.ArrayLayout(INDEX_BITS, params.max_groups - 1)
-
-
-def _lookup_latency(params):
-    return 1 + READ_LATENCY if params.max_groups > 1 else 0
-
-
-def fetch_latency(params):
-    """Cycles from a request for weights to what it asked for."""
-    return _lookup_latency(params) + 1 + READ_LATENCY + 1
 
 
 class Header(wiring.Component):
@@ -131,7 +123,7 @@ class WeightFetch(wiring.Component):
     """
     def __init__(self, params):
         self.params = params
-        self.lookup_latency = _lookup_latency(params)
+        self.lookup_latency = lookup_latency(params)
         self.latency = fetch_latency(params)
         super().__init__({
             "table": In(ADDRESS_BITS), "inner": In(1),

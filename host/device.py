@@ -122,6 +122,11 @@ class Device:
         without a clock."""
         return self.run_cycles if self.cycles is None else self.cycles
 
+    @property
+    def stored(self):
+        """The program that was stored last."""
+        return self._stored
+
     # Requests.
 
     def hello(self):

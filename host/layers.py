@@ -51,7 +51,7 @@ from host.network import (
     streamed_columns,
 )
 from host.tensor_ids import Noise, tensor_id
-from host.tensors import Arena, lanes_of, load, store
+from host.tensors import Arena, load, store
 from sim.model import noise
 from sim.model.initialise import uniform_weights
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, follow, gradient_exponent
@@ -381,8 +381,8 @@ class Workspace:
         self.device = device
         self.params = params = device.params
         check_machine(params, layers, batch)
-        wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
-        quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
+        wide = Arena(Space.WIDE, params)
+        quant = Arena(Space.QUANT, params)
         weights = [(layer.k, layer.n) for layer in layers]
         inputs = [(batch * layer.pixels, layer.in_channels) for layer in layers]
         outputs = [(layer.rows(batch), layer.n) for layer in layers]

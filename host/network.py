@@ -209,7 +209,7 @@ class WindowTables:
     first."""
 
     def __init__(self, params, layers, batch):
-        self._layers, self._bases = layers, []
+        self._layers, self._bases, self._places = layers, [], []
         #: Words before them.
         self.left = params.table_words
         for number, layer in enumerate(layers):
@@ -219,7 +219,13 @@ class WindowTables:
             for windows in needs:
                 self.left -= windows.table_words
                 bases.append(self.left)
+                self._places.append((f"windows of layer {number}", windows.table_words))
             self._bases.append(bases)
+
+    def allocate(self, arena):
+        """Take all their words in an arena that begins with them."""
+        for name, count in reversed(self._places):
+            arena.allocate(name, (count, 1))
 
     def __bool__(self):
         """Whether there are any."""

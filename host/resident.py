@@ -33,7 +33,7 @@ from host.network import (
 )
 from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
-from host.tensors import Arena, Tensor, lanes_of, load, store
+from host.tensors import Arena, Tensor, load, store
 from sim.model import noise
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, RUNNING_SHIFT
 from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP
@@ -110,9 +110,11 @@ class Places:
 
     def __init__(self, params, layers, batch):
         check_machine(params, layers, batch)
-        wide = Arena(Space.WIDE, params.wide_words, lanes_of(Space.WIDE, params))
-        quant = Arena(Space.QUANT, params.quant_words, lanes_of(Space.QUANT, params))
-        masters = Arena(Space.MASTER, params.master_words, lanes_of(Space.MASTER, params))
+        wide = Arena(Space.WIDE, params)
+        quant = Arena(Space.QUANT, params)
+        masters = Arena(Space.MASTER, params)
+        tables = Arena(Space.GROUP, params)
+        self.arenas = wide, quant, masters, tables
         weights = [(layer.k, layer.n) for layer in layers]
         outputs = [(layer.rows(batch), layer.n) for layer in layers]
         rows = [(1, layer.n) for layer in layers]
@@ -125,7 +127,10 @@ class Places:
         def by_turns(arena, name, shapes):
             """A place for every layer, which those two layers away have as well: what is done for
             a layer need not be done when the next one is begun."""
-            places = [arena.allocate(name, *shapes[turn::2]) for turn in range(2) if shapes[turn:]]
+            layers = range(len(shapes))
+            places = [arena.allocate(
+                f"{name} of layer {' and '.join(map(str, layers[turn::2]))}", *shapes[turn::2])
+                for turn in range(2) if shapes[turn:]]
             return [places[i % 2] for i, _ in enumerate(shapes)]
 
         self.weights = each(masters, "the weight matrix", weights)
@@ -143,8 +148,8 @@ class Places:
         self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
         self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
         self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
-        self.sums = by_turns(wide, "a number", [(1, 1) for _ in outputs])
-        self.zero = wide.allocate("a number", (1, 1))
+        self.sums = by_turns(wide, "the exponents' sum", [(1, 1) for _ in outputs])
+        self.zero = wide.allocate("the number 0", (1, 1))
         self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
         #: By output positions of a sample, the rows of the batch.
         self.batches = {
@@ -182,8 +187,12 @@ class Places:
         self.windows = WindowTables(params, layers, batch)
         #: Where groups of gradients are, by turns if there is room.
         need, _ = group_words(params, layers, batch)
-        self.tables = [need * (i % 2) * (2 * need <= self.windows.left)
-                       for i, _ in enumerate(layers)]
+        turns = 2 if 2 * need <= self.windows.left else 1
+        self.tables = [need * (i % turns) for i, _ in enumerate(layers)]
+        if params.max_groups > 1:
+            for _ in range(min(turns, len(layers))):
+                tables.allocate("groups and order of a gradient", (need, 1))
+        self.windows.allocate(tables.again(self.windows.left))
 
     def stays(self, number):
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
@@ -216,7 +225,7 @@ class Places:
             if number and need <= wide.left:
                 free = (free if need <= free else wide.left) - need
                 whole = wide.again(wide.used + free)
-            found.append((parts, [whole.allocate("a weight gradient", shape)
+            found.append((parts, [whole.allocate(f"a weight gradient of layer {number}", shape)
                                   for _ in range(turns)]))
         return zip(*reversed(found), strict=True)
 
@@ -621,6 +630,11 @@ class Resident:
         ones[ScaleRow.FACTOR] = 1
         store(device, self._places.ones, ones)
         store(device, self._places.zero, np.zeros((1, 1), np.int64))
+
+    @property
+    def arenas(self):
+        """The :class:`~host.tensors.Arena` of each memory."""
+        return self._places.arenas
 
     def _parameters(self):
         """``(place, parameter)`` of every layer."""

@@ -72,8 +72,9 @@ def schedule(program, params):
 
     Of all instructions that may be next the one that can start first is, and of those that can
     start at once the one that most clocks follow (list scheduling); or such an instruction is even
-    waited for, if that ends sooner. That is a forecast: how long instructions take
-    (:mod:`host.clocks`) may be wrong, which costs time, but nothing else.
+    waited for, if that ends sooner. Instructions take what :mod:`host.clocks` says; that products
+    give way to other units is left out (:mod:`host.predict` has it), which costs time, but nothing
+    else.
     """
     steps = [_Step(packed, params) for packed in program]
     before = [[j for j in range(i) if bound(steps[j].accesses, step.accesses)]

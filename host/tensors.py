@@ -4,16 +4,22 @@ Element ``(i, j)`` of a tensor of ``rows`` rows is lane ``j % lanes`` of word
 ``base + (j // lanes) * (rows + more_rows) + i``, with the lanes of its memory.
 """
 
-from dataclasses import dataclass
+from collections import namedtuple
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from hdl.params import MAX_M
+from hdl.params import MAX_M, WIDE_BITS
 from hdl.protocol import Space
 from host.errors import MemoryFullError
 
-__all__ = ["Arena", "Tensor", "lanes_of", "load", "row_parts", "store"]
+__all__ = ["Arena", "Place", "Tensor", "element_bits", "lanes_of", "load", "row_parts", "store",
+           "words_of"]
+
+#: What a memory is called, what sizes it, and the most of it.
+_OPTIONS = {Space.WIDE: ("wide", "memory", 256), Space.QUANT: ("quantised", "codes", 512),
+            Space.MASTER: ("master", "masters", 256)}
 
 
 def lanes_of(space, params):
@@ -25,6 +31,17 @@ def lanes_of(space, params):
     """
     return {Space.QUANT: params.slots, Space.GROUP: 1, Space.PROGRAM: 8, Space.LOG: 1}.get(
         space, params.vector)
+
+
+def words_of(space, params):
+    """Words of a memory that tensors are in."""
+    return {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words,
+            Space.MASTER: params.master_words, Space.GROUP: params.table_words}[space]
+
+
+def element_bits(space, params):
+    """Bits of an element of one; of tables those that travel."""
+    return {Space.QUANT: params.bits, Space.MASTER: params.master_bits}.get(space, WIDE_BITS)
 
 
 def row_parts(rows):
@@ -65,7 +82,6 @@ class Tensor:
         return Tensor(self.space, self.base + first, count, self.cols,
                       self.more_rows + self.rows - count)
 
-
     def columns_from(self, first, count, params):
         """``count`` of its columns, from one that begins a word.
 
@@ -80,13 +96,24 @@ class Tensor:
                       count, self.more_rows)
 
 
-class Arena:
-    """Hands out the words of one memory from the bottom up."""
+#: A place that an :class:`Arena` handed out: ``words`` from ``base`` on, for tensors of ``shapes``
+#: that take turns.
+Place = namedtuple("Place", "space name shapes base words")
 
-    def __init__(self, space, words, lanes):
-        self._space = space
-        self._words = words
-        self._lanes = lanes
+
+class Arena:
+    """Hands out the words of one memory from the bottom up.
+
+    Attributes
+    ----------
+    places : list of Place
+        All that were handed out, by arenas made with :meth:`again` too.
+    """
+
+    def __init__(self, space, params):
+        self.space, self.params = space, params
+        self.lanes, self.size = lanes_of(space, params), words_of(space, params)
+        self.places = []
         self._next = 0
 
     @property
@@ -97,33 +124,57 @@ class Arena:
     @property
     def left(self):
         """Words that are left."""
-        return self._words - self._next
+        return self.size - self._next
 
     def again(self, base):
         """An arena of the words from one on, to hand out once more."""
-        arena = Arena(self._space, self._words, self._lanes)
-        arena._next = base
+        arena = Arena(self.space, self.params)
+        arena.places, arena._next = self.places, base
         return arena
 
     def words(self, rows, cols):
         """Words that a tensor takes."""
-        return -(-cols // self._lanes) * rows
+        return -(-cols // self.lanes) * rows
+
+    def bytes(self, words):
+        """Bytes that so many words hold.
+
+        >>> from hdl.params import Params
+        >>> [Arena(space, Params(masters=8, master_bits=16, lanes=4, velocity_bits=8)).bytes(3)
+        ...  for space in (Space.WIDE, Space.QUANT, Space.MASTER)]
+        [48, 24, 24]
+        """
+        return -(-words * self.lanes * element_bits(self.space, self.params) // 8)
 
     def allocate(self, name, *shapes):
         """A place for a tensor of the first shape that could hold each of ``shapes``."""
-        need, left = max(self.words(*shape) for shape in shapes), self.left
-        if need > left:
-            rows, cols = max(shapes, key=lambda shape: self.words(*shape))
-            raise MemoryFullError(
-                f"{name} of {rows}x{cols} needs {need} words of the device's "
-                f"{self._space.name.lower()} memory, {need - left} more than the {left} left "
-                f"of {self._words}: choose "
-                + ("a larger --masters" if self._space == Space.MASTER
-                   else "a smaller batch or a larger --memory"
-                   + " or --codes" * (self._space == Space.QUANT)))
-        tensor = Tensor(self._space, self._next, *shapes[0])
+        need = max(self.words(*shape) for shape in shapes)
+        if need > self.left:
+            raise MemoryFullError(self._sentence(name, need, shapes))
+        tensor = Tensor(self.space, self._next, *shapes[0])
+        self.places.append(Place(self.space, name, shapes, self._next, need))
         self._next += need
         return tensor
+
+    def _sentence(self, name, need, shapes):
+        rows, cols = max(shapes, key=lambda shape: self.words(*shape))
+        left = self.bytes(self.left)
+        return (f"{name} of {rows}x{cols} needs {self.bytes(need)} bytes of the device's "
+                f"{_OPTIONS[self.space][0]} memory, {self.bytes(need) - left} more than the {left} "
+                f"left of {self.bytes(self.size)}: choose {self._remedy(self._next + need)}")
+
+    def _remedy(self, words):
+        """What would make room for so many words, and what a smaller batch leaves free."""
+        _, option, limit = _OPTIONS[self.space]
+        units = -(-(1 << (words - 1).bit_length()) * self.lanes // 1024)
+        ways = [] if self.space == Space.MASTER else ["a smaller batch"]
+        if units <= limit and words <= words_of(
+                self.space, replace(self.params, **{option: units})):
+            ways.append(f"--{option} {units} at least")
+        elif units <= limit:
+            # More words than an address reaches.
+            ways.append("more --lanes" if self.space != Space.QUANT else "more --rows")
+        return " or ".join(ways or ["a smaller network"])
 
 
 def _parts(tensor, params):

@@ -28,6 +28,7 @@ from host.errors import ArgumentError, HostError
 from host.events import EventLog
 from host.layers import Hosted, Network
 from host.network import check_machine, convolutional, perceptron
+from host.plan import plan, plan_lines
 from host.progress import (
     NO_COST,
     Cost,
@@ -110,12 +111,9 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
     ``checkpoint_every`` steps, and ``report.json``. ``events`` is a :class:`host.events.EventLog`.
     """
     progress = progress or Progress()
+    _check_batch(data, recipe)
     batch, steps_per_epoch = recipe.batch, len(data.x_train) // recipe.batch
-    if not steps_per_epoch:
-        raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
-                            f"got {batch}")
-    network = Network(MODELS[recipe.model](data, recipe), recipe.seed,
-                      Formats.of(recipe.master_bits, recipe.velocity_bits))
+    network = network_of(data, recipe)
     total = recipe.epochs * steps_per_epoch
     at = Position([])
     checkpoint = Path(out) / "checkpoint.npz" if out else None
@@ -180,6 +178,18 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
         "bad_frames": status.bad_frames, "saturations": status.saturations,
         "epochs": epochs,
     }
+
+
+def _check_batch(data, recipe):
+    if recipe.batch > len(data.x_train):
+        raise ArgumentError(f"batch must be at most the {len(data.x_train)} training samples, "
+                            f"got {recipe.batch}")
+
+
+def network_of(data, recipe):
+    """The network that a recipe begins with."""
+    return Network(MODELS[recipe.model](data, recipe), recipe.seed,
+                   Formats.of(recipe.master_bits, recipe.velocity_bits))
 
 
 # The command.
@@ -253,6 +263,10 @@ def _arguments(arguments):
                         help="tables of groups and orders in units of 1,024 words")
     parser.add_argument("--lanes", type=_whole("lanes", 0, 64), default=Params.lanes,
                         help="lanes of the quantiser and the norms, 0 for the most there can be")
+    parser.add_argument("--array-clock", type=_whole("array-clock", 1, 4),
+                        default=Params.array_clock,
+                        help="clocks of the array in one of the machine's; decides how long it "
+                             "takes, and nothing else")
     parser.add_argument("--masters", type=_whole("masters", 0, 256), default=Params.masters,
                         help="weights, with their velocities, that the device keeps and updates "
                              "itself, in units of 1,024; 0: the host keeps them")
@@ -271,7 +285,11 @@ def _arguments(arguments):
     parser.add_argument("--trace", default=None, metavar="FILE",
                         help="write a timeline of all instructions, for Perfetto, and say what "
                              "each unit took; for devices with a clock")
-    parser.add_argument("--json", action="store_true", help="print the report on standard output")
+    parser.add_argument("--plan", action="store_true",
+                        help="train nothing: print where everything is in the memories, and the "
+                             "clocks that a step and a test will take; of machines with masters")
+    parser.add_argument("--json", action="store_true",
+                        help="print the report, or the plan, as JSON on standard output")
     return parser.parse_args(arguments)
 
 
@@ -307,7 +325,7 @@ def _train_command(arguments):
         bits=options.bits, sample_groups=sample_groups, channel_groups=channel_groups,
         rows=options.rows or Params.rows, cols=options.cols or Params.cols, depth=options.depth,
         memory=options.memory, codes=options.codes, tables=options.tables, lanes=options.lanes,
-        masters=options.masters,
+        masters=options.masters, array_clock=options.array_clock,
         master_bits=options.master_bits, velocity_bits=options.velocity_bits,
         arith=options.arith or "shift")
     if options.model not in MODELS:
@@ -321,19 +339,24 @@ def _train_command(arguments):
     data = load_dataset(options.data)
     if options.limit:
         data = data.limited(options.limit)
+    hidden = None
+    if options.model == "mlp":
+        hidden = ",".join(map(str, hidden_sizes(options.hidden or HIDDEN)))
+    recipe = Recipe(options.data, options.model, options.bits, params.groups, options.seed,
+                    options.epochs, options.batch, options.limit, params.master_bits,
+                    params.velocity_bits, hidden)
+    if options.plan:
+        _check_batch(data, recipe)
+        found = plan(params, network_of(data, recipe), data.x_train[:options.batch],
+                     data.y_train[:options.batch], [rate_at(step, 100) for step in range(2)])
+        print(json.dumps(found, indent=1) if options.json else "\n".join(plan_lines(found)))
+        return
     out = Path(options.out) if options.out else None
     if out:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ArgumentError(f"cannot make the folder {out}: {error.strerror}") from None
-    hidden = None
-    if options.model == "mlp":
-        hidden = ",".join(map(str, hidden_sizes(options.hidden or HIDDEN)))
-    recipe = Recipe(options.data, options.model, options.bits, params.groups, options.seed,
-                    options.epochs, options.batch, options.limit, params.master_bits,
-                    params.velocity_bits,
-                    hidden)
     # Boards are built for no network in vain; that there are too few samples is said later.
     check_machine(params, MODELS[recipe.model](data, recipe),
                   min(recipe.batch, len(data.x_train)))

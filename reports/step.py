@@ -7,7 +7,8 @@ is counted are the clocks of the stored program of one step, with the batch on t
 three products for every layer, but for the first none along which a gradient is passed on. Padding
 does not count. The units' own clocks are those of a step an instruction at a time.
 
-The data are random: how long a step takes does not depend on them.
+The data are random: how long a step takes does not depend on them. Beside what it took is what
+:mod:`host.predict` says, and its bound.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from hdl.params import ParameterError, Params, parse_groups
 from host.device import Device
 from host.errors import HostError
 from host.layers import Mlp
+from host.predict import bound, predict
 from host.resident import Resident
 from host.trace import Trace
 from host.train import Rate
@@ -53,11 +55,13 @@ def measured(device, sizes, m):
     # The first one prepares what the others find.
     clocks(0)
     taken = clocks(1)
+    predicted, least = predict(device.stored, params), bound(device.stored, params)
     resident.overlap = False
     trace = Trace(device)
     alone = clocks(2)
     return {"machine": params.name, "sizes": list(sizes), "batch": m, "cycles": taken,
             "share": products(sizes, m) / params.macs / taken, "cycles_in_order": alone,
+            "predicted": predicted.clocks, "bound": least._asdict(),
             "units": {unit.name: used._asdict() for unit, used in trace.used.items()}}
 
 
@@ -115,7 +119,10 @@ def main(argv=None):
         return 0
     print(f"{'-'.join(map(str, found['sizes']))}, batch {found['batch']}, on {found['machine']}: "
           f"{found['cycles']:,} clocks, {found['share']:.1%} of the array's peak; "
-          f"{found['cycles_in_order']:,} an instruction at a time\n")
+          f"{found['cycles_in_order']:,} an instruction at a time")
+    predicted, least = found["predicted"], found["bound"]["path"]
+    print(f"predicted {predicted:,} clocks, {predicted / found['cycles'] - 1:+.2%}; "
+          f"bound {least:,}, {least / found['cycles']:.1%} of what it took\n")
     print(columns(list(_rows(found))))
     return 0
 

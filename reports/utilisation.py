@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hdl.array.generate import row_entries
 from hdl.build.tables import columns
 from hdl.instructions import unpack_instruction
 from hdl.params import Params
 from hdl.product_cycles import product_cycles
 from hdl.program import Program
 from hdl.protocol import Space
+from hdl.timing import row_entries
 from host import program
 from host.device import Device
 from host.tensors import Arena, load, store
@@ -89,8 +89,8 @@ def measured(device, m, k, n, groups=1, seed=0):
     low, high = -(1 << params.bits - 1), params.qmax
     a, b = rng.integers(low, high + 1, (m, k)), rng.integers(-high, high + 1, (k, n))
     tiles = inner_tiles(k, params.depth, params.rows, groups)
-    quant = Arena(Space.QUANT, params.quant_words, params.slots)
-    wide = Arena(Space.WIDE, params.wide_words, params.vector)
+    quant = Arena(Space.QUANT, params)
+    wide = Arena(Space.WIDE, params)
     places = (quant.allocate("A", (m, tiles * params.slots)), quant.allocate("B", (k, n)),
               wide.allocate("the product", (m, n)))
     inner, options, streamed = None, {}, a

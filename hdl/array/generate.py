@@ -7,16 +7,9 @@ from amaranth.lib.wiring import In, Out
 from hdl.array.skew import Delay
 from hdl.array.table import entry_shape, signed_width, write_layout
 from hdl.chain import Add, SelectAdd
+from hdl.timing import STEPS_LATENCY, row_entries
 
-__all__ = ["ColumnTable", "Steps", "row_entries"]
-
-
-def row_entries(params):
-    """Entries of a row's table, a clock each.
-
-    Rows hand over while the last but one goes by: the only entry of depth 1 goes twice.
-    """
-    return max(2, 1 << params.depth - 1)
+__all__ = ["ColumnTable", "Steps"]
 
 
 class Steps(wiring.Component):
@@ -31,7 +24,7 @@ class Steps(wiring.Component):
     Attributes
     ----------
     entries : int
-        Of a row, :func:`row_entries`.
+        Of a row, :func:`~hdl.timing.row_entries`.
     LATENCY : int
         Cycles from ``load`` to the first entry.
 
@@ -47,7 +40,7 @@ class Steps(wiring.Component):
     write : Out(write_layout), begin : Out(1)
         Of the entry; it is the first of its tile.
     """
-    LATENCY = 3
+    LATENCY = STEPS_LATENCY
 
     def __init__(self, params):
         self.params = params

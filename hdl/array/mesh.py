@@ -1,63 +1,17 @@
 """The weight-stationary systolic mesh."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.array.generate import ColumnTable, Steps, row_entries
+from hdl.array.generate import ColumnTable, Steps
 from hdl.array.skew import Delay, delayed, register
-from hdl.array.table import TableMac, element_latency, recode, sum_shape
-from hdl.params import Params
+from hdl.array.table import TableMac, recode, sum_shape
+from hdl.timing import SHARE, MeshTiming
 
-__all__ = ["SHARE", "Mesh", "MeshTiming"]
-
-#: Columns that share addresses, unless said otherwise.
-SHARE = 4
-
-
-@dataclass(frozen=True)
-class MeshTiming:
-    """The columns of a :class:`Mesh`, and its cycles.
-
-    Parameters
-    ----------
-    params : hdl.params.Params
-    share : int
-    skewed : bool
-    """
-    params: Params
-    share: int = SHARE
-    skewed: bool = False
-
-    @property
-    def groups(self):
-        """Columns that share addresses, a range for each group."""
-        cols = self.params.cols
-        return [range(first, min(first + self.share, cols)) for first in range(0, cols, self.share)]
-
-    @property
-    def latency(self):
-        """From ``a`` of row 0 to ``sums``, the first of them."""
-        deskewed = 0 if self.skewed else len(self.groups) - 1
-        return (self.params.rows - 1) * TableMac.STEP + deskewed + element_latency(self.params)
-
-    @property
-    def load_cycles(self):
-        """From a row of weights to the next at the earliest."""
-        return row_entries(self.params)
-
-    @property
-    def swap_wait(self):
-        """From the last row of a tile's weights to the swap."""
-        return Steps.LATENCY + row_entries(self.params)
-
-    @property
-    def swap_cycles(self):
-        """From a swap to the first row of the next tile's weights; it may be before."""
-        return len(self.groups) - 2 - Steps.LATENCY
+__all__ = ["Mesh"]
 
 
 class Mesh(wiring.Component):
@@ -99,7 +53,7 @@ class Mesh(wiring.Component):
     Attributes
     ----------
     groups, latency, load_cycles, swap_wait, swap_cycles
-        Those of :class:`MeshTiming`.
+        Those of :class:`~hdl.timing.MeshTiming`.
 
     Members
     -------

@@ -45,8 +45,9 @@ from amaranth.lib.wiring import In, Out
 from hdl.array.skew import register
 from hdl.chain import HighAdd, SelectAdd, SignedAdd
 from hdl.params import MAX_DEPTH
+from hdl.timing import ELEMENT_STEP, element_latency
 
-__all__ = ["PlaneSums", "TableMac", "element_latency", "entry_shape", "recode", "signed_width",
+__all__ = ["PlaneSums", "TableMac", "entry_shape", "recode", "signed_width",
            "sum_shape", "wave_layout", "write_layout"]
 
 
@@ -72,13 +73,6 @@ def entry_shape(params):
 def sum_shape(params, rows):
     """Shape of the partial sum of so many rows, that of their K included."""
     return signed(replace(params, rows=rows, lanes=1).psum_bits)
-
-
-def element_latency(params):
-    """Cycles from an element's wave to its sum: the wave's register, one behind the LUT RAMs, one
-    behind each level of chains."""
-    pairs = (params.bits + 1) // 2
-    return 3 + (pairs - 1).bit_length() + TableMac.STEP
 
 
 def wave_layout(params):
@@ -158,7 +152,7 @@ class TableMac(wiring.Component):
         Not in row 0.
     sum_o : Out(ArrayLayout(sum_shape, columns))
     """
-    STEP = 1
+    STEP = ELEMENT_STEP
     #: Columns that share what else every chain needs.
     PART = 2
 

@@ -180,6 +180,36 @@ def test_an_estimate_of_logic_is_not_above_what_was_built():
     assert 0.6 * 10_690 < estimate(Params())["comb"] < 10_690
 
 
+#: A small machine that keeps masters.
+KEEPER = Params(rows=4, cols=4, depth=2, sample_groups=1, channel_groups=1, masters=4, memory=8,
+                tables=1)
+
+
+@pytest.mark.parametrize(("params", "comb", "ff", "dsp"), [
+    (KEEPER, 20_769, 18_639, 59), (replace(KEEPER, lanes=4), 36_727, 30_584, 107),
+    (replace(KEEPER, lanes=4, sample_groups=4, channel_groups=4), 39_369, 31_701, 107),
+    (replace(KEEPER, lanes=4, master_bits=16, velocity_bits=8), 35_844, 29_073, 87),
+    (Params(rows=8, cols=8, lanes=8, sample_groups=1, array_clock=1, masters=32, master_bits=16,
+            velocity_bits=8, codes=256, tables=1), 65_258, 50_674, 131)],
+    ids=lambda value: getattr(value, "name", None))
+def test_of_machines_that_keep_masters_most_is_estimated(params, comb, ff, dsp):
+    # As Yosys made them.
+    found = estimate(params)
+    assert 0.8 * comb < found["comb"] < 0.95 * comb
+    assert 0.8 * ff < found["ff"] < 0.95 * ff
+    assert dsp - 1 <= found["dsp"] <= dsp
+
+
+def test_of_lanes_that_cannot_fit_those_that_may_are_named(capsys):
+    options = {"rows": 8, "cols": 8, "lanes": 16, "groups": "1x4", "masters": 32,
+               "master-bits": 16, "velocity-bits": 8, "codes": 256, "tables": 1}
+    assert command.main([f"--{name}={value}" for name, value in options.items()]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"about \d+ of 83640 LUT4 \(COMB\), \d+ too many", said)
+    assert re.search(r"218 of 156 multipliers \(DSP\), 62 too many", said)
+    assert said.endswith("; --lanes 8 may fit\n")
+
+
 # Netlists.
 
 UNITS = {"": "board", "accelerator": "accelerator", "accelerator.gemm": "gemm",

@@ -142,9 +142,9 @@ def test_a_step_sends_little_more_than_its_batch():
 def test_what_does_not_fit_is_said():
     network = Mlp((64, 64, 10), seed=0)
     for params, m, sentence in (
-            (Params(masters=4), 16, r"^the weight matrix of layer 1 of 64x10 needs 640 words of "
-                                    r"the device's master memory, 640 more than the 0 left of "
-                                    r"4096"),
+            (Params(masters=4), 16, r"^the weight matrix of layer 1 of 64x10 needs 1920 bytes of "
+                                    r"the device's master memory, 1920 more than the 0 left of "
+                                    r"12288"),
             (Params(masters=8, memory=8), 64, r"wide memory"),
             (Params(masters=8, memory=256), 600,
              "choose a batch of at most 511$")):

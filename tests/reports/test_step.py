@@ -16,6 +16,8 @@ def test_a_step_takes_less_than_its_instructions_one_at_a_time():
     assert found["machine"] == params.name
     assert found["share"] == 12 * (2 * 9 * 20 + 3 * 20 * 3) / 16 / found["cycles"]
     assert found["cycles"] < 0.97 * found["cycles_in_order"]
+    assert abs(found["predicted"] / found["cycles"] - 1) < 0.02
+    assert found["bound"]["path"] <= found["cycles"]
     # That is what the units take, and a few clocks for each instruction.
     alone = sum(used["clocks"] for used in units.values())
     count = sum(used["instructions"] for used in units.values())

@@ -1,0 +1,141 @@
+"""host.predict: the clocks of a program are those that the simulated board takes."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from hdl.instructions import NormFlag, Opcode, Queue, instruction, naming
+from hdl.params import Params
+from hdl.product_cycles import product_cycles
+from host.device import Device
+from host.layers import Mlp
+from host.plan import plan
+from host.predict import bound, one_at_a_time, predict
+from host.resident import Resident
+from host.train import Rate
+
+RATE = Rate(400, 12)
+#: Those of tests/host/test_resident.py, and one that has no groups and one clock for all.
+PLAIN = Params(sample_groups=1, channel_groups=1, rows=4, depth=2, lanes=4, array_clock=1,
+               memory=16, masters=8)
+MACHINES = [Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
+            Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
+                   master_bits=16, velocity_bits=8, codes=32, tables=1), PLAIN]
+NETWORKS = [((9, 12, 10, 3), 7), ((30, 20, 7), 16), ((20, 24, 5), 30), ((13, 4), 1)]
+
+
+class Log:
+    """Programs of a device, with their clocks and the log that it keeps of them."""
+
+    def __init__(self, device):
+        self.runs, device.observer = [], self
+
+    def ran_program(self, program, end, clocks, log):
+        self.runs.append((program, clocks, log))
+
+    def was_at(self, *_):
+        pass
+
+    transferred = was_at
+
+
+def runs(params, sizes, m, *, overlap=True):
+    """A step and a test of a network on the simulated board."""
+    rng = np.random.default_rng(0)
+
+    def samples():
+        return rng.integers(0, 256, (m, sizes[0])), rng.integers(0, sizes[-1], m)
+
+    with Device.open("sim:", params) as device:
+        resident = Resident(Mlp(sizes, 0, params.formats), device, m)
+        resident.overlap = overlap
+        resident.train_step(*samples(), RATE, 0)
+        log = Log(device)
+        resident.train_step(*samples(), RATE, 1)
+        resident.count_correct(*samples(), m)
+        # Between the two all is prepared.
+        return [log.runs[0], log.runs[-1]]
+
+
+@pytest.mark.parametrize("params", MACHINES, ids=lambda params: params.name)
+def test_clocks_are_predicted_within_two_percent(params):
+    for sizes, m in NETWORKS:
+        for program, clocks, _ in runs(params, sizes, m):
+            predicted, least = predict(program, params), bound(program, params)
+            assert abs(predicted.clocks / clocks - 1) <= 0.02, (sizes, m)
+            assert max(least) == least.path <= clocks, (sizes, m)
+
+
+def test_where_nothing_waits_at_a_memory_every_clock_is_predicted():
+    for program, clocks, log in runs(PLAIN, (30, 20, 7), 16, overlap=False):
+        predicted = predict(program, PLAIN)
+        assert predicted.clocks == clocks
+        assert [tuple(step[2:]) for step in predicted.steps] == list(zip(*log, strict=True))
+
+
+def test_products_go_slower_beside_moves_when_weights_run_out():
+    """Alone, beside a move that is long, and beside one that ends before those weights do that are
+    there already."""
+    params = Params(rows=8, cols=8, lanes=8, array_clock=1, masters=64, memory=64)
+    product = instruction(Opcode.GEMM, m=80, k=800, n=32, key0=25)
+    before = instruction(Opcode.SCALE, m=400, n=1, src1=2000, dst0=1000, arg=9)
+
+    def clocks(columns):
+        moves = [naming(instruction(Opcode.MOVE, m=32, n=columns), (Queue.VECTOR,))] * bool(columns)
+        step = predict([product, before, *moves], params).steps[0]
+        return step.done - step.started
+
+    # 32 words for the weights of a tile, one in three clocks; alone it streams 81 rows.
+    assert clocks(0) == product_cycles(params, 80, 32, 25) == clocks(32)
+    assert 1 + 0.7 * (96 / 81 - 1) < clocks(4096) / clocks(0) < 96 / 81
+
+
+# Bounds.
+
+def test_no_order_is_faster_than_the_bound():
+    """Small programs, in every order that keeps what depends on each other."""
+    params, rng = Params(masters=8), np.random.default_rng(0)
+    for _ in range(20):
+        program = []
+        for _ in range(7):
+            a, b = (int(word) for word in rng.integers(0, 6, 2) * 100)
+            program.append([
+                instruction(Opcode.SCALE, m=20, n=1, src0=a, src1=1000, dst0=b, arg=9),
+                instruction(Opcode.GEMM, m=20, k=4, n=1, src0=a, src1=900, dst0=b, key0=1),
+                instruction(Opcode.MOVE, m=20, n=4, src0=a, dst0=b + 20),
+                instruction(Opcode.NORM_FORWARD, flags=NormFlag.INFERENCE, m=20, n=1, src0=a,
+                            src1=1100, dst0=b)][rng.integers(4)])
+        least = bound(program, params)
+        assert max(least) == least.path
+        ordered = [naming(step, tuple(Queue)) for step in program]
+        assert predict(ordered, params).clocks >= least.path
+        assert predict(program, params).clocks >= max(least.array, least.vector, least.mover)
+    # One that reads what the other makes.
+    chain = [instruction(Opcode.SCALE, m=20, n=1, dst0=100, src1=1000, arg=9),
+             instruction(Opcode.NORM_FORWARD, flags=NormFlag.INFERENCE, m=20, n=1, src0=100,
+                         src1=1100, dst0=200)]
+    assert bound(chain, params) == (0, 165, 0, 165, 165)
+    apart = [chain[0], instruction(Opcode.MOVE, m=20, n=4, dst0=20)]
+    assert bound(apart, params).chain == max(bound(apart, params)[:3])
+
+
+def test_of_all_sets_of_jobs_the_one_that_ends_last_counts():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        jobs = [tuple(int(value) for value in job) for job in rng.integers(0, 20, (5, 3))]
+        wanted = max(min(job[0] for job in some) + sum(job[1] for job in some)
+                     + min(job[2] for job in some)
+                     for count in range(1, 6) for some in combinations(jobs, count))
+        assert one_at_a_time(jobs) == wanted
+
+
+def test_a_plan_predicts_the_step_that_a_board_makes():
+    sizes, m = (20, 24, 5), 30
+    params = MACHINES[1]
+    rng = np.random.default_rng(1)
+    found = plan(params, Mlp(sizes, 0, params.formats), rng.integers(0, 256, (m, sizes[0])),
+                 rng.integers(0, sizes[-1], m), [RATE, Rate(399, 12)])
+    for name, (program, clocks, _) in zip(("step", "test"), runs(params, sizes, m), strict=True):
+        assert abs(found[name]["clocks"] / clocks - 1) <= 0.02
+        assert found[name]["instructions"] == len(program)
