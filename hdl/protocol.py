@@ -34,6 +34,8 @@ RUN     instructions of 32 bytes each, or      instructions completed (1), unit 
 STATUS  (nothing)                              bad frames (4), saturations (4), sticky error (1),
                                                its instruction (1), its unit (1)
 RESET   (nothing)                              (nothing); units stopped, counters and error clear
+START   first (2), count (2)                   (nothing)
+WAIT    (nothing)                              as RUN
 ======  =====================================  ==================================================
 
 Numbers are unsigned and least significant byte first. Words of a space: see :class:`Space`.
@@ -49,6 +51,17 @@ fails: the first number of its answer is then that instruction's, counted from 0
 the one that ran last, ``NONE`` after ``BAD_INSTRUCTION``. The error is kept, as STATUS shows it,
 and further RUNs are refused with ``STICKY`` until RESET. What earlier instructions wrote stays, and
 so does what the one that failed had written.
+
+START and WAIT are on machines that keep masters. START begins what a RUN with the same body runs,
+and is answered at once; it is refused as that RUN is, and what is said of a repeated RUN holds for
+it, too: of both together the last one is known. WAIT is answered when no program is under way, with
+what RUN answers of the one that ran last; after RESET, and before there was any, with ``OK``, 0 and
+``NONE``. It may be sent again. From START until WAIT or RESET the machine is *started*, whether its
+program has ended or not: RUN, START and READ are refused with ``BUSY``, as is a WRITE to other
+spaces than those of :func:`written_beside`, and an error becomes pending with WAIT. A WRITE gives
+way to the units, so that what they do, and when, does not depend on it; it is answered when its
+words are written. What it does to words that the program touches, and what saturations STATUS shows
+meanwhile, depends on time. RESET stops the program wherever it is; what that has written stays.
 
 On a machine that keeps masters instructions overlap (:mod:`hdl.instructions`). One that fails stops
 all that are under way, and what these had written stays, too; of several that fail in the same
@@ -83,6 +96,7 @@ __all__ = [
     "unescape",
     "word_bytes",
     "writable",
+    "written_beside",
 ]
 
 END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
@@ -93,8 +107,8 @@ MAX_BODY = 2048
 PROGRAM_WORDS, MAX_STORED = 1024, 255
 #: Words of one part of ``LOG``, one for each instruction of a RUN.
 LOG_PART = 256
-#: Requests other than RUN after which the answer to a RUN is forgotten, so that a ``seq`` that
-#: comes round again is not taken for a repetition.
+#: Requests other than RUN and START after which the answer to one of these is forgotten, so that a
+#: ``seq`` that comes round again is not taken for a repetition.
 REPEAT_WINDOW = 128
 
 
@@ -106,6 +120,9 @@ class Kind(IntEnum):
     RUN = 4
     STATUS = 5
     RESET = 6
+    #: Those of machines that keep masters.
+    START = 7
+    WAIT = 8
     #: Answer to a frame that could not be read; no request.
     NAK = 0x7F
     ANSWER = 0x80
@@ -131,6 +148,8 @@ class Status(IntEnum):
     VERSION = 7
     #: An error is pending; RESET clears it.
     STICKY = 8
+    #: A program was started, and not waited for.
+    BUSY = 9
 
 
 class Space(IntEnum):
@@ -183,6 +202,11 @@ def spaces(params):
 def writable(params):
     """The spaces that the host can write to."""
     return [space for space in spaces(params) if space != Space.LOG]
+
+
+def written_beside(params):
+    """The spaces that the host can write to from START to WAIT: what a batch and a program need."""
+    return [space for space in writable(params) if space not in (Space.MASTER, Space.VELOCITY)]
 
 
 def word_bytes(space, params):

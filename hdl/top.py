@@ -168,9 +168,14 @@ class Accelerator(wiring.Component):
             for number, name in enumerate(faults.memories):
                 m.d.comb += faults.conflict[number].eq(conflicts[name])
             fault = faults.fault
-            # Products give way.
+            # Products give way to other units, and the link to all of them.
             gemm = units[Unit.GEMM]
-            others = [user for user in users if user is not gemm]
+            others = [unit for unit in units.values() if unit is not gemm]
+            m.d.comb += [getattr(sequencer, f"{name}_taken").eq(Cat(
+                getattr(unit, port).en for unit in units.values() for port in ports
+                if hasattr(unit, port)).any()) for name, ports in (
+                    ("wide", ("wide_w",)), ("quant", ("quant_r", "quant_w")),
+                    ("group", ("group_w",)))]
             m.d.comb += [
                 gemm.wide_taken.eq(Cat(user.wide_w.en for user in others
                                        if hasattr(user, "wide_w")).any()),
