@@ -79,6 +79,7 @@ __all__ = [
     "ESC",
     "ESC_END",
     "ESC_ESC",
+    "INSTRUCTIONS",
     "LOG_PART",
     "MAX_BODY",
     "MAX_STORED",
@@ -103,8 +104,8 @@ END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 
 #: Longest body of a frame in bytes, in either direction.
 MAX_BODY = 2048
-#: Words of ``PROGRAM``, 256 instructions, and most of them in one RUN.
-PROGRAM_WORDS, MAX_STORED = 1024, 255
+#: Words of ``PROGRAM``, the instructions that these are, and most of them in one RUN.
+PROGRAM_WORDS, INSTRUCTIONS, MAX_STORED = 1024, 256, 255
 #: Words of one part of ``LOG``, one for each instruction of a RUN.
 LOG_PART = 256
 #: Requests other than RUN and START after which the answer to one of these is forgotten, so that a

@@ -15,9 +15,11 @@ from hdl.instructions import INSTRUCTION_BYTES, Opcode, in_order, opcode_of, unp
 from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
+    INSTRUCTIONS,
     LOG_PART,
     MAX_BODY,
     MAX_STORED,
+    PROGRAM_WORDS,
     FrameError,
     Kind,
     LogPart,
@@ -53,6 +55,7 @@ _SENTENCES = {
     Status.WATCHDOG: "a unit did not finish in time and was stopped",
     Status.VERSION: "the device speaks another protocol version",
     Status.STICKY: "the device stopped at an earlier error and needs a reset",
+    Status.BUSY: "the device runs a program that was not waited for",
 }
 
 
@@ -85,9 +88,11 @@ class Device:
         self._phases = []
         self._seq = 0
         self._received = bytearray()
-        #: The words of the program memory that are known, and the program that was stored last.
-        self._words = np.zeros((0, word_bytes(Space.PROGRAM, params)), np.uint8)
-        self._stored = []
+        #: The words of the program memory, -1 where they are not known; the program that was
+        #: stored last and the number of its first instruction; and the one that was started, with
+        #: the clock at which it was.
+        self._words = np.full((PROGRAM_WORDS, word_bytes(Space.PROGRAM, params)), -1, np.int16)
+        self._stored, self._running = ([], 0), None
 
     @classmethod
     def open(cls, url, params, *, progress=None, **options):
@@ -194,31 +199,47 @@ class Device:
             part = program[first:first + step]
             self._run(b"".join(part), part)
 
-    def store_program(self, program, *, overlap=False):
-        """Keep a list of packed instructions in the device, from the first place on; of those that
+    def store_program(self, program, *, overlap=False, first=0):
+        """Keep a list of packed instructions in the device, from number ``first`` on; of those that
         were sent before only words that changed travel. ``overlap`` is that of :meth:`run`."""
         program = self._ordered(program, overlap)
-        if len(program) > MAX_STORED:
-            raise MemoryFullError(f"a stored program must have at most {MAX_STORED} instructions, "
-                                  f"got {len(program)}")
+        most = min(MAX_STORED, INSTRUCTIONS - first)
+        if len(program) > most:
+            raise MemoryFullError(f"a stored program must have at most {most} instructions"
+                                  + f" from number {first} on" * (first > 0)
+                                  + f", got {len(program)}")
         words = np.frombuffer(b"".join(program), "u1").reshape(-1, word_bytes(
             Space.PROGRAM, self.params))
-        known = self._words[:len(words)]
-        changed = np.ones(len(words), bool)
-        changed[:len(known)] = (words[:len(known)] != known).any(axis=1)
-        places = np.flatnonzero(changed)
+        start = first * INSTRUCTION_BYTES // word_bytes(Space.PROGRAM, self.params)
+        known = self._words[start:start + len(words)]
+        places = np.flatnonzero((words != known).any(axis=1))
         # Two runs of words with one between them are shorter as one.
         for run in np.split(places, np.flatnonzero(np.diff(places) > 2) + 1):
             if len(run):
-                self.write(Space.PROGRAM, int(run[0]), words[run[0]:run[-1] + 1])
-        self._words = np.concatenate([words, self._words[len(words):]])
-        self._stored = program
+                self.write(Space.PROGRAM, start + int(run[0]), words[run[0]:run[-1] + 1])
+        known[:] = words
+        self._stored = program, first
 
     def run_stored(self):
         """Execute the program that was stored last."""
-        if self._stored:
-            count = len(self._stored)
-            self._run(bytes(2) + count.to_bytes(2, "little"), self._stored)
+        program, first = self._stored
+        if program:
+            self._run(_range(first, len(program)), program)
+
+    def start_stored(self):
+        """Begin to execute the program that was stored last, on a device that keeps masters. Until
+        :meth:`wait` it can be written to, but for masters and velocities, and not read."""
+        program, first = self._stored
+        if program:
+            self._request(Kind.START, _range(first, len(program)))
+            self._running = program, self.clock
+
+    def wait(self):
+        """Until the program that was started has ended; its errors are raised here."""
+        if self._running:
+            (program, start), self._running = self._running, None
+            body = self._request(Kind.WAIT, seconds=self._run_seconds, program=program)
+            self._count(program, body, start)
 
     def _ordered(self, program, overlap):
         """On other machines instructions come one after the other anyway."""
@@ -227,11 +248,15 @@ class Device:
 
     def _run(self, request, part):
         body = self._request(Kind.RUN, request, seconds=self._run_seconds, program=part)
+        self._count(part, body)
+
+    def _count(self, part, body, start=None):
+        """The clocks of a program, which began at ``start``, or has ended now."""
         if self.run_cycles is not None:
             clocks = int.from_bytes(body[2:6], "little")
             self.run_cycles += clocks
             if self.observer:
-                self._observe(part, self.clock, clocks)
+                self._observe(part, self.clock if start is None else start + clocks, clocks)
 
     @property
     def _alone(self):
@@ -306,6 +331,11 @@ class Device:
                 return None
             self.bytes_up += len(data)
             self._received += data
+
+
+def _range(first, count):
+    """The body of a RUN or a START of stored instructions."""
+    return first.to_bytes(2, "little") + count.to_bytes(2, "little")
 
 
 def _head(space, address):

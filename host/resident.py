@@ -9,6 +9,7 @@ Exponents are numbers in the device's memory. A tensor's unit is ``2**e`` with e
 words, known to the device alone, and of a constant: a :class:`Unit`.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from math import lcm
@@ -17,9 +18,9 @@ import numpy as np
 
 from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRow
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
-from hdl.protocol import Space
+from hdl.protocol import INSTRUCTIONS, Space
 from host import program
-from host.errors import ArgumentError
+from host.errors import ArgumentError, MemoryFullError
 from host.schedule import schedule, scheduled
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, Tensor, lanes_of, load, store
@@ -150,6 +151,8 @@ class Places:
         #: the other, in places that the parts take in turn.
         self.blocks = [_blocks(params, n, len(pairs)) for n in outputs]
         self.parts, self.products = self._products(pairs, wide)
+        #: Second places of a step's input, its exponent and the labels, or None.
+        self.spare = self._spare(pairs, batch, wide, quant)
         program.check_tables(params, batch, widest)
         #: Where groups of gradients are, by turns if there is room.
         need = program.table_words(params, batch) + program.table_words(params, widest)
@@ -159,6 +162,32 @@ class Places:
     def stays(self, number):
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
         return len(self.chunks[number]) <= len(self.streamed)
+
+    def turned(self, turn):
+        """These places, with the second ones of what a batch brings if ``turn`` is 1."""
+        if not turn:
+            return self
+        other = copy(self)
+        first, exponent, other.labels = self.spare
+        other.inputs = [first, *self.inputs[1:]]
+        other.exponents = [exponent, *self.exponents[1:]]
+        return other
+
+    def _spare(self, pairs, batch, wide, quant):
+        """Second places for a batch, where there is room that nothing else has a use for: places of
+        weight gradients come after them, and there are as many."""
+        wide = wide.again(wide.used)
+        try:
+            found = (quant.allocate("a second input", (batch, pairs[0][0])),
+                     wide.allocate("the exponent of a second input", (1, 1)),
+                     wide.allocate("second labels", (batch, 1)))
+            parts, products = self._products(pairs, wide)
+        except MemoryFullError:
+            return None
+        if parts != self.parts or [*map(len, products)] != [*map(len, self.products)]:
+            return None
+        self.products = products
+        return found
 
     def _products(self, pairs, wide):
         """Parts and places of all layers: parts as wide as two places have room for, or blocks in
@@ -526,6 +555,10 @@ class Resident:
         self._samples = None
         #: The first step finds what it needs.
         self._prepared = False
+        #: The step that is on the device already, and whether there is room for one beside it.
+        self._ahead, self._turn, self._both = None, 0, False
+        #: Exponents of the input that are on the device, by turn.
+        self._sent = {}
         #: Whether units overlap, or a program runs an instruction at a time.
         self.overlap = True
         #: How programs overlap, by kind and samples.
@@ -571,43 +604,69 @@ class Resident:
             for place, layer, name in self._statistics():
                 setattr(layer, name, load(self._device, place)[0])
 
-    def _batch(self, x, labels):
+    def _batch(self, x, labels, turn=0):
         """Bring a batch down: codes as :func:`sim.model.quantise.quantise` makes them."""
-        device, at, bits = self._device, self._places, self._device.params.bits
+        device, bits = self._device, self._device.params.bits
+        at = self._places.turned(turn)
         codes = quantise(x, bits=bits, signed=False, clip=ACTIVATION_CLIP[bits])
         store(device, at.inputs[0].view(*x.shape), codes.q - (1 << bits - 1))
-        store(device, _word(at.exponents[0]), codes.exponent[:1, None])
+        exponent = int(codes.exponent[0])
+        if self._sent.get(turn) != exponent:
+            store(device, _word(at.exponents[0]), np.array([[exponent]]))
+            self._sent[turn] = exponent
         labels = np.asarray(labels)[:, None]
         place = at.labels.view(*labels.shape)
         store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
 
-    def _run(self, kind, samples, steps):
-        """Run a program; those of a kind, for so many samples, differ in numbers alone."""
-        plan = self._plans.get((kind, samples))
+    def _store(self, kind, samples, steps, turn=0):
+        """Store a program; those of a kind, for so many samples, differ in numbers alone."""
+        plan = self._plans.get((kind, samples, turn))
         if plan is None:
-            plan = self._plans[kind, samples] = schedule(steps, self._device.params)
-        self._device.store_program(scheduled(steps, plan), overlap=self.overlap)
+            plan = self._plans[kind, samples, turn] = schedule(steps, self._device.params)
+        self._device.store_program(scheduled(steps, plan), overlap=self.overlap,
+                                   first=turn * INSTRUCTIONS // 2)
+
+    def _run(self, kind, samples, steps):
+        self._store(kind, samples, steps)
         self._device.run_stored()
 
-    def train_step(self, x, labels, rate, step):
-        """``(loss, correct)`` of a batch, before the update that it makes."""
-        network, at = self._network, self._places
-        phase = self._device.phase
-        if self._samples != len(x):
-            scales = np.zeros((len(ScaleRow), at.batches.cols), np.int64)
-            scales[ScaleRow.FACTOR] = self._samples = len(x)
-            store(self._device, at.batches, scales)
-        if not self._prepared:
-            self._prepare()
-        with phase("the batch"):
-            self._batch(x, labels)
-        steps = Steps(self._device.params, network.sizes, at, len(x)).train(
-            rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
-        self._run("train", len(x), steps)
+    def train_step(self, x, labels, rate, step, following=None):
+        """``(loss, correct)`` of a batch, before the update that it makes.
+
+        ``following`` are the arguments of the next call, if it is known already: that step's batch
+        and program are sent while this one runs, if the device has room for both.
+        """
+        device, at = self._device, self._places
+        given = (x, labels, rate, step)
+        if self._ahead is None or any(a is not b for a, b in zip(self._ahead, given, strict=True)):
+            if self._samples != len(x):
+                scales = np.zeros((len(ScaleRow), at.batches.cols), np.int64)
+                scales[ScaleRow.FACTOR] = self._samples = len(x)
+                store(device, at.batches, scales)
+            if not self._prepared:
+                self._prepare()
+            self._send_step(*given, turn=0)
+        self._ahead = None
+        device.start_stored()
         self._first = False
-        found = load(self._device, at.loss)[:, 0]
+        if following and self._both and len(following[0]) == self._samples:
+            self._send_step(*following, turn=1 - self._turn)
+            self._ahead = following
+        device.wait()
+        found = load(device, at.loss)[:, 0]
         return ((int(found[LossRow.LOSS_HIGH]) << 32) + int(found[LossRow.LOSS_LOW] & 0xFFFFFFFF),
                 int(found[LossRow.CORRECT]))
+
+    def _send_step(self, x, labels, rate, step, *, turn):
+        """Bring a step's batch and its program down."""
+        network, at = self._network, self._places.turned(turn)
+        with self._device.phase("the batch"):
+            self._batch(x, labels, turn)
+        steps = Steps(self._device.params, network.sizes, at, len(x)).train(
+            rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
+        self._store("train", len(x), steps, turn)
+        self._turn = turn
+        self._both = self._places.spare is not None and len(steps) <= INSTRUCTIONS // 2
 
     def _prepare(self):
         steps = Steps(self._device.params, self._network.sizes, self._places, 1)
@@ -618,7 +677,7 @@ class Resident:
         """How many labels are predicted, with the running statistics."""
         device, at, sizes = self._device, self._places, self._network.sizes
         self._prepare()
-        correct = 0
+        self._ahead, correct = None, 0
         for i in range(0, len(x), batch):
             self._batch(x[i:i + batch], labels[i:i + batch])
             samples = len(x[i:i + batch])

@@ -2,7 +2,8 @@
 
 ============================  ======================================================
 ``model:``                    the NumPy model of the machine, in this process
-``sim:``                      the simulated board: the gateware, compiled; the default
+``sim:[?baud=N&clock=HZ]``    the simulated board: the gateware, compiled; the default; with the
+                              pace of a serial port where it is told one
 ``serial:PORT[?baud=N]``      a board on a serial port
 ============================  ======================================================
 
@@ -23,6 +24,8 @@ __all__ = ["DEFAULT_BAUD", "open_transport"]
 #: Baud rate of the boards' bitstreams.
 DEFAULT_BAUD = 1_000_000
 
+#: Clock of the machine, Hz, where a simulated board has the pace of a serial port.
+_SIM_CLOCK = 50_000_000
 #: Clock cycles that the simulated board runs between looks at the deadline.
 _SIM_SLICE = 200_000
 
@@ -50,29 +53,49 @@ class ModelTransport:
 
 
 class SimTransport:
-    """The simulated board: the verilated gateware in a shared library."""
+    """The simulated board: the verilated gateware in a shared library.
+
+    A byte takes ``byte_clocks`` clocks of the machine in either direction; 0 for one, and no more
+    than the machine needs.
+    """
     clocked = True
 
-    def __init__(self, params, progress):
+    def __init__(self, params, progress, byte_clocks=0):
         from sim.board import Board, ToolError
         try:
             self._board = Board(params, progress=progress)
         except ToolError as error:
             raise LinkError(str(error)) from None
+        self._byte_clocks = byte_clocks
+        self._waiting, self._passed = b"", 0.0
 
     @property
     def cycles(self):
         return self._board.cycles
 
     def send(self, data):
-        self._board.send(data)
+        if self._byte_clocks:
+            self._waiting += data
+        else:
+            self._board.send(data)
 
     def receive(self, deadline):
+        for byte in self._waiting:
+            self._pass(self._byte_clocks)
+            self._board.send(bytes([byte]))
+        self._waiting = b""
         while True:
             data = self._board.recv()
             if data or time.monotonic() >= deadline:
+                self._pass(self._byte_clocks * len(data))
                 return data
             self._board.run(_SIM_SLICE)
+
+    def _pass(self, clocks):
+        """So many clocks, fractions included."""
+        self._passed += clocks
+        while self._passed >= 1:
+            self._passed -= self._board.run(int(self._passed))
 
     def close(self):
         self._board.close()
@@ -118,14 +141,24 @@ def open_transport(url, params, progress=None):
     if parts.scheme == "model" and not parts.path:
         return ModelTransport(params)
     if parts.scheme == "sim" and not parts.path:
-        return SimTransport(params, progress)
+        if not parts.query:
+            return SimTransport(params, progress)
+        baud = _number(parts, "baud", "the baud rate", DEFAULT_BAUD)
+        clock = _number(parts, "clock", "the clock in Hz", _SIM_CLOCK)
+        # Start and stop bit.
+        return SimTransport(params, progress, 10 * clock / baud)
     if parts.scheme == "serial" and parts.path:
-        try:
-            baud = int(parse_qs(parts.query).get("baud", [DEFAULT_BAUD])[0])
-        except ValueError:
-            baud = 0
-        if baud <= 0:
-            raise ArgumentError(f"the baud rate must be a whole number above 0, got {url!r}")
-        return SerialTransport(parts.path, baud)
+        return SerialTransport(parts.path, _number(parts, "baud", "the baud rate", DEFAULT_BAUD))
     raise ArgumentError(
         f"device must be model:, sim: or serial:PORT, got {url!r}")
+
+
+def _number(parts, name, words, default):
+    """A number in the query of a URL."""
+    try:
+        number = int(parse_qs(parts.query).get(name, [default])[0])
+    except ValueError:
+        number = 0
+    if number <= 0:
+        raise ArgumentError(f"{words} must be a whole number above 0, got {parts.geturl()!r}")
+    return number

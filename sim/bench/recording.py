@@ -12,6 +12,9 @@ from sim.model.machine import Machine, Memory, group_words, slot_of
 
 __all__ = ["Recording"]
 
+#: Bytes of STATUS's answer that count saturations.
+_SATURATIONS = range(5, 9)
+
 
 class _Tracked(Memory):
     """A memory that knows which lanes hold what the model says: units may write pad lanes as they
