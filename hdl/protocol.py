@@ -14,7 +14,10 @@ receiver that has lost its place finds it at the next ``END``. Empty frames are 
 >>> decode(unescape(encode(7, Kind.STATUS)[1:-1]))
 (7, 5, b'')
 
-The host sends one request and waits for its answer. The answer carries the same ``seq``,
+The host sends one request and waits for its answer. To a machine that keeps masters it may send
+``LINK_BYTES`` further bytes, of one request or several, before it has the answer to the oldest one:
+these wait in the machine, so that none is lost however long that one takes, on a link without flow
+control as well. Requests are answered in their order. The answer carries the same ``seq``,
 ``kind | 0x80`` and, as the first byte of its body, a :class:`Status`. A frame with a wrong CRC
 or escape, or that is too short or too long, is counted and answered by
 ``Kind.NAK | Kind.ANSWER`` (0xFF) with ``seq`` 0; nothing of it takes effect. A RUN whose ``seq``
@@ -80,6 +83,7 @@ __all__ = [
     "ESC_END",
     "ESC_ESC",
     "INSTRUCTIONS",
+    "LINK_BYTES",
     "LOG_PART",
     "MAX_BODY",
     "MAX_STORED",
@@ -104,6 +108,8 @@ END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 
 #: Longest body of a frame in bytes, in either direction.
 MAX_BODY = 2048
+#: Bytes that a machine that keeps masters holds of further requests while one is under way.
+LINK_BYTES = 256
 #: Words of ``PROGRAM``, the instructions that these are, and most of them in one RUN.
 PROGRAM_WORDS, INSTRUCTIONS, MAX_STORED = 1024, 256, 255
 #: Words of one part of ``LOG``, one for each instruction of a RUN.

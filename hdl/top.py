@@ -27,6 +27,7 @@ from hdl.dispatch import AccessFaults, Watched
 from hdl.gemm import Gemm
 from hdl.instructions import queue_of
 from hdl.link.frame import FrameReceiver, FrameSender
+from hdl.link.queue import LinkQueue
 from hdl.link.slip import Escaper, Unescaper
 from hdl.loss import CrossEntropy
 from hdl.memory import Ram
@@ -87,7 +88,12 @@ class Accelerator(wiring.Component):
         m.submodules.unescaper = unescaper = Unescaper()
         m.submodules.receiver = receiver = FrameReceiver()
         m.submodules.sequencer = sequencer = Sequencer(params, watchdog=self.watchdog)
-        wiring.connect(m, wiring.flipped(self.i), unescaper.i)
+        if params.masters:
+            m.submodules.link_queue = link_queue = LinkQueue()
+            wiring.connect(m, wiring.flipped(self.i), link_queue.i)
+            wiring.connect(m, link_queue.o, unescaper.i)
+        else:
+            wiring.connect(m, wiring.flipped(self.i), unescaper.i)
         wiring.connect(m, unescaper.o, receiver.i)
         wiring.connect(m, receiver.frame, sequencer.frame)
 

@@ -8,6 +8,7 @@ direction is sent again and counted; a RUN sent again is not executed again (see
 import time
 from collections import namedtuple
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
     INSTRUCTIONS,
+    LINK_BYTES,
     LOG_PART,
     MAX_BODY,
     MAX_STORED,
@@ -59,6 +61,21 @@ _SENTENCES = {
 }
 
 
+@dataclass
+class _Sent:
+    """A request; ``phases`` and ``start`` are of when it was sent."""
+    kind: Kind
+    body: bytes
+    seconds: float
+    accept: tuple
+    program: list | None
+    phases: tuple
+    start: int | None
+    seq: int = 0
+    frame: bytes = b""
+    answer: bytes = b""
+
+
 class Device:
     """A device with the machine of ``params``; use :meth:`open`.
 
@@ -71,6 +88,8 @@ class Device:
         Clock cycles spent in programs; None where the device has no clock.
     resent : int
         Frames that were damaged or lost and sent again.
+    window : int
+        Bytes that are sent before the oldest request is answered, in :meth:`ahead`.
     observer : host.trace.Trace or None
         Told of every phase, transfer and instruction. On a machine that keeps no masters programs
         run an instruction at a time then.
@@ -88,6 +107,10 @@ class Device:
         self._phases = []
         self._seq = 0
         self._received = bytearray()
+        self.window = LINK_BYTES if params.masters else 0
+        #: Requests whose answers are to come, whether WRITE is left among them, and the clock at
+        #: which the link was free again.
+        self._unanswered, self._sends_ahead, self._link_free = [], False, 0
         #: The words of the program memory, -1 where they are not known; the program that was
         #: stored last and the number of its first instruction; and the one that was started, with
         #: the clock at which it was.
@@ -161,7 +184,24 @@ class Device:
         step = (MAX_BODY - 4) // size * size
         for offset in range(0, len(data), step):
             base = address + offset // size
-            self._request(Kind.WRITE, _head(space, base) + data[offset:offset + step])
+            self._write(_head(space, base) + data[offset:offset + step])
+
+    def _write(self, body):
+        if self._sends_ahead:
+            self._post(Kind.WRITE, body)
+        else:
+            self._request(Kind.WRITE, body)
+
+    @contextmanager
+    def ahead(self):
+        """What is written within is sent before all before it is answered, if the device keeps
+        masters. An error of it is raised later, at the end at the latest."""
+        self._sends_ahead = bool(self.window)
+        try:
+            yield
+        finally:
+            self._sends_ahead = False
+        self._flush()
 
     def read(self, space, address, count):
         """Read ``count`` words from ``address``, [count, elements]; as :meth:`write`."""
@@ -231,7 +271,7 @@ class Device:
         :meth:`wait` it can be written to, but for masters and velocities, and not read."""
         program, first = self._stored
         if program:
-            self._request(Kind.START, _range(first, len(program)))
+            self._request(Kind.START, _range(first, len(program)), program=program)
             self._running = program, self.clock
 
     def wait(self):
@@ -271,38 +311,106 @@ class Device:
                for place in LogPart]
         self.observer.ran_program(part, end, clocks, log)
 
-    def _request(self, kind, body=b"", *, seconds=None, accept=(), program=None):
-        start = self.clock
-        self._seq = self._seq % 255 + 1
-        frame = encode(self._seq, kind, body)
-        for attempt in range(_TRIES):
-            self.resent += attempt > 0
-            self._transport.send(frame)
-            self.bytes_down += len(frame)
-            answer = self._await(kind, time.monotonic() + (seconds or self._answer_seconds))
-            if answer is not None:
-                break
-        else:
-            raise LinkError(
-                f"the device did not answer {kind.name} within "
-                f"{_TRIES * (seconds or self._answer_seconds):g} seconds")
-        status, rest = Status(answer[0]), answer[1:]
-        if status != Status.OK and status not in accept:
-            raise DeviceError(self._sentence(status, rest, program))
-        if self.observer and kind in (Kind.WRITE, Kind.READ):
-            self.observer.transferred(kind, start, len(body) + len(rest))
-        return rest
+    # Frames.
 
-    def _sentence(self, status, rest, program):
+    def _request(self, kind, body=b"", **options):
+        """One request; the body of its answer without the status."""
+        sent = self._post(kind, body, **options)
+        self._flush()
+        return sent.answer
+
+    def _post(self, kind, body=b"", *, seconds=None, accept=(), program=None):
+        """Send a request as soon as the device has room for it, and leave its answer to
+        :meth:`_flush`. What must not be done twice waits for all before it."""
+        if kind in (Kind.RUN, Kind.START):
+            self._flush()
+        sent = _Sent(kind, body, seconds or self._answer_seconds, accept, program,
+                     tuple(reversed(self._phases)), self.clock)
+        self._frame(sent)
+        offset = 0
+        while offset < len(sent.frame):
+            if self._unanswered:
+                room = self.window - offset - sum(
+                    len(other.frame) for other in self._unanswered[1:])
+                if room <= 0:
+                    if self._collect():
+                        # What was sent of this one is lost.
+                        offset = 0
+                    continue
+            else:
+                room = len(sent.frame)
+            self._transport.send(sent.frame[offset:offset + room])
+            self.bytes_down += len(sent.frame[offset:offset + room])
+            offset += room
+        self._unanswered.append(sent)
+        return sent
+
+    def _frame(self, sent):
+        """Give a request the next ``seq``."""
+        self._seq = sent.seq = self._seq % 255 + 1
+        sent.frame = encode(self._seq, sent.kind, sent.body)
+
+    def _flush(self):
+        """All answers; the first error among them is raised."""
+        errors = []
+        while self._unanswered:
+            try:
+                self._collect()
+            except DeviceError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _collect(self):
+        """The answer to the oldest request. If that was lost or damaged, it is sent again until it
+        is answered, and after it all others, one by one: whether these came is not known, or what
+        they met; returns whether it was so."""
+        oldest = self._unanswered.pop(0)
+        answer = self._await(oldest)
+        if answer is not None:
+            self._take(oldest, answer)
+            return False
+        again, self._unanswered = [oldest, *self._unanswered], []
+        for sent in again:
+            if sent is not oldest:
+                # The answer to the first try may be under way.
+                self._frame(sent)
+            self._take(sent, self._insist(sent))
+        return True
+
+    def _insist(self, sent):
+        for _ in range(_TRIES - 1):
+            self.resent += 1
+            self._transport.send(sent.frame)
+            self.bytes_down += len(sent.frame)
+            answer = self._await(sent)
+            if answer is not None:
+                return answer
+        raise LinkError(f"the device did not answer {sent.kind.name} within "
+                        f"{_TRIES * sent.seconds:g} seconds")
+
+    def _take(self, sent, answer):
+        status, sent.answer = Status(answer[0]), answer[1:]
+        if status != Status.OK and status not in sent.accept:
+            raise DeviceError(self._sentence(status, sent))
+        if self.observer and sent.kind in (Kind.WRITE, Kind.READ):
+            # On a link there is one at a time.
+            start = max(sent.start, self._link_free)
+            self.observer.transferred(sent.kind, start, len(sent.body) + len(sent.answer))
+            self._link_free = self.clock
+
+    def _sentence(self, status, sent):
+        program, rest = sent.program, sent.answer
         text = _SENTENCES.get(status, f"the device answered {status.name}")
         if program and len(rest) >= 2 and rest[0] < len(program):
             op = opcode_of(unpack_instruction(program[rest[0]])["op"], self.params)
             name = Opcode(op).name if op in set(Opcode) else f"opcode {op}"
             text += f": instruction {rest[0]} ({name})"
-        return ", ".join([text, *(f"in {phase}" for phase in reversed(self._phases))])
+        return ", ".join([text, *(f"in {phase}" for phase in sent.phases)])
 
-    def _await(self, kind, deadline):
-        """The body of the answer to the last request; None if it was lost or damaged."""
+    def _await(self, sent):
+        """The body of the answer to a request; None if it was lost or damaged."""
+        deadline = time.monotonic() + sent.seconds
         while True:
             frame = self._next_frame(deadline)
             if frame is None:
@@ -313,7 +421,7 @@ class Device:
                 return None
             if answered == Kind.NAK | Kind.ANSWER:
                 return None
-            if (seq, answered) == (self._seq, kind | Kind.ANSWER) and body:
+            if (seq, answered) == (sent.seq, sent.kind | Kind.ANSWER) and body:
                 return body
             # An answer to an earlier attempt: wait on.
 

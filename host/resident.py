@@ -649,10 +649,11 @@ class Resident:
         self._ahead = None
         device.start_stored()
         self._first = False
-        if following and self._both and len(following[0]) == self._samples:
-            self._send_step(*following, turn=1 - self._turn)
-            self._ahead = following
-        device.wait()
+        with device.ahead():
+            if following and self._both and len(following[0]) == self._samples:
+                self._send_step(*following, turn=1 - self._turn)
+                self._ahead = following
+            device.wait()
         found = load(device, at.loss)[:, 0]
         return ((int(found[LossRow.LOSS_HIGH]) << 32) + int(found[LossRow.LOSS_LOW] & 0xFFFFFFFF),
                 int(found[LossRow.CORRECT]))

@@ -67,7 +67,8 @@ class SimTransport:
         except ToolError as error:
             raise LinkError(str(error)) from None
         self._byte_clocks = byte_clocks
-        self._waiting, self._passed = b"", 0.0
+        #: What is to be sent, the fraction of a clock, and answers by the clock of their arrival.
+        self._waiting, self._passed, self._coming = b"", 0.0, []
 
     @property
     def cycles(self):
@@ -80,19 +81,27 @@ class SimTransport:
             self._board.send(data)
 
     def receive(self, deadline):
-        for byte in self._waiting:
-            self._pass(self._byte_clocks)
-            self._board.send(bytes([byte]))
-        self._waiting = b""
         while True:
-            data = self._board.recv()
-            if data or time.monotonic() >= deadline:
-                self._pass(self._byte_clocks * len(data))
-                return data
-            self._board.run(_SIM_SLICE)
+            if data := self._board.recv():
+                # In the order in which they come, each after those before it.
+                start = max([self.cycles, *(time_ for time_, _ in self._coming[-1:])])
+                self._coming.append((start + self._byte_clocks * len(data), data))
+            if self._coming and self._coming[0][0] <= self.cycles:
+                return self._coming.pop(0)[1]
+            if self._waiting:
+                # The byte is there at its end.
+                self._pass(self._byte_clocks)
+                self._board.send(self._waiting[:1])
+                self._waiting = self._waiting[1:]
+            elif self._coming:
+                self._pass(self._coming[0][0] - self.cycles)
+            elif time.monotonic() >= deadline:
+                return b""
+            else:
+                self._board.run(_SIM_SLICE)
 
     def _pass(self, clocks):
-        """So many clocks, fractions included."""
+        """So many clocks, of fractions the whole ones."""
         self._passed += clocks
         while self._passed >= 1:
             self._passed -= self._board.run(int(self._passed))

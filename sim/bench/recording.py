@@ -133,6 +133,8 @@ class Recording:
         self.rng = np.random.default_rng(list(str(seed).encode()))
         self._link = _Link(params)
         self.device = Device(self._link, params)
+        # A request in one piece, and its answer.
+        self.device.window = 0
         self.device.hello()
         self.device.reset()
         self.begin("")
