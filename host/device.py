@@ -65,12 +65,12 @@ _SENTENCES = {
 class _Sent:
     """A request; ``phases`` and ``start`` are of when it was sent."""
     kind: Kind
-    body: bytes
-    seconds: float
-    accept: tuple
-    program: list | None
-    phases: tuple
-    start: int | None
+    body: bytes = b""
+    seconds: float = 0
+    accept: tuple = ()
+    program: list | None = None
+    phases: tuple = ()
+    start: int | None = None
     seq: int = 0
     frame: bytes = b""
     answer: bytes = b""
@@ -333,7 +333,7 @@ class Device:
                 room = self.window - offset - sum(
                     len(other.frame) for other in self._unanswered[1:])
                 if room <= 0:
-                    if self._collect():
+                    if self._collect(part=offset > 0):
                         # What was sent of this one is lost.
                         offset = 0
                     continue
@@ -361,29 +361,32 @@ class Device:
         if errors:
             raise errors[0]
 
-    def _collect(self):
+    def _collect(self, *, part=False):
         """The answer to the oldest request. If that was lost or damaged, it is sent again until it
         is answered, and after it all others, one by one: whether these came is not known, or what
-        they met; returns whether it was so."""
+        they met; returns whether it was so. ``part`` of a further request has been sent."""
         oldest = self._unanswered.pop(0)
         answer = self._await(oldest)
         if answer is not None:
             self._take(oldest, answer)
             return False
         again, self._unanswered = [oldest, *self._unanswered], []
+        if part or len(again) > 1:
+            # Requests are answered in their order: nothing of these comes after this one.
+            last = _Sent(Kind.STATUS, seconds=max(sent.seconds for sent in again))
+            self._frame(last)
+            self._insist(last, _TRIES, lone=False)
         for sent in again:
-            if sent is not oldest:
-                # The answer to the first try may be under way.
-                self._frame(sent)
-            self._take(sent, self._insist(sent))
+            self._take(sent, self._insist(sent, _TRIES - (sent is oldest)))
         return True
 
-    def _insist(self, sent):
-        for _ in range(_TRIES - 1):
-            self.resent += 1
+    def _insist(self, sent, tries, *, lone=True):
+        """The answer to a request that is sent again; not ``lone``, after those to others."""
+        for _ in range(tries):
+            self.resent += lone
             self._transport.send(sent.frame)
             self.bytes_down += len(sent.frame)
-            answer = self._await(sent)
+            answer = self._await(sent, lone=lone)
             if answer is not None:
                 return answer
         raise LinkError(f"the device did not answer {sent.kind.name} within "
@@ -408,8 +411,9 @@ class Device:
             text += f": instruction {rest[0]} ({name})"
         return ", ".join([text, *(f"in {phase}" for phase in sent.phases)])
 
-    def _await(self, sent):
-        """The body of the answer to a request; None if it was lost or damaged."""
+    def _await(self, sent, *, lone=True):
+        """The body of the answer to a request; None if it was lost or, of a ``lone`` one,
+        damaged."""
         deadline = time.monotonic() + sent.seconds
         while True:
             frame = self._next_frame(deadline)
@@ -418,8 +422,8 @@ class Device:
             try:
                 seq, answered, body = decode(unescape(frame))
             except FrameError:
-                return None
-            if answered == Kind.NAK | Kind.ANSWER:
+                seq, answered, body = 0, Kind.NAK | Kind.ANSWER, b""
+            if answered == Kind.NAK | Kind.ANSWER and lone:
                 return None
             if (seq, answered) == (sent.seq, sent.kind | Kind.ANSWER) and body:
                 return body
