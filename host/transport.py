@@ -84,9 +84,9 @@ class SimTransport:
         while True:
             if data := self._board.recv():
                 # In the order in which they come, each after those before it.
-                start = max([self.cycles, *(time_ for time_, _ in self._coming[-1:])])
+                start = max([self._board.cycles, *(time_ for time_, _ in self._coming[-1:])])
                 self._coming.append((start + self._byte_clocks * len(data), data))
-            if self._coming and self._coming[0][0] <= self.cycles:
+            if self._coming and self._coming[0][0] <= self._board.cycles:
                 return self._coming.pop(0)[1]
             if self._waiting:
                 # The byte is there at its end.
@@ -94,7 +94,7 @@ class SimTransport:
                 self._board.send(self._waiting[:1])
                 self._waiting = self._waiting[1:]
             elif self._coming:
-                self._pass(self._coming[0][0] - self.cycles)
+                self._pass(self._coming[0][0] - self._board.cycles)
             elif time.monotonic() >= deadline:
                 return b""
             else:

@@ -13,6 +13,7 @@ bytes that the link escapes.
 import argparse
 import json
 import sys
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def measured(device, sizes, m, *, ahead, byte_clocks):
     steps = [(rng.integers(0, 17, (m, sizes[0])), rng.integers(0, sizes[-1], m), Rate(400, 12),
               step) for step in range(2 * _STEPS + 1)]
     marks = []
-    for given, following in zip(steps, steps[1:], strict=False):
+    for given, following in pairwise(steps):
         marks.append((device.cycles, device.bytes_down, device.run_cycles))
         resident.train_step(*given, following if ahead else None)
     first, last = marks[_STEPS - 1], marks[-1]

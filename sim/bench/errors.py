@@ -135,7 +135,8 @@ def errors_requests(params, seed, most=0):
     rng = recording.rng
     requests = Requests(recording)
     recording.begin("refused requests")
-    for kind in (0, 7, 8, 99, Kind.NAK, Kind.ANSWER, Kind.RUN | Kind.ANSWER, 255):
+    beside = () if params.masters else (Kind.START, Kind.WAIT)
+    for kind in (0, *beside, 9, 99, Kind.NAK, Kind.ANSWER, Kind.RUN | Kind.ANSWER, 255):
         assert requests.say(kind, b"\x01\x02") == Status.BAD_KIND
     for body in (b"", bytes(2), bytes([PROTOCOL_VERSION, 0])):
         assert requests.say(Kind.HELLO, body) == Status.BAD_LENGTH
