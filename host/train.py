@@ -204,7 +204,9 @@ def _arguments(arguments):
                         help="use only the first N training samples")
     parser.add_argument("--seed", type=_whole("seed", 0, 2**32 - 1), default=0,
                         help="decides initial weights, order and rounding")
-    parser.add_argument("--device", default="sim:", help="sim:, model: or serial:PORT[?baud=N]")
+    parser.add_argument("--device", default="sim:",
+                        help="sim:, model: or serial:PORT[?baud=N]; sim:?baud=N for the pace of a "
+                             "serial port")
     parser.add_argument("--rows", type=_whole("rows", 1, 64),
                         help=f"rows of the array (default {Params.rows})")
     parser.add_argument("--cols", type=_whole("cols", 1, 64),

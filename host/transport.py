@@ -1,11 +1,12 @@
 """Links: how frames reach a device, by URL.
 
-============================  ======================================================
-``model:``                    the NumPy model of the machine, in this process
-``sim:[?baud=N&clock=HZ]``    the simulated board: the gateware, compiled; the default; with the
-                              pace of a serial port where it is told one
-``serial:PORT[?baud=N]``      a board on a serial port
-============================  ======================================================
+==========================  ========================================================
+``model:``                  the NumPy model of the machine, in this process
+``sim:[?baud=N&clock=HZ]``  the simulated board: the gateware, compiled; the default. With
+                            the pace of a serial port, of 1 Mbaud on a machine of 50 MHz
+                            unless told otherwise, if either is given
+``serial:PORT[?baud=N]``    a board on a serial port
+==========================  ========================================================
 
 A transport moves bytes: ``send(data)``, ``receive(deadline)`` (whatever has arrived; empty when
 the deadline, a ``time.monotonic`` value, has passed), ``close()``. ``cycles`` is the machine's
@@ -82,10 +83,7 @@ class SimTransport:
 
     def receive(self, deadline):
         while True:
-            if data := self._board.recv():
-                # In the order in which they come, each after those before it.
-                start = max([self._board.cycles, *(time_ for time_, _ in self._coming[-1:])])
-                self._coming.append((start + self._byte_clocks * len(data), data))
+            self._take()
             if self._coming and self._coming[0][0] <= self._board.cycles:
                 return self._coming.pop(0)[1]
             if self._waiting:
@@ -105,6 +103,13 @@ class SimTransport:
         self._passed += clocks
         while self._passed >= 1:
             self._passed -= self._board.run(int(self._passed))
+            self._take()
+
+    def _take(self):
+        """What the board has sent comes in its order, each answer after those before it."""
+        if data := self._board.recv():
+            start = max([self._board.cycles, *(clock for clock, _ in self._coming[-1:])])
+            self._coming.append((start + self._byte_clocks * len(data), data))
 
     def close(self):
         self._board.close()

@@ -150,7 +150,7 @@ def test_a_bad_instruction_is_named_and_sticks_until_reset(program, sentence):
 
 
 @pytest.mark.parametrize("url", ["", "sim", "usb:", "serial:", "model:x", "serial:/dev/x?baud=0",
-                                 "serial:/dev/x?baud=fast"])
+                                 "serial:/dev/x?baud=fast", "sim:?baud=0", "sim:?clock=fast"])
 def test_a_wrong_url_is_one_sentence(url):
     with pytest.raises(ArgumentError, match="got"):
         open_transport(url, PARAMS)
@@ -208,6 +208,49 @@ def test_a_frame_may_arrive_in_pieces():
     frame = encode(9, Kind.STATUS)
     answers = b"".join(machine.feed(frame[i:i + 1]) for i in range(len(frame)))
     assert answers[1] == 9
+
+
+class Echo:
+    """A board that answers every four bytes by two, three clocks after the last of them."""
+    def __init__(self, *_, **__):
+        self.cycles, self.taken, self._due = 0, [], []
+
+    def send(self, data):
+        for byte in data:
+            self.taken.append((self.cycles, byte))
+            if len(self.taken) % 4 == 0:
+                self._due.append(self.cycles + 3)
+
+    def recv(self):
+        answer = b"".join(b"ok" for due in self._due if due <= self.cycles)
+        self._due = [due for due in self._due if due > self.cycles]
+        return answer
+
+    def run(self, cycles):
+        due = [due - self.cycles for due in self._due if due - self.cycles <= cycles]
+        count = max(1, min(due, default=cycles))
+        self.cycles += count
+        return count
+
+    def close(self):
+        pass
+
+
+def test_a_link_with_the_pace_of_a_serial_port(monkeypatch):
+    monkeypatch.setattr("sim.board.Board", Echo)
+    link = open_transport("sim:?baud=2000000&clock=15000000", PARAMS)
+    link.send(b"abcdefgh")
+    # 75 clocks for a byte in either direction, and in both at once.
+    assert link.receive(time.monotonic()) == b"ok" and link.cycles == 4 * 75 + 3 + 2 * 75
+    assert link.receive(time.monotonic()) == b"ok" and link.cycles == 8 * 75 + 3 + 2 * 75
+    assert [clock for clock, _ in link._board.taken] == [75 * (i + 1) for i in range(8)]
+    assert link.receive(time.monotonic()) == b""
+    # Fractions add up.
+    link = open_transport("sim:?baud=4000000&clock=15000000", PARAMS)
+    link.send(b"a" * 99)
+    while len(link._board.taken) < 99:
+        link.receive(time.monotonic() + 1)
+    assert link._board.taken[-1][0] == 37 * 99 + 49
 
 
 # Requests that are sent before those before them are answered.
