@@ -14,6 +14,7 @@ clock count since power-up, or None where nobody sees it; ``clocked`` says wheth
 which programs are measured by.
 """
 
+import math
 import os
 import time
 from urllib.parse import parse_qs, urlsplit
@@ -68,42 +69,40 @@ class SimTransport:
         except ToolError as error:
             raise LinkError(str(error)) from None
         self._byte_clocks = byte_clocks
-        #: What is to be sent, the fraction of a clock, and answers by the clock of their arrival.
-        self._waiting, self._passed, self._coming = b"", 0.0, []
+        #: What is to be sent, the clock at which its first byte is, and answers by the clock at
+        #: which they are here.
+        self._waiting, self._byte_end, self._coming = b"", 0, []
 
     @property
     def cycles(self):
         return self._board.cycles
 
     def send(self, data):
-        if self._byte_clocks:
-            self._waiting += data
-        else:
+        if not self._byte_clocks:
             self._board.send(data)
+            return
+        if not self._waiting:
+            self._byte_end = max(self._byte_end, self._board.cycles) + self._byte_clocks
+        self._waiting += data
 
     def receive(self, deadline):
         while True:
             self._take()
-            if self._coming and self._coming[0][0] <= self._board.cycles:
+            now = self._board.cycles
+            if self._coming and self._coming[0][0] <= now:
                 return self._coming.pop(0)[1]
-            if self._waiting:
-                # The byte is there at its end.
-                self._pass(self._byte_clocks)
+            if self._waiting and self._byte_end <= now:
                 self._board.send(self._waiting[:1])
                 self._waiting = self._waiting[1:]
-            elif self._coming:
-                self._pass(self._coming[0][0] - self._board.cycles)
+                self._byte_end += self._byte_clocks * bool(self._waiting)
+            elif self._waiting or self._coming:
+                then = min([self._byte_end] * bool(self._waiting)
+                           + [clock for clock, _ in self._coming[:1]])
+                self._board.run(math.ceil(then - now))
             elif time.monotonic() >= deadline:
                 return b""
             else:
                 self._board.run(_SIM_SLICE)
-
-    def _pass(self, clocks):
-        """So many clocks, of fractions the whole ones."""
-        self._passed += clocks
-        while self._passed >= 1:
-            self._passed -= self._board.run(int(self._passed))
-            self._take()
 
     def _take(self):
         """What the board has sent comes in its order, each answer after those before it."""
