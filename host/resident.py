@@ -174,20 +174,21 @@ class Places:
         return other
 
     def _spare(self, pairs, batch, wide, quant):
-        """Second places for a batch, where there is room that nothing else has a use for: places of
-        weight gradients come after them, and there are as many."""
-        wide = wide.again(wide.used)
+        """Second places for a batch, where there is room that nothing else has a use for: of the
+        wide memory the last words, if there are as many places of weight gradients below them."""
+        if wide.left < batch + 1:
+            return None
+        below = wide.below(batch + 1)
         try:
-            found = (quant.allocate("a second input", (batch, pairs[0][0])),
-                     wide.allocate("the exponent of a second input", (1, 1)),
-                     wide.allocate("second labels", (batch, 1)))
-            parts, products = self._products(pairs, wide)
+            found = quant.allocate("a second input", (batch, pairs[0][0]))
+            parts, products = self._products(pairs, below)
         except MemoryFullError:
             return None
         if parts != self.parts or [*map(len, products)] != [*map(len, self.products)]:
             return None
         self.products = products
-        return found
+        return (found, Tensor(Space.WIDE, below.end, 1, 1),
+                Tensor(Space.WIDE, below.end + 1, batch, 1))
 
     def _products(self, pairs, wide):
         """Parts and places of all layers: parts as wide as two places have room for, or blocks in

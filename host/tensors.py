@@ -104,6 +104,17 @@ class Arena:
         arena._next = base
         return arena
 
+    @property
+    def end(self):
+        """The word after the last one."""
+        return self._words
+
+    def below(self, count):
+        """An arena of the same words but for the last ones, so many."""
+        arena = Arena(self._space, self._words - count, self._lanes)
+        arena._next = self._next
+        return arena
+
     def words(self, rows, cols):
         """Words that a tensor takes."""
         return -(-cols // self._lanes) * rows

@@ -690,7 +690,7 @@ def overlapping_programs(params, seed, most=10):
 
 
 def resident_training(params, seed, most=8):
-    """Three training steps of a network that lives on the device, with tests between them."""
+    """Training steps of a network that lives on the device, with tests between some of them."""
     recording = Recording(params, f"resident_training {seed}")
     rng = recording.rng
 
@@ -708,9 +708,12 @@ def resident_training(params, seed, most=8):
         def samples(count):
             return rng.integers(0, 256, (count, sizes[0])), rng.integers(0, sizes[-1], count)
 
-        for step in range(3):
-            trainer.train_step(*samples(batch - step % 2), Rate(400, 12), step)
-            if step != 1:
+        # Some find their batch on the device already.
+        sizes_of = (batch, batch - 1, batch, batch, batch)
+        steps = [(*samples(count), Rate(400, 12), step) for step, count in enumerate(sizes_of)]
+        for step, following in enumerate([*steps[1:], None]):
+            trainer.train_step(*steps[step], following)
+            if step in (0, 3):
                 trainer.count_correct(*samples(batch + 1), batch)
         trainer.fetch()
 

@@ -11,6 +11,7 @@ from hdl.build.fit import estimate
 from hdl.instructions import Opcode, QuantiseFlag, instruction, unpack_instruction
 from hdl.params import Params
 from hdl.protocol import MAX_STORED, Kind, Space
+from host.accesses import Memory, accesses
 from host.checkpoint import state_sha256, weights_sha256
 from host.device import Device
 from host.errors import ArgumentError, DeviceError, MemoryFullError
@@ -95,6 +96,30 @@ def test_the_next_batch_goes_down_between_start_and_wait():
             said.clear()
         # The last one was here already.
         assert sent < 50
+
+
+@pytest.mark.parametrize(("sizes", "m", "params"), [
+    ((20, 24, 5), 32, Params(memory=16, masters=8)), ((13, 4), 1, Params(memory=8, masters=4)),
+    ((20, 24, 5), 148, Params(memory=8, masters=8, codes=64)),
+    ((20, 24, 17, 5), 48, Params(memory=32, rows=3, cols=5, depth=2, lanes=0, masters=8)),
+    ((784, 128, 10), 128, Params(rows=8, cols=8, depth=4, lanes=8, sample_groups=1, masters=256,
+                                 memory=256))],
+    ids=lambda value: value.name if isinstance(value, Params) else None)
+def test_no_step_touches_what_is_written_for_the_next(sizes, m, params):
+    places = Places(params, sizes, m)
+    for turn in range(2):
+        other = places.turned(1 - turn)
+        words = {
+            Memory.QUANT: range(base := other.inputs[0].base, base + m * -(-sizes[0]
+                                                                           // params.slots)),
+            Memory.WIDE: {other.exponents[0].base, *range(
+                base := other.labels.base, base + m)}}
+        for step in Steps(params, sizes, places.turned(turn), m).train(
+                Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=True):
+            found = accesses(unpack_instruction(step), params)
+            for memory, kept in words.items():
+                touched = found.read[memory] | found.written[memory]
+                assert not any(touched >> word & 1 for word in kept)
 
 
 def test_a_batch_of_another_size_waits_for_the_step():
