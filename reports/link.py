@@ -3,8 +3,8 @@
 A perceptron of one hidden layer makes steps on the simulated board, which keeps its masters and
 whose link has the pace of a serial port. A step is made by itself, and with the next batch under
 way meanwhile (:meth:`host.resident.Resident.train_step`); what is counted are clocks from step to
-step, bytes that go down, and of these the batch's own: one for each code and each label. ``busy``
-is the share of the time in which a byte goes down; ``wait`` the clocks of the step's program.
+step and those of its program, bytes that go down, and of these the batch's own: one for each code
+and each label. ``busy`` is the share of the time in which a byte goes down.
 
 The data are random, pixels of 0 to 16: how long a step takes does not depend on them, but for the
 bytes that the link escapes.
@@ -27,8 +27,8 @@ from host.train import Rate
 
 __all__ = ["main", "measured"]
 
-#: Steps that are counted, after as many.
-_STEPS = 3
+#: Steps before the one that is counted: the first brings what the others find.
+_BEFORE = 2
 
 
 def measured(device, sizes, m, *, ahead, byte_clocks):
@@ -36,13 +36,13 @@ def measured(device, sizes, m, *, ahead, byte_clocks):
     rng = np.random.default_rng(0)
     resident = Resident(Mlp(sizes, 0, device.params.formats), device, m)
     steps = [(rng.integers(0, 17, (m, sizes[0])), rng.integers(0, sizes[-1], m), Rate(400, 12),
-              step) for step in range(2 * _STEPS + 1)]
+              step) for step in range(_BEFORE + 2)]
     marks = []
     for given, following in pairwise(steps):
         marks.append((device.cycles, device.bytes_down, device.run_cycles))
         resident.train_step(*given, following if ahead else None)
-    first, last = marks[_STEPS - 1], marks[-1]
-    clocks, down, ran = ((b - a) / _STEPS for a, b in zip(first, last, strict=True))
+    after = device.cycles, device.bytes_down, device.run_cycles
+    clocks, down, ran = (b - a for a, b in zip(marks[-1], after, strict=True))
     own = m * (sizes[0] + 1)
     return {"ahead": ahead, "clocks": clocks, "program": ran, "bytes": down, "own": own,
             "busy": down * byte_clocks / clocks, "ratio": down / own}
@@ -52,8 +52,8 @@ def _rows(found, clock):
     yield ["a step", "clocks", "steps per second", "its program", "bytes down", "of the batch",
            "link busy"]
     for row in found:
-        yield ["beside the next batch" if row["ahead"] else "by itself", f"{row['clocks']:,.0f}",
-               f"{clock / row['clocks']:.1f}", f"{row['program']:,.0f}", f"{row['bytes']:,.0f}",
+        yield ["beside the next batch" if row["ahead"] else "by itself", f"{row['clocks']:,}",
+               f"{clock / row['clocks']:.1f}", f"{row['program']:,}", f"{row['bytes']:,}",
                f"{row['ratio']:.3f}", f"{row['busy']:.1%}"]
 
 
