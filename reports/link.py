@@ -31,21 +31,20 @@ __all__ = ["main", "measured"]
 _BEFORE = 2
 
 
-def measured(device, sizes, m, *, ahead, byte_clocks):
-    """The figures of a step on a device whose link takes so many clocks for a byte."""
-    rng = np.random.default_rng(0)
+def measured(device, sizes, m, byte_clocks):
+    """The figures of both kinds of step on a device whose link takes so many clocks for a byte."""
+    rng, own = np.random.default_rng(0), m * (sizes[0] + 1)
     resident = Resident(Mlp(sizes, 0, device.params.formats), device, m)
-    steps = [(rng.integers(0, 17, (m, sizes[0])), rng.integers(0, sizes[-1], m), Rate(400, 12),
-              step) for step in range(_BEFORE + 2)]
-    marks = []
-    for given, following in pairwise(steps):
-        marks.append((device.cycles, device.bytes_down, device.run_cycles))
-        resident.train_step(*given, following if ahead else None)
-    after = device.cycles, device.bytes_down, device.run_cycles
-    clocks, down, ran = (b - a for a, b in zip(marks[-1], after, strict=True))
-    own = m * (sizes[0] + 1)
-    return {"ahead": ahead, "clocks": clocks, "program": ran, "bytes": down, "own": own,
-            "busy": down * byte_clocks / clocks, "ratio": down / own}
+    for ahead in (False, True):
+        steps = [(rng.integers(0, 17, (m, sizes[0])), rng.integers(0, sizes[-1], m),
+                  Rate(400, 12), step) for step in range(_BEFORE + 2)]
+        for given, following in pairwise(steps):
+            before = device.cycles, device.bytes_down, device.run_cycles
+            resident.train_step(*given, following if ahead else None)
+        after = device.cycles, device.bytes_down, device.run_cycles
+        clocks, down, ran = (b - a for a, b in zip(before, after, strict=True))
+        yield {"ahead": ahead, "clocks": clocks, "program": ran, "bytes": down, "own": own,
+               "busy": down * byte_clocks / clocks, "ratio": down / own}
 
 
 def _rows(found, clock):
@@ -90,13 +89,11 @@ def main(argv=None):
     except ParameterError as error:
         print(f"reports.link: {error}", file=sys.stderr)
         return 2
-    sizes, found = (given.features, given.hidden, given.classes), []
+    sizes = given.features, given.hidden, given.classes
     try:
-        for ahead in (False, True):
-            with Device.open(f"sim:?baud={given.baud}&clock={given.clock}", params,
-                             progress=lambda text: print(text, file=sys.stderr)) as device:
-                found.append(measured(device, sizes, given.batch, ahead=ahead,
-                                      byte_clocks=10 * given.clock / given.baud))
+        with Device.open(f"sim:?baud={given.baud}&clock={given.clock}", params,
+                         progress=lambda text: print(text, file=sys.stderr)) as device:
+            found = list(measured(device, sizes, given.batch, 10 * given.clock / given.baud))
     except HostError as error:
         print(f"reports.link: {error}", file=sys.stderr)
         return 1
