@@ -86,6 +86,8 @@ class SimTransport:
         self._waiting += data
 
     def receive(self, deadline):
+        # Bytes on their way are no silence, however long they take to simulate.
+        patience = deadline - time.monotonic()
         while True:
             self._take()
             now = self._board.cycles
@@ -95,6 +97,7 @@ class SimTransport:
                 self._board.send(self._waiting[:1])
                 self._waiting = self._waiting[1:]
                 self._byte_end += self._byte_clocks * bool(self._waiting)
+                deadline = time.monotonic() + patience
             elif self._waiting or self._coming:
                 then = min([self._byte_end] * bool(self._waiting)
                            + [clock for clock, _ in self._coming[:1]])

@@ -27,8 +27,8 @@ from host.train import Rate
 
 __all__ = ["main", "measured"]
 
-#: Steps before the one that is counted: the first brings what the others find.
-_BEFORE = 2
+#: Steps before the one that is counted, which bring what it finds.
+_BEFORE = 1
 
 
 def measured(device, sizes, m, byte_clocks):
