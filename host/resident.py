@@ -163,7 +163,7 @@ class Places:
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
         return len(self.chunks[number]) <= len(self.streamed)
 
-    def turned(self, turn):
+    def on_turn(self, turn):
         """These places, with the second ones of what a batch brings if ``turn`` is 1."""
         if not turn:
             return self
@@ -608,7 +608,7 @@ class Resident:
     def _batch(self, x, labels, turn=0):
         """Bring a batch down: codes as :func:`sim.model.quantise.quantise` makes them."""
         device, bits = self._device, self._device.params.bits
-        at = self._places.turned(turn)
+        at = self._places.on_turn(turn)
         codes = quantise(x, bits=bits, signed=False, clip=ACTIVATION_CLIP[bits])
         store(device, at.inputs[0].view(*x.shape), codes.q - (1 << bits - 1))
         exponent = int(codes.exponent[0])
@@ -661,7 +661,7 @@ class Resident:
 
     def _send_step(self, x, labels, rate, step, *, turn):
         """Bring a step's batch and its program down."""
-        network, at = self._network, self._places.turned(turn)
+        network, at = self._network, self._places.on_turn(turn)
         with self._device.phase("the batch"):
             self._batch(x, labels, turn)
         steps = Steps(self._device.params, network.sizes, at, len(x)).train(

@@ -108,13 +108,13 @@ def test_the_next_batch_goes_down_between_start_and_wait():
 def test_no_step_touches_what_is_written_for_the_next(sizes, m, params):
     places = Places(params, sizes, m)
     for turn in range(2):
-        other = places.turned(1 - turn)
+        other = places.on_turn(1 - turn)
         words = {
             Memory.QUANT: range(base := other.inputs[0].base, base + m * -(-sizes[0]
                                                                            // params.slots)),
             Memory.WIDE: {other.exponents[0].base, *range(
                 base := other.labels.base, base + m)}}
-        for step in Steps(params, sizes, places.turned(turn), m).train(
+        for step in Steps(params, sizes, places.on_turn(turn), m).train(
                 Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=True):
             found = accesses(unpack_instruction(step), params)
             for memory, kept in words.items():
