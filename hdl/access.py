@@ -1,5 +1,7 @@
 """The host's access to the memories: the bodies of WRITE and READ."""
 
+from contextlib import nullcontext
+
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -18,10 +20,11 @@ from hdl.protocol import (
     spaces,
     word_bytes,
     writable,
+    written_beside,
 )
 from hdl.unit import GROUP_BITS, lanes_word, quant_word, wide_word
 
-__all__ = ["Access", "depths", "memory_ports"]
+__all__ = ["Access", "depths", "memory_ports", "taken_ports"]
 
 #: The head of a READ's body; a WRITE's is the same without ``count``. What is ``zero`` on other
 #: machines are the high bits of the address on one that keeps masters.
@@ -59,6 +62,12 @@ def memory_ports(params):
     return ports
 
 
+def taken_ports(params):
+    """Members that say which memories units use, on a machine where a WRITE gives way to them."""
+    return ({f"{name}_taken": In(1) for name in ("wide", "quant", "group")} if params.masters
+            else {})
+
+
 def _log_port(params):
     """A member for the log of runs, which machines with masters have."""
     return {"log_r": Out(ReadPort(CLOCK_BITS))} if params.masters else {}
@@ -77,11 +86,12 @@ class Access(wiring.Component):
     memory was touched. Checks, in this order: the head is there, the space exists, the body is a
     whole number of words and not empty (WRITE) or the answer fits a frame and is not empty
     (READ): ``BAD_LENGTH``; no word lies beyond the end: ``ADDRESS``, also for an unknown space.
+    ``BUSY``, for a space that is not written beside a program, comes after that of the space.
 
     A word of w bytes takes ``w + 1`` clocks to write, after two clocks per word for the checks,
     and ``w + 4`` to read, a part of a word of the quantised memory ``w + 5``; either waits for its
-    stream. Before the first part its address is divided by the number of rows, a clock for every
-    bit of it.
+    stream, and a word to write for a clock in which its memory is not ``taken``. Before the first
+    part its address is divided by the number of rows, a clock for every bit of it.
 
     Parameters
     ----------
@@ -105,7 +115,11 @@ class Access(wiring.Component):
     quant_w : Out(LaneWritePort)
         As :func:`memory_ports` has them.
     log_r : Out(ReadPort(CLOCK_BITS))
-        On a machine that keeps masters.
+        On a machine that keeps masters, as are the following.
+    started : In(1)
+        A program may be under way; only WRITE is started then.
+    wide_taken, quant_taken, group_taken : In(1)
+        A unit uses the port to write of that memory in this clock.
     """
     def __init__(self, params):
         self.params = params
@@ -117,7 +131,8 @@ class Access(wiring.Component):
             "o": Out(stream.Signature(ANSWER_BYTE)),
             "done": Out(1),
             "status": Out(8),
-            **memory_ports(params), **_log_port(params),
+            **memory_ports(params), **_log_port(params), **taken_ports(params),
+            **({"started": In(1)} if params.masters else {}),
         })
 
     def elaborate(self, platform):
@@ -125,6 +140,8 @@ class Access(wiring.Component):
         m.submodules.word = word = _Word(self.params)
         for name in (*memory_ports(self.params), *_log_port(self.params)):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(word, name))
+        m.d.comb += [getattr(word, name).eq(getattr(self, name))
+                     for name in taken_ports(self.params)]
 
         head = Signal(_HEAD)
         write = Signal()
@@ -202,6 +219,11 @@ class Access(wiring.Component):
                 m.d.sync += count.eq(Mux(write, 0, head.count))
                 with m.If(unknown):
                     finish(Status.ADDRESS)
+                if self.params.masters:
+                    apart = set(spaces(self.params)) - set(written_beside(self.params))
+                    with m.Elif(self.started & Cat(head.space == space for space in
+                                                   sorted(apart)).any()):
+                        finish(Status.BUSY)
                 with m.Else():
                     m.next = "SIZE"
             with m.State("SIZE"):
@@ -250,11 +272,12 @@ class Access(wiring.Component):
                         m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += word.write.eq(1)
-                m.d.sync += left.eq(bytes_)
-                following()
-                m.next = "TAKE"
-                with m.If(count == 1):
-                    finish(Status.OK)
+                with m.If(word.written) if self.params.masters else nullcontext():
+                    m.d.sync += left.eq(bytes_)
+                    following()
+                    m.next = "TAKE"
+                    with m.If(count == 1):
+                        finish(Status.OK)
             # A word to the answer.
             with m.State("READ"):
                 m.d.comb += word.read.eq(1)
@@ -310,7 +333,11 @@ class _Word(wiring.Component):
     quant_w : Out(LaneWritePort)
         As :func:`memory_ports` has them.
     log_r : Out(ReadPort(CLOCK_BITS))
-        On a machine that keeps masters.
+        On a machine that keeps masters, as are the following.
+    wide_taken, quant_taken, group_taken : In(1)
+        That memory is not written in this clock.
+    written : Out(1)
+        ``write`` has its way in this clock; it stays until then.
     """
     def __init__(self, params):
         self.params = params
@@ -318,7 +345,8 @@ class _Word(wiring.Component):
             "space": In(8), "address": In(ADDRESS_BITS), "row": In(range(params.rows)),
             "shift": In(1), "i": In(8), "o": Out(8),
             "write": In(1), "read": In(1), "loaded": Out(1),
-            **memory_ports(params), **_log_port(params),
+            **memory_ports(params), **_log_port(params), **taken_ports(params),
+            **({"written": Out(1)} if params.masters else {}),
         })
 
     def elaborate(self, platform):
@@ -359,6 +387,9 @@ class _Word(wiring.Component):
                                  _extended(self.velocity_r.data)),
                 Space.PROGRAM: (self.program_r, self.program_w, self.program_r.data),
                 Space.LOG: (self.log_r, None, self.log_r.data)}
+            taken = {Space.WIDE: self.wide_taken, Space.QUANT: self.quant_taken,
+                     Space.GROUP: self.group_taken}
+            m.d.comb += self.written.eq(self.write)
         for space, (read, write, value) in sources.items():
             # The space is known long before its words.
             chosen = Signal(name=f"chosen_{space.name.lower()}")
@@ -371,6 +402,10 @@ class _Word(wiring.Component):
             m.d.comb += [read.en.eq(self.read & chosen), read.addr.eq(self.address)]
             if write is not None:
                 m.d.comb += [write.en.eq(self.write & chosen), write.addr.eq(self.address)]
+            if self.params.masters and space in taken:
+                # Units come first.
+                with m.If(chosen & taken[space]):
+                    m.d.comb += write.en.eq(0), self.written.eq(0)
             with m.If(self.loaded & chosen):
                 m.d.sync += word.eq(value)
 

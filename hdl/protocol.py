@@ -14,7 +14,10 @@ receiver that has lost its place finds it at the next ``END``. Empty frames are 
 >>> decode(unescape(encode(7, Kind.STATUS)[1:-1]))
 (7, 5, b'')
 
-The host sends one request and waits for its answer. The answer carries the same ``seq``,
+The host sends one request and waits for its answer. To a machine that keeps masters it may send
+``LINK_BYTES`` further bytes, of one request or several, before it has the answer to the oldest one:
+these wait in the machine, so that none is lost however long that one takes, on a link without flow
+control as well. Requests are answered in their order. The answer carries the same ``seq``,
 ``kind | 0x80`` and, as the first byte of its body, a :class:`Status`. A frame with a wrong CRC
 or escape, or that is too short or too long, is counted and answered by
 ``Kind.NAK | Kind.ANSWER`` (0xFF) with ``seq`` 0; nothing of it takes effect. A RUN whose ``seq``
@@ -34,6 +37,8 @@ RUN     instructions of 32 bytes each, or      instructions completed (1), unit 
 STATUS  (nothing)                              bad frames (4), saturations (4), sticky error (1),
                                                its instruction (1), its unit (1)
 RESET   (nothing)                              (nothing); units stopped, counters and error clear
+START   first (2), count (2)                   (nothing)
+WAIT    (nothing)                              as RUN
 ======  =====================================  ==================================================
 
 Numbers are unsigned and least significant byte first. Words of a space: see :class:`Space`.
@@ -49,6 +54,17 @@ fails: the first number of its answer is then that instruction's, counted from 0
 the one that ran last, ``NONE`` after ``BAD_INSTRUCTION``. The error is kept, as STATUS shows it,
 and further RUNs are refused with ``STICKY`` until RESET. What earlier instructions wrote stays, and
 so does what the one that failed had written.
+
+START and WAIT are on machines that keep masters. START begins what a RUN with the same body runs,
+and is answered at once; it is refused as that RUN is, and what is said of a repeated RUN holds for
+it, too: of both together the last one is known. WAIT is answered when no program is under way, with
+what RUN answers of the one that ran last; after RESET, and before there was any, with ``OK``, 0 and
+``NONE``. It may be sent again. From START until WAIT or RESET the machine is *started*, whether its
+program has ended or not: RUN, START and READ are refused with ``BUSY``, as is a WRITE to other
+spaces than those of :func:`written_beside`, and an error becomes pending with WAIT. A WRITE gives
+way to the units, so that what they do, and when, does not depend on it; it is answered when its
+words are written. What it does to words that the program touches, and what saturations STATUS shows
+meanwhile, depends on time. RESET stops the program wherever it is; what that has written stays.
 
 On a machine that keeps masters instructions overlap (:mod:`hdl.instructions`). One that fails stops
 all that are under way, and what these had written stays, too; of several that fail in the same
@@ -66,6 +82,8 @@ __all__ = [
     "ESC",
     "ESC_END",
     "ESC_ESC",
+    "INSTRUCTIONS",
+    "LINK_BYTES",
     "LOG_PART",
     "MAX_BODY",
     "MAX_STORED",
@@ -83,18 +101,21 @@ __all__ = [
     "unescape",
     "word_bytes",
     "writable",
+    "written_beside",
 ]
 
 END, ESC, ESC_END, ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 
 #: Longest body of a frame in bytes, in either direction.
 MAX_BODY = 2048
-#: Words of ``PROGRAM``, 256 instructions, and most of them in one RUN.
-PROGRAM_WORDS, MAX_STORED = 1024, 255
+#: Bytes that a machine that keeps masters holds of further requests while one is under way.
+LINK_BYTES = 256
+#: Words of ``PROGRAM``, the instructions that these are, and most of them in one RUN.
+PROGRAM_WORDS, INSTRUCTIONS, MAX_STORED = 1024, 256, 255
 #: Words of one part of ``LOG``, one for each instruction of a RUN.
 LOG_PART = 256
-#: Requests other than RUN after which the answer to a RUN is forgotten, so that a ``seq`` that
-#: comes round again is not taken for a repetition.
+#: Requests other than RUN and START after which the answer to one of these is forgotten, so that a
+#: ``seq`` that comes round again is not taken for a repetition.
 REPEAT_WINDOW = 128
 
 
@@ -106,6 +127,9 @@ class Kind(IntEnum):
     RUN = 4
     STATUS = 5
     RESET = 6
+    #: Those of machines that keep masters.
+    START = 7
+    WAIT = 8
     #: Answer to a frame that could not be read; no request.
     NAK = 0x7F
     ANSWER = 0x80
@@ -131,6 +155,8 @@ class Status(IntEnum):
     VERSION = 7
     #: An error is pending; RESET clears it.
     STICKY = 8
+    #: A program was started, and not waited for.
+    BUSY = 9
 
 
 class Space(IntEnum):
@@ -183,6 +209,11 @@ def spaces(params):
 def writable(params):
     """The spaces that the host can write to."""
     return [space for space in spaces(params) if space != Space.LOG]
+
+
+def written_beside(params):
+    """The spaces that the host can write to from START to WAIT: what a batch and a program need."""
+    return [space for space in writable(params) if space not in (Space.MASTER, Space.VELOCITY)]
 
 
 def word_bytes(space, params):

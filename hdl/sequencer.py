@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from hdl.access import Access, memory_ports
+from hdl.access import Access, memory_ports, taken_ports
 from hdl.array.skew import Delay
 from hdl.dispatch import Dispatcher, Quarters
 from hdl.instructions import INSTRUCTION_BYTES, Queue
@@ -24,7 +24,8 @@ class Sequencer(wiring.Component):
 
     The answer to a damaged frame is a NAK. A RUN that is repeated gets its answer again. An
     error of a RUN is kept until RESET, and RUN is refused until then. Where nothing
-    is moved or run the answer begins at most five clocks after the request was verified.
+    is moved or run the answer begins at most five clocks after the request was verified. On a
+    machine that keeps masters a program that was started runs beside further requests.
 
     Parameters
     ----------
@@ -42,6 +43,9 @@ class Sequencer(wiring.Component):
     wide_r, quant_r, group_r : Out(ReadPort)
     wide_w, group_w : Out(WritePort)
     quant_w : Out(LaneWritePort)
+    wide_taken, quant_taken, group_taken : In(1)
+        On a machine that keeps masters: a unit writes to that memory in this clock, or reads the
+        quantised one.
     ready : In(1)
         See :class:`hdl.program.Program` and :class:`hdl.dispatch.Dispatcher`.
     control : In(UnitPort()) x units
@@ -58,7 +62,7 @@ class Sequencer(wiring.Component):
             "fault": In(len(Queue) if params.masters else 1), "ready": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),
             "units_reset": Out(1).array(len(units_of(params))),
-            **memory_ports(params),
+            **memory_ports(params), **taken_ports(params),
         })
 
     def elaborate(self, platform):
@@ -90,8 +94,9 @@ class Sequencer(wiring.Component):
             m.d.comb += clamped.eq(port.clamped)
 
         # What there is to know of a request, a clock after it is valid: nothing of it changes.
+        beside = (Kind.START, Kind.WAIT) if self.params.masters else ()
         kinds = {kind: Signal(name=f"is_{kind.name.lower()}") for kind in (
-            Kind.HELLO, Kind.WRITE, Kind.READ, Kind.RUN, Kind.STATUS, Kind.RESET)}
+            Kind.HELLO, Kind.WRITE, Kind.READ, Kind.RUN, Kind.STATUS, Kind.RESET, *beside)}
         m.d.sync += [known.eq(frame.kind == kind) for kind, known in kinds.items()]
         empty, one_byte, whole, repeated = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [empty.eq(frame.length == 0), one_byte.eq(frame.length == 1),
@@ -118,12 +123,26 @@ class Sequencer(wiring.Component):
                 many.eq((which.count == 0) | (which.count > MAX_STORED)),
                 beyond.eq(which.first + which.count > PROGRAM_WORDS * 8 // INSTRUCTION_BYTES),
             ]
+            # A program that was started, and not waited for, runs beside other requests.
+            started = Signal()
+            m.d.comb += [access.started.eq(started), *(
+                getattr(access, name).eq(getattr(self, name))
+                for name in taken_ports(self.params))]
+            with m.If(started):
+                m.d.comb += stored.enable.eq(program.active)
+                _taken(m, program, stored.o)
 
         # What a request changes.
         bad_frames = Signal(32)
         error, error_at, error_unit = Signal(8), Signal(8), Signal(8)
         restart = Signal()
-        m.d.comb += clamps.clear.eq(restart)
+        if stored:
+            # What is stopped may clamp until it is reset.
+            clearing = Signal(8)
+            m.d.sync += clearing.eq(Cat(restart, clearing))
+            m.d.comb += clamps.clear.eq(restart | clearing.any()), program.stop.eq(restart)
+        else:
+            m.d.comb += clamps.clear.eq(restart)
         # Each unit has a register of its own for this: it reaches most of what the unit has.
         units_reset = Signal()
         m.d.sync += units_reset.eq(program.abort | restart)
@@ -133,9 +152,14 @@ class Sequencer(wiring.Component):
         # The last RUN: its number, its answer's status and whether that is all, and for how many
         # requests it stays known.
         run_seq, run_status, run_alone = Signal(8), Signal(8), Signal()
+        runs, same_kind = kinds[Kind.RUN], 1
+        if stored:
+            run_started = Signal()
+            runs, same_kind = runs | kinds[Kind.START], run_started == kinds[Kind.START]
         run_age = Signal(range(REPEAT_WINDOW + 1))
         failed = Signal()
-        m.d.sync += [repeated.eq((run_age != 0) & (run_seq == frame.seq)), failed.eq(error != 0)]
+        again = (run_age != 0) & (run_seq == frame.seq)
+        m.d.sync += [repeated.eq(again & same_kind if stored else again), failed.eq(error != 0)]
         m.d.comb += [
             program.fault.eq(self.fault), program.ready.eq(self.ready),
             program.count.eq(frame.length // INSTRUCTION_BYTES),
@@ -157,7 +181,10 @@ class Sequencer(wiring.Component):
                     m.d.sync += bad_frames.eq(bad_frames + 1)
                     reply(Status.BAD_FRAME, 1)
                 with m.Elif(frame.valid):
-                    with m.If((run_age != 0) & (frame.kind != Kind.RUN)):
+                    other = frame.kind != Kind.RUN
+                    if stored:
+                        other &= frame.kind != Kind.START
+                    with m.If((run_age != 0) & other):
                         m.d.sync += run_age.eq(run_age - 1)
                     m.next = "KIND"
             with m.State("KIND"):
@@ -173,6 +200,14 @@ class Sequencer(wiring.Component):
                     m.next = "STATUS"
                 with m.If(kinds[Kind.RESET]):
                     m.next = "RESET"
+                if stored:
+                    with m.If(kinds[Kind.START]):
+                        m.next = "RUN"
+                    with m.If(kinds[Kind.WAIT]):
+                        m.next = "WAIT"
+                    with m.If(kinds[Kind.READ] & started):
+                        m.d.comb += access.start.eq(0)
+                        reply(Status.BUSY, 1)
             with m.State("HELLO"):
                 with m.If(~one_byte):
                     reply(Status.BAD_LENGTH, 1)
@@ -192,9 +227,12 @@ class Sequencer(wiring.Component):
             with m.State("RUN"):
                 with m.If(repeated):
                     reply(run_status, run_alone)
+                if stored:
+                    with m.Elif(started):
+                        reply(Status.BUSY, 1)
                 with m.Elif(failed):
                     reply(Status.STICKY, 1)
-                with m.Elif(empty | ~whole):
+                with m.Elif(empty | ~whole | kinds[Kind.START] if stored else empty | ~whole):
                     reply(Status.BAD_LENGTH, 1)
                     if stored:
                         with m.If(four):
@@ -222,10 +260,20 @@ class Sequencer(wiring.Component):
                         m.d.comb += [program.start.eq(1), stored.start.eq(1),
                                      stored.first.eq(which.first), program.count.eq(which.count)]
                         m.next = "STORED"
+                        with m.If(kinds[Kind.START]):
+                            m.d.sync += started.eq(1)
+                            reply(Status.OK, 1)
                 with m.State("STORED"):
                     m.d.comb += stored.enable.eq(1)
                     _taken(m, program, stored.o)
-                    _ran(m, program, (error, error_at, error_unit), reply)
+                    with m.If(program.done):
+                        _ran(m, program, (error, error_at, error_unit), reply)
+                with m.State("WAIT"):
+                    with m.If(~empty):
+                        reply(Status.BAD_LENGTH, 1)
+                    with m.Elif(~program.active):
+                        m.d.sync += started.eq(0)
+                        _ran(m, program, (error, error_at, error_unit), reply)
             with m.State("RUNNING"):
                 m.d.comb += [
                     instructions.payload.eq(frame.body.payload),
@@ -234,7 +282,8 @@ class Sequencer(wiring.Component):
                 ]
                 if stored:
                     _taken(m, program, quarters.o)
-                _ran(m, program, (error, error_at, error_unit), reply)
+                with m.If(program.done):
+                    _ran(m, program, (error, error_at, error_unit), reply)
             with m.State("STATUS"):
                 reply(Status.OK)
                 with m.If(~empty):
@@ -247,9 +296,13 @@ class Sequencer(wiring.Component):
                     m.d.comb += restart.eq(1)
                     m.d.sync += bad_frames.eq(0), error.eq(0), error_at.eq(0), error_unit.eq(0)
                     m.d.sync += run_age.eq(0)
+                    if stored:
+                        m.d.sync += started.eq(0)
             with m.State("ANSWER"):
                 m.d.comb += answer.start.eq(1)
-                with m.If(~frame.damaged & kinds[Kind.RUN]):
+                with m.If(~frame.damaged & runs):
+                    if stored:
+                        m.d.sync += run_started.eq(kinds[Kind.START])
                     m.d.sync += [
                         run_seq.eq(frame.seq), run_status.eq(answer.status),
                         run_alone.eq(answer.alone), run_age.eq(REPEAT_WINDOW),
@@ -271,12 +324,11 @@ def _taken(m, program, source):
 
 
 def _ran(m, program, error, reply):
-    """At the end of a program: keep its error, and answer."""
-    with m.If(program.done):
-        with m.If(program.status != Status.OK):
-            m.d.sync += [kept.eq(value) for kept, value in zip(
-                error, (program.status, program.completed, program.unit), strict=True)]
-        reply(program.status)
+    """After a program: keep its error, and answer."""
+    with m.If(program.status != Status.OK):
+        m.d.sync += [kept.eq(value) for kept, value in zip(
+            error, (program.status, program.completed, program.unit), strict=True)]
+    reply(program.status)
 
 
 class Answer(wiring.Component):
@@ -296,7 +348,7 @@ class Answer(wiring.Component):
     alone : In(1)
         The status is all of the answer.
     run : In(48)
-        The body of RUN's answer after the status.
+        The body of RUN's answer, and of WAIT's, after the status.
     counters : In(88)
         The body of STATUS's answer after the status.
     words : In(stream.Signature(ANSWER_BYTE))
@@ -307,6 +359,7 @@ class Answer(wiring.Component):
     """
     def __init__(self, params):
         self.fingerprint = bytes.fromhex(params.fingerprint)
+        self.waits = params.masters > 0
         super().__init__({
             "start": In(1),
             "seq": In(8),
@@ -336,7 +389,8 @@ class Answer(wiring.Component):
                 m.d.comb += reading.eq(1), last.eq(0)
             for kind, body in ((Kind.HELLO, hello), (Kind.RUN, self.run),
                                (Kind.STATUS, self.counters)):
-                with m.Case(kind | Kind.ANSWER):
+                same = (Kind.WAIT | Kind.ANSWER,) if self.waits and kind == Kind.RUN else ()
+                with m.Case(kind | Kind.ANSWER, *same):
                     m.d.comb += last.eq(index == heads + len(body) // 8 - 1)
                     with m.If(index >= heads):
                         m.d.comb += byte.eq(body.word_select((index - heads)[:5], 8))

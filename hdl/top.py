@@ -27,6 +27,7 @@ from hdl.dispatch import AccessFaults, Watched
 from hdl.gemm import Gemm
 from hdl.instructions import queue_of
 from hdl.link.frame import FrameReceiver, FrameSender
+from hdl.link.queue import LinkQueue
 from hdl.link.slip import Escaper, Unescaper
 from hdl.loss import CrossEntropy
 from hdl.memory import Ram
@@ -89,7 +90,12 @@ class Accelerator(wiring.Component):
         m.submodules.unescaper = unescaper = Unescaper()
         m.submodules.receiver = receiver = FrameReceiver()
         m.submodules.sequencer = sequencer = Sequencer(params, watchdog=self.watchdog)
-        wiring.connect(m, wiring.flipped(self.i), unescaper.i)
+        if params.masters:
+            m.submodules.link_queue = link_queue = LinkQueue()
+            wiring.connect(m, wiring.flipped(self.i), link_queue.i)
+            wiring.connect(m, link_queue.o, unescaper.i)
+        else:
+            wiring.connect(m, wiring.flipped(self.i), unescaper.i)
         wiring.connect(m, unescaper.o, receiver.i)
         wiring.connect(m, receiver.frame, sequencer.frame)
 
@@ -170,9 +176,14 @@ class Accelerator(wiring.Component):
             for number, name in enumerate(faults.memories):
                 m.d.comb += faults.conflict[number].eq(conflicts[name])
             fault = faults.fault
-            # Products give way.
+            # Products give way to other units, and the link to all of them.
             gemm = units[Unit.GEMM]
-            others = [user for user in users if user is not gemm]
+            others = [unit for unit in units.values() if unit is not gemm]
+            m.d.comb += [getattr(sequencer, f"{name}_taken").eq(Cat(
+                getattr(unit, port).en for unit in units.values() for port in ports
+                if hasattr(unit, port)).any()) for name, ports in (
+                    ("wide", ("wide_w",)), ("quant", ("quant_r", "quant_w")),
+                    ("group", ("group_w",)))]
             m.d.comb += [
                 gemm.wide_taken.eq(Cat(user.wide_w.en for user in others
                                        if hasattr(user, "wide_w")).any()),

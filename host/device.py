@@ -8,6 +8,7 @@ direction is sent again and counted; a RUN sent again is not executed again (see
 import time
 from collections import namedtuple
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,9 +16,12 @@ from hdl.instructions import INSTRUCTION_BYTES, Opcode, in_order, opcode_of, unp
 from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
+    INSTRUCTIONS,
+    LINK_BYTES,
     LOG_PART,
     MAX_BODY,
     MAX_STORED,
+    PROGRAM_WORDS,
     FrameError,
     Kind,
     LogPart,
@@ -53,7 +57,23 @@ _SENTENCES = {
     Status.WATCHDOG: "a unit did not finish in time and was stopped",
     Status.VERSION: "the device speaks another protocol version",
     Status.STICKY: "the device stopped at an earlier error and needs a reset",
+    Status.BUSY: "the device runs a program that was not waited for",
 }
+
+
+@dataclass
+class _Sent:
+    """A request; ``phases`` and ``start`` are of when it was sent."""
+    kind: Kind
+    body: bytes = b""
+    seconds: float = 0
+    accept: tuple = ()
+    program: list | None = None
+    phases: tuple = ()
+    start: int | None = None
+    seq: int = 0
+    frame: bytes = b""
+    answer: bytes = b""
 
 
 class Device:
@@ -68,6 +88,8 @@ class Device:
         Clock cycles spent in programs; None where the device has no clock.
     resent : int
         Frames that were damaged or lost and sent again.
+    window : int
+        Bytes that are sent before the oldest request is answered, in :meth:`ahead`.
     observer : host.trace.Trace or None
         Told of every phase, transfer and instruction. On a machine that keeps no masters programs
         run an instruction at a time then.
@@ -85,9 +107,15 @@ class Device:
         self._phases = []
         self._seq = 0
         self._received = bytearray()
-        #: The words of the program memory that are known, and the program that was stored last.
-        self._words = np.zeros((0, word_bytes(Space.PROGRAM, params)), np.uint8)
-        self._stored = []
+        self.window = LINK_BYTES if params.masters else 0
+        #: Requests whose answers are to come, whether WRITE is left among them, and the clock at
+        #: which the link was free again.
+        self._unanswered, self._sends_ahead, self._link_free = [], False, 0
+        #: The words of the program memory, -1 where they are not known; the program that was
+        #: stored last and the number of its first instruction; and the one that was started, with
+        #: the clock at which it was.
+        self._words = np.full((PROGRAM_WORDS, word_bytes(Space.PROGRAM, params)), -1, np.int16)
+        self._stored, self._running = ([], 0), None
 
     @classmethod
     def open(cls, url, params, *, progress=None, **options):
@@ -121,11 +149,6 @@ class Device:
         """The time of traces: clock cycles since power-up, of a board those spent in programs; None
         without a clock."""
         return self.run_cycles if self.cycles is None else self.cycles
-
-    @property
-    def stored(self):
-        """The program that was stored last."""
-        return self._stored
 
     # Requests.
 
@@ -161,7 +184,24 @@ class Device:
         step = (MAX_BODY - 4) // size * size
         for offset in range(0, len(data), step):
             base = address + offset // size
-            self._request(Kind.WRITE, _head(space, base) + data[offset:offset + step])
+            self._write(_head(space, base) + data[offset:offset + step])
+
+    def _write(self, body):
+        if self._sends_ahead:
+            self._post(Kind.WRITE, body)
+        else:
+            self._request(Kind.WRITE, body)
+
+    @contextmanager
+    def ahead(self):
+        """What is written within is sent before all before it is answered, if the device keeps
+        masters. An error of it is raised later, at the end at the latest."""
+        self._sends_ahead = bool(self.window)
+        try:
+            yield
+        finally:
+            self._sends_ahead = False
+        self._flush()
 
     def read(self, space, address, count):
         """Read ``count`` words from ``address``, [count, elements]; as :meth:`write`."""
@@ -199,31 +239,47 @@ class Device:
             part = program[first:first + step]
             self._run(b"".join(part), part)
 
-    def store_program(self, program, *, overlap=False):
-        """Keep a list of packed instructions in the device, from the first place on; of those that
+    def store_program(self, program, *, overlap=False, first=0):
+        """Keep a list of packed instructions in the device, from number ``first`` on; of those that
         were sent before only words that changed travel. ``overlap`` is that of :meth:`run`."""
         program = self._ordered(program, overlap)
-        if len(program) > MAX_STORED:
-            raise MemoryFullError(f"a stored program must have at most {MAX_STORED} instructions, "
-                                  f"got {len(program)}")
+        most = min(MAX_STORED, INSTRUCTIONS - first)
+        if len(program) > most:
+            raise MemoryFullError(f"a stored program must have at most {most} instructions"
+                                  + f" from number {first} on" * (first > 0)
+                                  + f", got {len(program)}")
         words = np.frombuffer(b"".join(program), "u1").reshape(-1, word_bytes(
             Space.PROGRAM, self.params))
-        known = self._words[:len(words)]
-        changed = np.ones(len(words), bool)
-        changed[:len(known)] = (words[:len(known)] != known).any(axis=1)
-        places = np.flatnonzero(changed)
+        start = first * INSTRUCTION_BYTES // word_bytes(Space.PROGRAM, self.params)
+        known = self._words[start:start + len(words)]
+        places = np.flatnonzero((words != known).any(axis=1))
         # Two runs of words with one between them are shorter as one.
         for run in np.split(places, np.flatnonzero(np.diff(places) > 2) + 1):
             if len(run):
-                self.write(Space.PROGRAM, int(run[0]), words[run[0]:run[-1] + 1])
-        self._words = np.concatenate([words, self._words[len(words):]])
-        self._stored = program
+                self.write(Space.PROGRAM, start + int(run[0]), words[run[0]:run[-1] + 1])
+        known[:] = words
+        self._stored = program, first
 
     def run_stored(self):
         """Execute the program that was stored last."""
-        if self._stored:
-            count = len(self._stored)
-            self._run(bytes(2) + count.to_bytes(2, "little"), self._stored)
+        program, first = self._stored
+        if program:
+            self._run(_range(first, len(program)), program)
+
+    def start_stored(self):
+        """Begin to execute the program that was stored last, on a device that keeps masters. Until
+        :meth:`wait` it can be written to, but for masters and velocities, and not read."""
+        program, first = self._stored
+        if program:
+            self._request(Kind.START, _range(first, len(program)), program=program)
+            self._running = program, self.clock
+
+    def wait(self):
+        """Until the program that was started has ended; its errors are raised here."""
+        if self._running:
+            (program, start), self._running = self._running, None
+            body = self._request(Kind.WAIT, seconds=self._run_seconds, program=program)
+            self._count(program, body, start)
 
     def _ordered(self, program, overlap):
         """On other machines instructions come one after the other anyway."""
@@ -232,11 +288,15 @@ class Device:
 
     def _run(self, request, part):
         body = self._request(Kind.RUN, request, seconds=self._run_seconds, program=part)
+        self._count(part, body)
+
+    def _count(self, part, body, start=None):
+        """The clocks of a program, which began at ``start``, or has ended now."""
         if self.run_cycles is not None:
             clocks = int.from_bytes(body[2:6], "little")
             self.run_cycles += clocks
             if self.observer:
-                self._observe(part, self.clock, clocks)
+                self._observe(part, self.clock if start is None else start + clocks, clocks)
 
     @property
     def _alone(self):
@@ -251,38 +311,110 @@ class Device:
                for place in LogPart]
         self.observer.ran_program(part, end, clocks, log)
 
-    def _request(self, kind, body=b"", *, seconds=None, accept=(), program=None):
-        start = self.clock
-        self._seq = self._seq % 255 + 1
-        frame = encode(self._seq, kind, body)
-        for attempt in range(_TRIES):
-            self.resent += attempt > 0
-            self._transport.send(frame)
-            self.bytes_down += len(frame)
-            answer = self._await(kind, time.monotonic() + (seconds or self._answer_seconds))
-            if answer is not None:
-                break
-        else:
-            raise LinkError(
-                f"the device did not answer {kind.name} within "
-                f"{_TRIES * (seconds or self._answer_seconds):g} seconds")
-        status, rest = Status(answer[0]), answer[1:]
-        if status != Status.OK and status not in accept:
-            raise DeviceError(self._sentence(status, rest, program))
-        if self.observer and kind in (Kind.WRITE, Kind.READ):
-            self.observer.transferred(kind, start, len(body) + len(rest))
-        return rest
+    # Frames.
 
-    def _sentence(self, status, rest, program):
+    def _request(self, kind, body=b"", **options):
+        """One request; the body of its answer without the status."""
+        sent = self._post(kind, body, **options)
+        self._flush()
+        return sent.answer
+
+    def _post(self, kind, body=b"", *, seconds=None, accept=(), program=None):
+        """Send a request as soon as the device has room for it, and leave its answer to
+        :meth:`_flush`. What must not be done twice waits for all before it."""
+        if kind in (Kind.RUN, Kind.START):
+            self._flush()
+        sent = _Sent(kind, body, seconds or self._answer_seconds, accept, program,
+                     tuple(reversed(self._phases)), self.clock)
+        self._frame(sent)
+        offset = 0
+        while offset < len(sent.frame):
+            if self._unanswered:
+                room = self.window - offset - sum(
+                    len(other.frame) for other in self._unanswered[1:])
+                if room <= 0:
+                    if self._collect(part=offset > 0):
+                        # What was sent of this one is lost.
+                        offset = 0
+                    continue
+            else:
+                room = len(sent.frame)
+            self._transport.send(sent.frame[offset:offset + room])
+            self.bytes_down += len(sent.frame[offset:offset + room])
+            offset += room
+        self._unanswered.append(sent)
+        return sent
+
+    def _frame(self, sent):
+        """Give a request the next ``seq``."""
+        self._seq = sent.seq = self._seq % 255 + 1
+        sent.frame = encode(self._seq, sent.kind, sent.body)
+
+    def _flush(self):
+        """All answers; the first error among them is raised."""
+        errors = []
+        while self._unanswered:
+            try:
+                self._collect()
+            except DeviceError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _collect(self, *, part=False):
+        """The answer to the oldest request. If that was lost or damaged, it is sent again until it
+        is answered, and after it all others, one by one: whether these came is not known, or what
+        they met; returns whether it was so. ``part`` of a further request has been sent."""
+        oldest = self._unanswered.pop(0)
+        answer = self._await(oldest)
+        if answer is not None:
+            self._take(oldest, answer)
+            return False
+        again, self._unanswered = [oldest, *self._unanswered], []
+        if part or len(again) > 1:
+            # Requests are answered in their order: nothing of these comes after this one.
+            last = _Sent(Kind.STATUS, seconds=max(sent.seconds for sent in again))
+            self._frame(last)
+            self._insist(last, _TRIES, lone=False)
+        for sent in again:
+            self._take(sent, self._insist(sent, _TRIES - (sent is oldest)))
+        return True
+
+    def _insist(self, sent, tries, *, lone=True):
+        """The answer to a request that is sent again; not ``lone``, after those to others."""
+        for _ in range(tries):
+            self.resent += lone
+            self._transport.send(sent.frame)
+            self.bytes_down += len(sent.frame)
+            answer = self._await(sent, lone=lone)
+            if answer is not None:
+                return answer
+        raise LinkError(f"the device did not answer {sent.kind.name} within "
+                        f"{_TRIES * sent.seconds:g} seconds")
+
+    def _take(self, sent, answer):
+        status, sent.answer = Status(answer[0]), answer[1:]
+        if status != Status.OK and status not in sent.accept:
+            raise DeviceError(self._sentence(status, sent))
+        if self.observer and sent.kind in (Kind.WRITE, Kind.READ):
+            # On a link there is one at a time.
+            start = max(sent.start, self._link_free)
+            self.observer.transferred(sent.kind, start, len(sent.body) + len(sent.answer))
+            self._link_free = self.clock
+
+    def _sentence(self, status, sent):
+        program, rest = sent.program, sent.answer
         text = _SENTENCES.get(status, f"the device answered {status.name}")
         if program and len(rest) >= 2 and rest[0] < len(program):
             op = opcode_of(unpack_instruction(program[rest[0]])["op"], self.params)
             name = Opcode(op).name if op in set(Opcode) else f"opcode {op}"
             text += f": instruction {rest[0]} ({name})"
-        return ", ".join([text, *(f"in {phase}" for phase in reversed(self._phases))])
+        return ", ".join([text, *(f"in {phase}" for phase in sent.phases)])
 
-    def _await(self, kind, deadline):
-        """The body of the answer to the last request; None if it was lost or damaged."""
+    def _await(self, sent, *, lone=True):
+        """The body of the answer to a request; None if it was lost or, of a ``lone`` one,
+        damaged."""
+        deadline = time.monotonic() + sent.seconds
         while True:
             frame = self._next_frame(deadline)
             if frame is None:
@@ -290,10 +422,10 @@ class Device:
             try:
                 seq, answered, body = decode(unescape(frame))
             except FrameError:
+                seq, answered, body = 0, Kind.NAK | Kind.ANSWER, b""
+            if answered == Kind.NAK | Kind.ANSWER and lone:
                 return None
-            if answered == Kind.NAK | Kind.ANSWER:
-                return None
-            if (seq, answered) == (self._seq, kind | Kind.ANSWER) and body:
+            if (seq, answered) == (sent.seq, sent.kind | Kind.ANSWER) and body:
                 return body
             # An answer to an earlier attempt: wait on.
 
@@ -311,6 +443,11 @@ class Device:
                 return None
             self.bytes_up += len(data)
             self._received += data
+
+
+def _range(first, count):
+    """The body of a RUN or a START of stored instructions."""
+    return first.to_bytes(2, "little") + count.to_bytes(2, "little")
 
 
 def _head(space, address):

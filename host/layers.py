@@ -543,8 +543,9 @@ class Hosted:
     def __init__(self, network, device, batch):
         self._network, self._space = network, network.workspace(device, batch)
 
-    def train_step(self, x, labels, rate, step):
-        """``(loss, correct)`` of a batch, before the update that it makes."""
+    def train_step(self, x, labels, rate, step, following=None):
+        """``(loss, correct)`` of a batch, before the update that it makes; nothing is done for the
+        step that follows."""
         return self._network.train_step(self._space, x, labels, rate, step)
 
     def count_correct(self, x, labels, batch):

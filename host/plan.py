@@ -8,10 +8,20 @@ Clocks are predicted (:mod:`host.predict`).
 from collections import Counter
 
 from hdl.instructions import Opcode, opcode_of, unpack_instruction
-from hdl.protocol import END, Kind, Space, Status, decode, encode, unescape, word_bytes
+from hdl.protocol import (
+    END,
+    MAX_STORED,
+    Kind,
+    Space,
+    Status,
+    decode,
+    encode,
+    unescape,
+    word_bytes,
+)
 from host.device import Device
 from host.errors import ArgumentError
-from host.predict import bound, predict
+from host.predict import Bound, bound, predict
 from host.resident import Resident
 from host.tensors import element_bits
 
@@ -34,8 +44,8 @@ class _Nothing:
             seq, kind, body = decode(unescape(frame))
             count = int.from_bytes(body[4:6], "little") if kind == Kind.READ else 0
             size = count * word_bytes(Space(body[0]), self._params) if count else 0
-            # RUN counts instructions and clocks.
-            rest = bytes(6 if kind == Kind.RUN else size)
+            # RUN and WAIT count instructions and clocks.
+            rest = bytes(6 if kind in (Kind.RUN, Kind.WAIT) else size)
             self._answers += encode(seq, kind | Kind.ANSWER, bytes([Status.OK]) + rest)
 
     def receive(self, deadline):
@@ -67,9 +77,9 @@ def plan(params, network, x, labels, rates):
         resident.train_step(x, labels, rate, step)
         # The first step is not like the others.
         link = {"down": device.bytes_down - before[0], "up": device.bytes_up - before[1]}
-    found["step"] = {**_program(params, device.stored), "link_bytes": link}
+    found["step"] = {**_program(params, resident.program), "link_bytes": link}
     resident.count_correct(x, labels, len(x))
-    found["test"] = _program(params, device.stored)
+    found["test"] = _program(params, resident.program)
     return found
 
 
@@ -100,20 +110,26 @@ def _memory(arena):
 def _program(params, program):
     """What a stored program takes; ``share_of_peak`` is what its products without padding would, at
     the array's peak, of its clocks."""
-    predicted, least = predict(program, params), bound(program, params)
-    count, busy = Counter(), Counter()
-    for step in predicted.steps:
-        count[step.opcode] += 1
-        busy[step.opcode] += step.done - step.started
+    count, busy, predicted = Counter(), Counter(), 0
+    least = Bound(*[0] * len(Bound._fields))
+    for first in range(0, len(program), MAX_STORED):
+        # What is longer runs in parts.
+        part = program[first:first + MAX_STORED]
+        found = predict(part, params)
+        predicted += found.clocks
+        least = Bound(*map(sum, zip(least, bound(part, params), strict=True)))
+        for step in found.steps:
+            count[step.opcode] += 1
+            busy[step.opcode] += step.done - step.started
     fields = [unpack_instruction(packed) for packed in program]
     products = sum(f["m"] * f["k"] * f["n"] for f in fields
                    if opcode_of(f["op"], params) == Opcode.GEMM)
     return {
-        "instructions": len(program), "clocks": predicted.clocks,
-        "share_of_peak": products / params.macs / predicted.clocks,
+        "instructions": len(program), "clocks": predicted,
+        "share_of_peak": products / params.macs / predicted,
         "units": {op.name: {"instructions": count[op], "clocks": clocks}
                   for op, clocks in busy.most_common()},
-        "bound": {**least._asdict(), "share": least.path / predicted.clocks},
+        "bound": {**least._asdict(), "share": least.path / predicted},
     }
 
 

@@ -9,6 +9,7 @@ Exponents are numbers in the device's memory. A tensor's unit is ``2**e`` with e
 words, known to the device alone, and of a constant: a :class:`Unit`.
 """
 
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import lcm
@@ -17,9 +18,9 @@ import numpy as np
 
 from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRow
 from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
-from hdl.protocol import MAX_STORED, Space
+from hdl.protocol import INSTRUCTIONS, MAX_STORED, Space
 from host import program
-from host.errors import ArgumentError
+from host.errors import ArgumentError, MemoryFullError
 from host.network import (
     WindowTables,
     batch_codes,
@@ -183,7 +184,10 @@ class Places:
         #: By layer its columns in blocks, and these in parts, of which gradients are made one after
         #: the other, in places that the parts take in turn.
         self.blocks = [_blocks(params, n, len(layers)) for _, n in rows]
+        before = len(wide.places)
         self.parts, self.products = self._products(weights, wide)
+        #: Second places of a step's input, its exponent and the labels, or None.
+        self.spare = self._spare(layers[0], weights, batch, wide, before, quant)
         self.windows = WindowTables(params, layers, batch)
         #: Where groups of gradients are, by turns if there is room.
         need, _ = group_words(params, layers, batch)
@@ -197,6 +201,38 @@ class Places:
     def stays(self, number):
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
         return len(self.chunks[number]) <= len(self.streamed)
+
+    def on_turn(self, turn):
+        """These places, with the second ones of what a batch brings if ``turn`` is 1."""
+        if not turn:
+            return self
+        other = copy(self)
+        first, exponent, other.labels = self.spare
+        other.inputs = [first, *self.inputs[1:]]
+        other.exponents = [exponent, *self.exponents[1:]]
+        return other
+
+    def _spare(self, layer, weights, batch, wide, before, quant):
+        """Second places for a batch, where there is room that nothing else has a use for: of the
+        wide memory the last words, if there are as many places of weight gradients below them.
+
+        ``before`` is how many places the memory had before those.
+        """
+        if wide.left < batch + 1:
+            return None
+        below, above = wide.below(batch + 1, before)
+        try:
+            parts, products = self._products(weights, below)
+            if parts != self.parts or [*map(len, products)] != [*map(len, self.products)]:
+                return None
+            found = quant.allocate("a second input", (batch * layer.pixels, layer.in_channels))
+        except MemoryFullError:
+            return None
+        self.products = products
+        spare = (found, above.allocate("the exponent of a second input", (1, 1)),
+                 above.allocate("second labels", (batch, 1)))
+        wide.places[:] = below.places
+        return spare
 
     def _products(self, weights, wide):
         """Parts and places of all layers: parts as wide as two places have room for, or blocks in
@@ -620,6 +656,13 @@ class Resident:
         self._samples = self._seen = None
         #: The first step finds what it needs.
         self._prepared = False
+        #: The program that was compiled last, and what follows the stored part of a longer step.
+        self.program = []
+        self._rest = []
+        #: The step that is on the device already, and whether there is room for one beside it.
+        self._ahead, self._turn, self._both = None, 0, False
+        #: Exponents of the input that are on the device, by turn.
+        self._sent = {}
         #: Whether units overlap, or a program runs an instruction at a time.
         self.overlap = True
         #: How programs overlap, by kind and samples.
@@ -670,52 +713,80 @@ class Resident:
             for place, layer, name in self._statistics():
                 setattr(layer, name, load(self._device, place)[0])
 
-    def _batch(self, x, labels):
+    def _batch(self, x, labels, turn=0):
         """Bring a batch down: codes as :func:`sim.model.quantise.quantise` makes them."""
-        device, at = self._device, self._places
+        device, at = self._device, self._places.on_turn(turn)
         if at.windows and self._seen != len(x):
             self._seen = len(x)
             at.windows.store(device, len(x))
         codes, exponent = batch_codes(x, self._network.shapes[0], device.params.bits)
         store(device, at.inputs[0].view(*codes.shape), codes)
-        store(device, _word(at.exponents[0]), np.array([[exponent]]))
+        if self._sent.get(turn) != exponent:
+            store(device, _word(at.exponents[0]), np.array([[exponent]]))
+            self._sent[turn] = exponent
         labels = np.asarray(labels)[:, None]
         place = at.labels.view(*labels.shape)
         store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
 
-    def _run(self, kind, samples, steps):
-        """Run a program; those of a kind, for so many samples, differ in numbers alone. One that
-        is longer than what can be stored runs in parts."""
-        plan = self._plans.get((kind, samples))
+    def _scheduled(self, kind, samples, steps, turn=0):
+        """Programs of a kind, for so many samples, differ in numbers alone. One that is longer than
+        what can be stored comes in parts."""
+        plan = self._plans.get((kind, samples, turn))
         if plan is None:
-            plan = self._plans[kind, samples] = schedule(steps, self._device.params)
-        steps = scheduled(steps, plan)
-        for first in range(0, len(steps), MAX_STORED):
-            self._device.store_program(steps[first:first + MAX_STORED], overlap=self.overlap)
+            plan = self._plans[kind, samples, turn] = schedule(steps, self._device.params)
+        self.program = steps = scheduled(steps, plan)
+        return [steps[first:first + MAX_STORED] for first in range(0, len(steps), MAX_STORED)]
+
+    def _run(self, kind, samples, steps):
+        for part in self._scheduled(kind, samples, steps):
+            self._device.store_program(part, overlap=self.overlap)
             self._device.run_stored()
 
-    def train_step(self, x, labels, rate, step):
-        """``(loss, correct)`` of a batch, before the update that it makes."""
-        network, at = self._network, self._places
-        phase = self._device.phase
-        if self._samples != len(x):
-            self._samples = len(x)
-            for positions, place in at.batches.items():
-                scales = np.zeros((len(ScaleRow), place.cols), np.int64)
-                scales[ScaleRow.FACTOR], scales[ScaleRow.EXPONENT] = count_factor(
-                    len(x) * positions)
-                store(self._device, place, scales)
-        if not self._prepared:
-            self._prepare()
-        with phase("the batch"):
-            self._batch(x, labels)
-        steps = Steps(self._device.params, network.shapes, at, len(x)).train(
-            rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
-        self._run("train", len(x), steps)
+    def train_step(self, x, labels, rate, step, following=None):
+        """``(loss, correct)`` of a batch, before the update that it makes.
+
+        ``following`` are the arguments of the next call, if it is known already: that step's batch
+        and program are sent while this one runs, if the device has room for both.
+        """
+        device, at = self._device, self._places
+        given = (x, labels, rate, step)
+        if self._ahead is None or any(a is not b for a, b in zip(self._ahead, given, strict=True)):
+            if self._samples != len(x):
+                self._samples = len(x)
+                for positions, place in at.batches.items():
+                    scales = np.zeros((len(ScaleRow), place.cols), np.int64)
+                    scales[ScaleRow.FACTOR], scales[ScaleRow.EXPONENT] = count_factor(
+                        len(x) * positions)
+                    store(device, place, scales)
+            if not self._prepared:
+                self._prepare()
+            self._send_step(*given, turn=0)
+        self._ahead = None
+        for part in self._rest:
+            device.run_stored()
+            device.store_program(part, overlap=self.overlap)
+        device.start_stored()
         self._first = False
-        found = load(self._device, at.loss)[:, 0]
+        with device.ahead():
+            if following and self._both and len(following[0]) == self._samples:
+                self._send_step(*following, turn=1 - self._turn)
+                self._ahead = following
+            device.wait()
+        found = load(device, at.loss)[:, 0]
         return ((int(found[LossRow.LOSS_HIGH]) << 32) + int(found[LossRow.LOSS_LOW] & 0xFFFFFFFF),
                 int(found[LossRow.CORRECT]))
+
+    def _send_step(self, x, labels, rate, step, *, turn):
+        """Bring a step's batch and its program down."""
+        network, at = self._network, self._places.on_turn(turn)
+        with self._device.phase("the batch"):
+            self._batch(x, labels, turn)
+        steps = Steps(self._device.params, network.shapes, at, len(x)).train(
+            rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
+        first, *self._rest = self._scheduled("train", len(x), steps, turn)
+        self._device.store_program(first, overlap=self.overlap, first=turn * INSTRUCTIONS // 2)
+        self._turn = turn
+        self._both = self._places.spare is not None and len(steps) <= INSTRUCTIONS // 2
 
     def _prepare(self):
         steps = Steps(self._device.params, self._network.shapes, self._places, 1)
@@ -726,7 +797,7 @@ class Resident:
         """How many labels are predicted, with the running statistics."""
         device, at, layers = self._device, self._places, self._network.shapes
         self._prepare()
-        correct = 0
+        self._ahead, correct = None, 0
         for i in range(0, len(x), batch):
             self._batch(x[i:i + batch], labels[i:i + batch])
             samples = len(x[i:i + batch])

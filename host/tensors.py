@@ -129,8 +129,17 @@ class Arena:
     def again(self, base):
         """An arena of the words from one on, to hand out once more."""
         arena = Arena(self.space, self.params)
-        arena.places, arena._next = self.places, base
+        arena.places, arena.size, arena._next = self.places, self.size, base
         return arena
+
+    def below(self, count, places):
+        """``(below, above)``: arenas of the same words but for the last ones, so many, and of
+        these, which have in common the first ``places`` that were handed out here."""
+        below, above = Arena(self.space, self.params), Arena(self.space, self.params)
+        below.size -= count
+        below._next, above._next = self._next, below.size
+        below.places = above.places = self.places[:places]
+        return below, above
 
     def words(self, rows, cols):
         """Words that a tensor takes."""

@@ -103,6 +103,11 @@ def rate_at(step, steps):
     return Rate(max(1, _RATE * (steps - step) // steps), _RATE_SHIFT)
 
 
+def _step(data, steps, step, index):
+    """The arguments of a step, one of so many, with the samples of ``index``."""
+    return data.x_train[index], data.y_train[index], rate_at(step, steps), step
+
+
 def train(device, data, recipe, *, out=None, resume=False, progress=None, checkpoint_every=None,
           events=None):
     """Train; returns the report that ``--json`` prints.
@@ -138,14 +143,15 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
     for epoch in range(len(at.epochs), recipe.epochs):
         key = noise.key(recipe.seed, epoch, tensor_id(0, Noise.SHUFFLE))
         order = noise.permutation(key, len(data.x_train))
-        meter = Meter(device, at.cost)
+        steps = [(epoch * steps_per_epoch + i, order[i * batch:(i + 1) * batch])
+                 for i in range(steps_per_epoch)]
+        meter, following = Meter(device, at.cost), None
         for i in range(at.steps, steps_per_epoch):
-            index = order[i * batch:(i + 1) * batch]
-            step = epoch * steps_per_epoch + i
-            rate, own = rate_at(step, total), Meter(device)
+            given = following or _step(data, total, *steps[i])
+            following = _step(data, total, *steps[i + 1]) if i + 1 < steps_per_epoch else None
+            (*_, rate, step), own = given, Meter(device)
             with device.phase(f"step {step}"):
-                loss, correct = trainer.train_step(
-                    data.x_train[index], data.y_train[index], rate, step)
+                loss, correct = trainer.train_step(*given, following)
             at.steps, at.loss, at.correct = i + 1, at.loss + loss, at.correct + correct
             pace.step()
             progress.tick(step_line(at, meter, pace, recipe, steps_per_epoch, network))
@@ -245,7 +251,9 @@ def _arguments(arguments):
                         help="use only the first N training samples")
     parser.add_argument("--seed", type=_whole("seed", 0, 2**32 - 1), default=0,
                         help="decides initial weights, order and rounding")
-    parser.add_argument("--device", default="sim:", help="sim:, model: or serial:PORT[?baud=N]")
+    parser.add_argument("--device", default="sim:",
+                        help="sim:, model: or serial:PORT[?baud=N]; sim:?baud=N for the pace of a "
+                             "serial port")
     parser.add_argument("--rows", type=_whole("rows", 1, 64),
                         help=f"rows of the array (default {Params.rows})")
     parser.add_argument("--cols", type=_whole("cols", 1, 64),

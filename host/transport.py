@@ -1,10 +1,12 @@
 """Links: how frames reach a device, by URL.
 
-============================  ======================================================
-``model:``                    the NumPy model of the machine, in this process
-``sim:``                      the simulated board: the gateware, compiled; the default
-``serial:PORT[?baud=N]``      a board on a serial port
-============================  ======================================================
+==========================  ========================================================
+``model:``                  the NumPy model of the machine, in this process
+``sim:[?baud=N&clock=HZ]``  the simulated board: the gateware, compiled; the default. With
+                            the pace of a serial port, of 1 Mbaud on a machine of 50 MHz
+                            unless told otherwise, if either is given
+``serial:PORT[?baud=N]``    a board on a serial port
+==========================  ========================================================
 
 A transport moves bytes: ``send(data)``, ``receive(deadline)`` (whatever has arrived; empty when
 the deadline, a ``time.monotonic`` value, has passed), ``close()``. ``cycles`` is the machine's
@@ -12,6 +14,7 @@ clock count since power-up, or None where nobody sees it; ``clocked`` says wheth
 which programs are measured by.
 """
 
+import math
 import os
 import time
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +26,8 @@ __all__ = ["DEFAULT_BAUD", "open_transport"]
 #: Baud rate of the boards' bitstreams.
 DEFAULT_BAUD = 1_000_000
 
+#: Clock of the machine, Hz, where a simulated board has the pace of a serial port.
+_SIM_CLOCK = 50_000_000
 #: Clock cycles that the simulated board runs between looks at the deadline.
 _SIM_SLICE = 200_000
 
@@ -50,29 +55,63 @@ class ModelTransport:
 
 
 class SimTransport:
-    """The simulated board: the verilated gateware in a shared library."""
+    """The simulated board: the verilated gateware in a shared library.
+
+    A byte takes ``byte_clocks`` clocks of the machine in either direction; 0 for one, and no more
+    than the machine needs.
+    """
     clocked = True
 
-    def __init__(self, params, progress):
+    def __init__(self, params, progress, byte_clocks=0):
         from sim.board import Board, ToolError
         try:
             self._board = Board(params, progress=progress)
         except ToolError as error:
             raise LinkError(str(error)) from None
+        self._byte_clocks = byte_clocks
+        #: What is to be sent, the clock at which its first byte is, and answers by the clock at
+        #: which they are here.
+        self._waiting, self._byte_end, self._coming = b"", 0, []
 
     @property
     def cycles(self):
         return self._board.cycles
 
     def send(self, data):
-        self._board.send(data)
+        if not self._byte_clocks:
+            self._board.send(data)
+            return
+        if not self._waiting:
+            self._byte_end = max(self._byte_end, self._board.cycles) + self._byte_clocks
+        self._waiting += data
 
     def receive(self, deadline):
+        # Bytes on their way are no silence, however long they take to simulate.
+        patience = deadline - time.monotonic()
         while True:
-            data = self._board.recv()
-            if data or time.monotonic() >= deadline:
-                return data
-            self._board.run(_SIM_SLICE)
+            self._take()
+            now = self._board.cycles
+            if self._coming and self._coming[0][0] <= now:
+                return self._coming.pop(0)[1]
+            if self._waiting and self._byte_end <= now:
+                self._board.send(self._waiting[:1])
+                self._waiting = self._waiting[1:]
+                self._byte_end += self._byte_clocks * bool(self._waiting)
+                deadline = time.monotonic() + patience
+            elif self._waiting or self._coming:
+                then = min([self._byte_end] * bool(self._waiting)
+                           + [clock for clock, _ in self._coming[:1]])
+                self._board.run(math.ceil(then - now))
+            elif time.monotonic() >= deadline:
+                return b""
+            else:
+                self._board.run(_SIM_SLICE)
+
+    def _take(self):
+        """What the board has sent comes in its order, each answer after those before it."""
+        if data := self._board.recv():
+            start = max([self._board.cycles, *(clock for clock, _ in self._coming[-1:])])
+            self._coming.append((start + self._byte_clocks * len(data), data))
 
     def close(self):
         self._board.close()
@@ -118,14 +157,24 @@ def open_transport(url, params, progress=None):
     if parts.scheme == "model" and not parts.path:
         return ModelTransport(params)
     if parts.scheme == "sim" and not parts.path:
-        return SimTransport(params, progress)
+        if not parts.query:
+            return SimTransport(params, progress)
+        baud = _number(parts, "baud", "the baud rate", DEFAULT_BAUD)
+        clock = _number(parts, "clock", "the clock in Hz", _SIM_CLOCK)
+        # Start and stop bit.
+        return SimTransport(params, progress, 10 * clock / baud)
     if parts.scheme == "serial" and parts.path:
-        try:
-            baud = int(parse_qs(parts.query).get("baud", [DEFAULT_BAUD])[0])
-        except ValueError:
-            baud = 0
-        if baud <= 0:
-            raise ArgumentError(f"the baud rate must be a whole number above 0, got {url!r}")
-        return SerialTransport(parts.path, baud)
+        return SerialTransport(parts.path, _number(parts, "baud", "the baud rate", DEFAULT_BAUD))
     raise ArgumentError(
         f"device must be model:, sim: or serial:PORT, got {url!r}")
+
+
+def _number(parts, name, words, default):
+    """A number in the query of a URL."""
+    try:
+        number = int(parse_qs(parts.query).get(name, [default])[0])
+    except ValueError:
+        number = 0
+    if number <= 0:
+        raise ArgumentError(f"{words} must be a whole number above 0, got {parts.geturl()!r}")
+    return number

@@ -51,13 +51,17 @@ class Dispatcher(wiring.Component):
         The instructions, which may be followed by anything.
     fault : In(len(Queue))
         A unit of that queue has made a wrong access in the clock before.
+    stop : In(1)
+        Ends a run at once, and forgets what came of it: ``abort`` pulses; there is no ``done``.
     ready : In(1)
         Units may be started: those that take their time to reset have.
     control : In(UnitPort()) x units
         The units, in the order of :func:`hdl.program.units_of`.
     abort : Out(1)
+    active : Out(1)
+        Instructions are under way: from the clock after ``start`` until that of ``done``.
     done : Out(1)
-        Pulses at the end; what follows holds until the next ``start``.
+        Pulses at the end; what follows holds until the next ``start`` or ``stop``.
     status : Out(8)
         ``OK``, ``BAD_INSTRUCTION``, ``ADDRESS`` or ``WATCHDOG``.
     completed : Out(8)
@@ -75,12 +79,13 @@ class Dispatcher(wiring.Component):
         self.params = params
         self.watchdog = watchdog
         super().__init__({
-            "start": In(1),
+            "start": In(1), "stop": In(1),
             "count": In(range(MAX_STORED + 1)),
             "i": In(stream.Signature(QUARTER_BITS)),
             "fault": In(len(Queue)), "ready": In(1),
             "control": In(UnitPort()).array(len(units_of(params))),
             "abort": Out(1),
+            "active": Out(1),
             "done": Out(1),
             "status": Out(8),
             "completed": Out(8),
@@ -92,7 +97,7 @@ class Dispatcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # ``more``: some are left.
-        active, more, left = Signal(), Signal(), Signal.like(self.count)
+        active, more, left = self.active, Signal(), Signal.like(self.count)
 
         # Quarters to instructions; between runs what was fetched is forgotten.
         fetch = Fetch(self.params)
@@ -172,4 +177,10 @@ class Dispatcher(wiring.Component):
                 with m.Elif(fetch.o.valid & ~checked.good):
                     finish(Status.BAD_INSTRUCTION)
                     m.d.sync += self.abort.eq(1), self.unit.eq(Unit.NONE)
+        with m.If(self.stop):
+            m.d.sync += [
+                active.eq(0), more.eq(0), self.done.eq(0), self.abort.eq(1),
+                self.status.eq(Status.OK), self.completed.eq(0), self.unit.eq(Unit.NONE),
+                self.cycles.eq(0),
+            ]
         return m

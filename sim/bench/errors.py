@@ -54,10 +54,10 @@ from sim.bench.recording import Recording
 from sim.model.machine import group_words
 from sim.model.order import inner_tiles
 
-__all__ = ["SCENARIOS", "SCENARIOS_WITH_MASTERS"]
+__all__ = ["SCENARIOS", "SCENARIOS_WITH_MASTERS", "Requests"]
 
 
-class _Requests:
+class Requests:
     """Raw requests over a recording."""
 
     def __init__(self, recording):
@@ -94,7 +94,7 @@ def errors_frames(params, seed, most=0):
     """Damaged frames of every kind, noise, frames in pieces, and several at once."""
     recording = Recording(params, f"errors_frames {seed}")
     rng = recording.rng
-    requests = _Requests(recording)
+    requests = Requests(recording)
     recording.begin("damaged frames")
     good = encode(9, Kind.READ, bytes([Space.GROUP, 0, 0, 0, 1, 0]))
     requests.words(Kind.WRITE, Space.GROUP, 0, bytes([END, ESC, ESC_END, 0]) * 5)
@@ -136,9 +136,10 @@ def errors_requests(params, seed, most=0):
     """Requests that are refused: lengths, spaces, addresses, kinds, versions."""
     recording = Recording(params, f"errors_requests {seed}")
     rng = recording.rng
-    requests = _Requests(recording)
+    requests = Requests(recording)
     recording.begin("refused requests")
-    for kind in (0, 7, 8, 99, Kind.NAK, Kind.ANSWER, Kind.RUN | Kind.ANSWER, 255):
+    beside = () if params.masters else (Kind.START, Kind.WAIT)
+    for kind in (0, *beside, 9, 99, Kind.NAK, Kind.ANSWER, Kind.RUN | Kind.ANSWER, 255):
         assert requests.say(kind, b"\x01\x02") == Status.BAD_KIND
     for body in (b"", bytes(2), bytes([PROTOCOL_VERSION, 0])):
         assert requests.say(Kind.HELLO, body) == Status.BAD_LENGTH
@@ -577,7 +578,7 @@ def _clear(recording):
 def errors_programs(params, seed, most=0):
     """Instructions that are refused or reach beyond a memory, and what happens to the others."""
     recording = Recording(params, f"errors_programs {seed}")
-    requests = _Requests(recording)
+    requests = Requests(recording)
     recording.begin("unlawful instructions")
     _clear(recording)
     recording.device.write(Space.GROUP, _SECOND_WORD, group_words(
@@ -630,7 +631,7 @@ def errors_repetition(params, seed, most=0):
     """A RUN that is repeated runs once, until its answer is forgotten."""
     recording = Recording(params, f"errors_repetition {seed}")
     rng = recording.rng
-    requests = _Requests(recording)
+    requests = Requests(recording)
     recording.begin("repeated requests")
     x = rng.integers(-2**20, 2**20, (4, params.cols))
     work, context = recording.stored(Space.WIDE, x), recording.place(Space.WIDE, *x.shape)
@@ -694,7 +695,7 @@ def errors_stored(params, seed, most=0):
     """Stored programs that are not there, that fail, and that are repeated."""
     recording = Recording(params, f"errors_stored {seed}")
     rng = recording.rng
-    requests = _Requests(recording)
+    requests = Requests(recording)
     recording.begin("parts of a stored program")
     word = INSTRUCTION_BYTES // 8
     instructions = PROGRAM_WORDS // word

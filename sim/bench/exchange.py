@@ -8,7 +8,7 @@ from hdl.protocol import END, FrameError, Kind, Space, Status, Unit, decode, enc
 
 __all__ = ["Exchange", "Mismatch", "Session", "complete", "decoded", "describe", "frames"]
 
-#: Bytes of a RUN's answer that only a machine with a clock knows: its cycles.
+#: Bytes of the answer to RUN or WAIT that only a machine with a clock knows: cycles.
 _CYCLES = range(3, 7)
 #: Differing elements, and instructions of a program, that a message lists.
 _LISTED = 8
@@ -23,8 +23,8 @@ class Exchange:
     """Bytes sent in one piece, and the answers to all requests that they complete.
 
     ``ignored`` lists bytes of the answer's body, status included, that may have any value: lanes
-    beyond a tensor's columns. A RUN's cycles are ignored always. ``about`` says what the exchange
-    belongs to, for messages.
+    beyond a tensor's columns, and saturations that STATUS finds beside a program. Cycles of
+    programs are ignored always. ``about`` says what the exchange belongs to, for messages.
     """
     request: bytes
     answer: bytes
@@ -59,7 +59,7 @@ class Exchange:
         head = [f"{self.about}: {describe(self.request)}" if self.about
                 else describe(self.request)]
         programs = [text for text in (describe(e.request) for e in before)
-                    if text.startswith("RUN")]
+                    if text.startswith(("RUN", "START"))]
         if programs:
             lines = [*lines, f"the last program was {programs[-1]}"]
         return "\n  ".join(head + lines)
@@ -136,7 +136,7 @@ def _masked(frame, ignored):
         return None
     seq, kind, body = frame
     hidden = set(ignored)
-    if kind == Kind.RUN | Kind.ANSWER:
+    if kind in (Kind.RUN | Kind.ANSWER, Kind.WAIT | Kind.ANSWER):
         hidden |= set(_CYCLES)
     return seq, kind, bytes(0 if i in hidden else byte for i, byte in enumerate(body))
 
@@ -223,6 +223,8 @@ def describe(request):
     'RUN SORT(k=3, arg=2)'
     >>> describe(encode(1, Kind.RUN, bytes([7, 0, 2, 0])))
     'RUN stored from 7, 2 instructions'
+    >>> describe(encode(1, Kind.START, bytes([7, 0, 2, 0])))
+    'START stored from 7, 2 instructions'
     >>> describe(encode(1, Kind.READ, bytes([0, 0, 16, 0, 2, 0])))
     'READ WIDE 0x10, 2 words'
     """
@@ -241,7 +243,7 @@ def describe(request):
                 _name(Opcode, step.pop("op")) + "("
                 + ", ".join(f"{name}={value}" for name, value in step.items() if value) + ")"
                 for step in steps[:_LISTED]) + more
-        elif kind == Kind.RUN and len(body) == 4:
+        elif kind in (Kind.RUN, Kind.START) and len(body) == 4:
             first, count = (int.from_bytes(body[i:i + 2], "little") for i in (0, 2))
             text += f" stored from {first}, {count} instructions"
         elif kind == Kind.READ and len(body) == 6:

@@ -12,6 +12,9 @@ from sim.model.machine import Machine, Memory, group_words, slot_of
 
 __all__ = ["Recording"]
 
+#: Bytes of STATUS's answer that count saturations.
+_SATURATIONS = range(5, 9)
+
 
 class _Tracked(Memory):
     """A memory that knows which lanes hold what the model says: units may write pad lanes as they
@@ -80,12 +83,15 @@ class _Link:
         pass
 
     def _ignored(self, data, answer):
-        """Bytes of a READ's answer that no unit had to write; notes what a WRITE writes."""
+        """Bytes of a READ's answer that no unit had to write, or of a STATUS's that depend on how
+        far a program is; notes what a WRITE writes."""
         asked, answered = decoded(data), decoded(answer)
         if len(asked) != 1 or len(answered) != 1 or None in asked or answered[0][2][0] != Status.OK:
             return ()
         _, kind, request = asked[0]
         machine = self.machine
+        if kind == Kind.STATUS and machine.started:
+            return tuple(_SATURATIONS)
         memory = {Space.WIDE: machine.wide, Space.QUANT: machine.quant, Space.BYTES: machine.wide,
                   Space.MASTER: machine.master, Space.VELOCITY: machine.velocity}.get(
             request[0] if kind in (Kind.READ, Kind.WRITE) else None)
@@ -127,6 +133,8 @@ class Recording:
         self.rng = np.random.default_rng(list(str(seed).encode()))
         self._link = _Link(params)
         self.device = Device(self._link, params)
+        # A request in one piece, and its answer.
+        self.device.window = 0
         self.device.hello()
         self.device.reset()
         self.begin("")

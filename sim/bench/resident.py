@@ -850,7 +850,7 @@ def overlapping_programs(params, seed, most=10):
 
 
 def resident_training(params, seed, most=8):
-    """Training steps of a perceptron that lives on the device, with tests between them."""
+    """Training steps of a perceptron that lives on the device, with tests between some of them."""
     recording = Recording(params, f"resident_training {seed}")
     rng = recording.rng
 
@@ -897,7 +897,7 @@ def _layers(rng, params, most):
 
 
 def _train(recording, layers, batch, seed):
-    """Three steps, with tests between them."""
+    """Steps, with tests between some of them."""
     params, rng = recording.params, recording.rng
     network = Network(layers, seed, params.formats)
     trainer = Resident(network, recording.device, batch)
@@ -910,9 +910,12 @@ def _train(recording, layers, batch, seed):
         features = layers[0].pixels * layers[0].in_channels
         return rng.integers(0, 256, (count, features)), rng.integers(0, layers[-1].n, count)
 
-    for step in range(3):
-        trainer.train_step(*samples(batch - step % 2), Rate(400, 12), step)
-        if step != 1:
+    # Some find their batch on the device already.
+    sizes = (batch, batch - 1, batch, batch, batch)
+    steps = [(*samples(count), Rate(400, 12), step) for step, count in enumerate(sizes)]
+    for step, following in enumerate([*steps[1:], None]):
+        trainer.train_step(*steps[step], following)
+        if step in (0, 3):
             trainer.count_correct(*samples(batch + 1), batch)
     trainer.fetch()
 

@@ -26,7 +26,7 @@ from hdl.protocol import Space
 from host import program
 from host.layers import Mlp
 from host.train import Rate
-from sim.bench import draw, errors, resident
+from sim.bench import draw, errors, resident, started
 from sim.bench.recording import Recording
 from sim.model import digits
 
@@ -553,7 +553,7 @@ _SCENARIOS = {function.__name__: function for function in (
     gemm_forward, gemm_input, gemm_weight, gemm_any, gemm_extremes, gemm_digits, move,
     move_extremes, quantise, quantise_extremes, norm, norm_extremes, training_step
 )} | errors.SCENARIOS
-_WITH_MASTERS = resident.SCENARIOS | errors.SCENARIOS_WITH_MASTERS
+_WITH_MASTERS = resident.SCENARIOS | errors.SCENARIOS_WITH_MASTERS | started.SCENARIOS
 
 
 def scenarios(params):

@@ -58,6 +58,7 @@ from hdl.protocol import (
     unescape,
     word_bytes,
     writable,
+    written_beside,
 )
 from sim.model.combine import combine
 from sim.model.convolution import windows
@@ -186,7 +187,9 @@ class Machine:
         self.bad_frames = 0
         self.saturations = 0
         self.error = (Status.OK, 0, Unit.NONE)
-        #: The last RUN's ``(seq, answer)`` and the requests of other kinds since.
+        #: What came of the last program, and whether it was started and not waited for.
+        self.outcome, self.started = (Status.OK, 0, Unit.NONE), False
+        #: The last RUN's or START's ``(seq, kind, answer)`` and the requests of other kinds since.
         self._last_run, self._since_run = None, 0
 
     # The link.
@@ -206,16 +209,21 @@ class Machine:
         except FrameError:
             self.bad_frames = (self.bad_frames + 1) & 0xFFFFFFFF
             return encode(0, Kind.NAK | Kind.ANSWER, bytes([Status.BAD_FRAME]))
-        if kind != Kind.RUN and self._last_run:
+        handlers = {
+            Kind.HELLO: self._hello, Kind.WRITE: self._write, Kind.READ: self._read,
+            Kind.RUN: self._run, Kind.STATUS: self._status, Kind.RESET: self._on_reset,
+        }
+        runs = [Kind.RUN]
+        if self.params.masters:
+            handlers |= {Kind.START: self._start, Kind.WAIT: self._wait}
+            runs.append(Kind.START)
+        if kind not in runs and self._last_run:
             self._since_run += 1
             if self._since_run >= REPEAT_WINDOW:
                 self._last_run = None
-        if kind == Kind.RUN and self._last_run and self._last_run[0] == seq:
-            return self._last_run[1]
-        handler = {
-            Kind.HELLO: self._hello, Kind.WRITE: self._write, Kind.READ: self._read,
-            Kind.RUN: self._run, Kind.STATUS: self._status, Kind.RESET: self._on_reset,
-        }.get(kind)
+        if kind in runs and self._last_run and self._last_run[:2] == (seq, kind):
+            return self._last_run[2]
+        handler = handlers.get(kind)
         if handler is None:
             status, answer = Status.BAD_KIND, b""
         else:
@@ -224,8 +232,8 @@ class Machine:
             except RunError as error:
                 status, answer = error.status, b""
         frame = encode(seq, kind | Kind.ANSWER, bytes([status]) + answer)
-        if kind == Kind.RUN:
-            self._last_run, self._since_run = (seq, frame), 0
+        if kind in runs:
+            self._last_run, self._since_run = (seq, kind, frame), 0
         return frame
 
     def _hello(self, body):
@@ -262,6 +270,8 @@ class Machine:
             raise RunError(Status.BAD_LENGTH)
         if body[0] not in writable(self.params):
             raise RunError(Status.ADDRESS)
+        if self.started and body[0] not in written_beside(self.params):
+            raise RunError(Status.BUSY)
         space, kind, size = self._space(body[0])
         address, words = self._address(body), body[4:]
         if not words or len(words) % size:
@@ -274,6 +284,8 @@ class Machine:
         return Status.OK, b""
 
     def _read(self, body):
+        if self.started:
+            raise RunError(Status.BUSY)
         if len(body) != 6:
             raise RunError(Status.BAD_LENGTH)
         space, kind, size = self._space(body[0])
@@ -299,11 +311,43 @@ class Machine:
     # Programs.
 
     def _run(self, body):
-        if self.error[0] != Status.OK:
-            raise RunError(Status.STICKY)
+        self._check_idle()
         program = self._program(body) if self.params.masters and len(body) == 4 else body
         if not program or len(program) % INSTRUCTION_BYTES:
             raise RunError(Status.BAD_LENGTH)
+        self._execute(program)
+        return self._ended()
+
+    def _start(self, body):
+        """All of the program at once: what is written until WAIT is not what it touches."""
+        self._check_idle()
+        if len(body) != 4:
+            raise RunError(Status.BAD_LENGTH)
+        self._execute(self._program(body))
+        self.started = True
+        return Status.OK, b""
+
+    def _wait(self, body):
+        if body:
+            raise RunError(Status.BAD_LENGTH)
+        self.started = False
+        return self._ended()
+
+    def _check_idle(self):
+        if self.started:
+            raise RunError(Status.BUSY)
+        if self.error[0] != Status.OK:
+            raise RunError(Status.STICKY)
+
+    def _ended(self):
+        """The answer after a program, whose error is kept."""
+        status, done, unit = self.outcome
+        if status != Status.OK:
+            self.error = self.outcome
+        return status, bytes([done, unit]) + (0).to_bytes(4, "little")
+
+    def _execute(self, program):
+        """The instructions up to one that fails."""
         status, unit, done = Status.OK, Unit.NONE, 0
         for offset in range(0, len(program), INSTRUCTION_BYTES):
             fields = unpack_instruction(program[offset:offset + INSTRUCTION_BYTES])
@@ -313,10 +357,9 @@ class Machine:
                 status = error.status
                 unit = (Unit(opcode_of(fields["op"], self.params)) if status == Status.ADDRESS
                         else Unit.NONE)
-                self.error = (status, done, unit)
                 break
             done += 1
-        return status, bytes([done, unit]) + (0).to_bytes(4, "little")
+        self.outcome = status, done, unit
 
     def _program(self, body):
         """The instructions that a RUN of stored ones means."""

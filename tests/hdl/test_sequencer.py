@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from amaranth.hdl import Module, ResetInserter, Signal, unsigned
+from amaranth.hdl import Cat, Module, ResetInserter, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
@@ -20,6 +20,7 @@ from hdl.instructions import (
     QuantiseFlag,
     Queue,
     ScaleFlag,
+    in_order,
     instruction,
     is_lawful,
     queue_of,
@@ -38,6 +39,7 @@ from hdl.params import (
 )
 from hdl.program import InstructionCheck, Program, units_of
 from hdl.protocol import (
+    END,
     LOG_PART,
     MAX_BODY,
     MAX_STORED,
@@ -56,6 +58,7 @@ from hdl.protocol import (
 from hdl.sequencer import Sequencer
 from hdl.unit import GROUP_BITS, UnitPort, lanes_word, wide_word
 from tests.support.requests import head, read_body, simulate
+from tests.support.streams import consume, produce
 
 SMALL = Params(lanes=0, bits=3, rows=3, cols=3, depth=2, memory=4)
 #: One that keeps masters.
@@ -128,6 +131,8 @@ class Bench(wiring.Component):
         self.resting = resting
         self.stand_ins = {unit: StandIn(params) for unit in units_of(params)}
         self.memories = memories(params, writers=1 + len(self.stand_ins), readers=2)
+        # Of wide, quantised memory and tables that the bench says, and whether the link wrote then.
+        self.taken, self.collided = Signal(3), Signal()
 
     def elaborate(self, platform):
         m = Module()
@@ -162,6 +167,12 @@ class Bench(wiring.Component):
                 m.d.comb += [access.en.eq(stand_in.wide_w.en),
                              access.addr.eq(stand_in.wide_w.addr)]
             m.d.comb += sequencer.fault.eq(faults.fault)
+            taken = [sequencer.wide_taken, sequencer.quant_taken, sequencer.group_taken]
+            writes = [sequencer.wide_w.en, sequencer.quant_w.en, sequencer.group_w.en]
+            m.d.comb += Cat(taken).eq(Cat(self.taken[0] | Cat(
+                stand_in.wide_w.en for stand_in in self.stand_ins.values()).any(),
+                self.taken[1:]))
+            m.d.sync += self.collided.eq(self.collided | (Cat(taken) & Cat(writes)).any())
         else:
             m.d.comb += sequencer.fault.eq(self.memories["wide"].fault)
         return m
@@ -664,6 +675,104 @@ def test_a_repeated_run_of_stored_instructions_is_not_executed_again():
         assert await status_of(request) == (0, 49, Status.OK, 0, Unit.NONE)
 
     simulate(Bench(KEEPER), process)
+
+
+def several(first, count):
+    """The body of a START or a RUN of stored instructions."""
+    return first.to_bytes(2, "little") + count.to_bytes(2, "little")
+
+
+def test_a_program_that_was_started_runs_beside_writes():
+    steps = [norm(m=250, n=3, dst0=9), norm(m=250, n=4, dst0=10, clamped=5)]
+    dut = Bench(KEEPER)
+
+    async def process(ctx, request):
+        await request.write(Space.PROGRAM, 0, b"".join(in_order(step) for step in steps))
+        assert await request(Kind.START, several(0, 2)) == (Status.OK, b"")
+        for address in (3, 4, 5):
+            await request.write(Space.WIDE, address, bytes([address] * 8))
+        # All of that took no longer than the first instruction.
+        assert ctx.get(dut.stand_ins[Unit.NORM_FORWARD].runs) == 1
+        for kind, body in ((Kind.READ, read_body(Space.WIDE, 3, 1)), (Kind.RUN, several(0, 1)),
+                           (Kind.RUN, steps[0]), (Kind.START, several(0, 1)),
+                           (Kind.WRITE, head(Space.MASTER, 0) + bytes(8))):
+            assert await request(kind, body) == (Status.BUSY, b"")
+        status, answer = await request(Kind.WAIT)
+        assert status == Status.OK
+        assert run_answer(answer)[:2] == (2, Unit.NORM_FORWARD)
+        assert 500 < run_answer(answer)[2] < 530
+        assert await request(Kind.WAIT) == (status, answer)
+        for address in (3, 4, 5):
+            assert await request.read(Space.WIDE, address, 1) == bytes([address] * 8)
+        assert (await request.read(Space.WIDE, 9, 2))[::8] == bytes([3, 4])
+        assert await status_of(request) == (0, 5, Status.OK, 0, Unit.NONE)
+    simulate(dut, process)
+
+
+@pytest.mark.parametrize(("number", "space"), [
+    (0, Space.WIDE), (1, Space.QUANT), (2, Space.GROUP)])
+def test_a_write_waits_until_no_unit_is_at_its_memory(number, space):
+    dut, rng = Bench(KEEPER), random.Random(number)
+    size = word_bytes(space, KEEPER)
+
+    async def process(ctx, request):
+        ctx.set(dut.taken, 1 << number)
+        await produce(ctx, dut.i, encode(50, Kind.WRITE, head(space, 6) + bytes([1] * size)))
+        for _ in range(700):
+            assert not ctx.get(dut.o.valid)
+            await ctx.tick()
+        ctx.set(dut.taken, 7 & ~(1 << number))
+        answer = []
+        await consume(ctx, dut.o, answer, lambda got: len(got) > 1 and got[-1] == END)
+        assert bytes(answer) == encode(50, Kind.WRITE | Kind.ANSWER, bytes([Status.OK]))
+        ctx.set(dut.taken, 0)
+        assert await request.read(space, 6, 1) == bytes([1] * size)
+
+    async def unrest(ctx):
+        async for _ in ctx.tick():
+            ctx.set(dut.taken, rng.randrange(8))
+
+    async def restless(ctx, request):
+        words = bytes(rng.randrange(4) for _ in range(20 * size))
+        await request.write(space, 30, words)
+        assert await request.read(space, 30, 20) == words
+        assert not ctx.get(dut.collided)
+
+    simulate(dut, process)
+    dut = Bench(KEEPER)
+    simulate(dut, restless, beside=unrest)
+
+
+def test_reset_stops_a_program_that_was_started():
+    dut = Bench(KEEPER)
+
+    async def process(ctx, request):
+        await request.write(Space.PROGRAM, 0, in_order(norm(m=20, key1=HANG)) + in_order(
+            norm(m=20, n=7, dst0=2, clamped=3)))
+        await request.write(Space.WIDE, 2, bytes(8))
+        assert await request(Kind.START, several(0, 2)) == (Status.OK, b"")
+        assert await request(Kind.RESET) == (Status.OK, b"")
+        nothing = (Status.OK, bytes(6))
+        assert await request(Kind.WAIT) == nothing
+        assert await status_of(request) == CLEAR
+        # It does not go on, and no watchdog barks.
+        await ctx.tick().repeat(2 * WATCHDOG)
+        assert await request(Kind.WAIT) == nothing
+        assert await status_of(request) == CLEAR
+        assert await request.read(Space.WIDE, 2, 1) == bytes(8)
+        assert await request(Kind.START, several(1, 1)) == (Status.OK, b"")
+        status, answer = await request(Kind.WAIT)
+        assert status == Status.OK and run_answer(answer)[:2] == (1, Unit.NORM_FORWARD)
+        assert (await request.read(Space.WIDE, 2, 1))[0] == 7
+        # One that hangs is stopped by the watchdog, and says so once it is waited for.
+        assert await request(Kind.START, several(0, 2)) == (Status.OK, b"")
+        await ctx.tick().repeat(2 * WATCHDOG)
+        assert (await status_of(request))[2] == Status.OK
+        assert (await request(Kind.RUN, several(1, 1)))[0] == Status.BUSY
+        assert (await request(Kind.WAIT))[0] == Status.WATCHDOG
+        assert (await status_of(request))[2:] == (Status.WATCHDOG, 0, Unit.NORM_FORWARD)
+        assert (await request(Kind.START, several(1, 1)))[0] == Status.STICKY
+    simulate(dut, process)
 
 
 def test_a_unit_may_take_as_long_as_the_watchdog_allows():

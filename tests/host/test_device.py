@@ -7,7 +7,7 @@ import pytest
 
 from hdl.instructions import Opcode, QuantiseFlag, instruction
 from hdl.params import PROTOCOL_VERSION, Params
-from hdl.protocol import END, Kind, Space, Status, encode
+from hdl.protocol import END, LINK_BYTES, Kind, Space, Status, encode
 from host.device import Device
 from host.errors import ArgumentError, DeviceError, LinkError
 from host.tensors import Tensor, load, store
@@ -150,7 +150,7 @@ def test_a_bad_instruction_is_named_and_sticks_until_reset(program, sentence):
 
 
 @pytest.mark.parametrize("url", ["", "sim", "usb:", "serial:", "model:x", "serial:/dev/x?baud=0",
-                                 "serial:/dev/x?baud=fast"])
+                                 "serial:/dev/x?baud=fast", "sim:?baud=0", "sim:?clock=fast"])
 def test_a_wrong_url_is_one_sentence(url):
     with pytest.raises(ArgumentError, match="got"):
         open_transport(url, PARAMS)
@@ -208,3 +208,151 @@ def test_a_frame_may_arrive_in_pieces():
     frame = encode(9, Kind.STATUS)
     answers = b"".join(machine.feed(frame[i:i + 1]) for i in range(len(frame)))
     assert answers[1] == 9
+
+
+class Echo:
+    """A board that answers every four bytes by two, three clocks after the last of them."""
+    def __init__(self, *_, **__):
+        self.cycles, self.taken, self._due = 0, [], []
+
+    def send(self, data):
+        for byte in data:
+            self.taken.append((self.cycles, byte))
+            if len(self.taken) % 4 == 0:
+                self._due.append(self.cycles + 3)
+
+    def recv(self):
+        answer = b"".join(b"ok" for due in self._due if due <= self.cycles)
+        self._due = [due for due in self._due if due > self.cycles]
+        return answer
+
+    def run(self, cycles):
+        due = [due - self.cycles for due in self._due if due - self.cycles <= cycles]
+        count = max(1, min(due, default=cycles))
+        self.cycles += count
+        return count
+
+    def close(self):
+        pass
+
+
+def test_a_link_with_the_pace_of_a_serial_port(monkeypatch):
+    monkeypatch.setattr("sim.board.Board", Echo)
+    link = open_transport("sim:?baud=2000000&clock=15000000", PARAMS)
+    link.send(b"abcdefgh")
+    # 75 clocks for a byte in either direction, and in both at once.
+    assert link.receive(time.monotonic() + 1) == b"ok" and link.cycles == 4 * 75 + 3 + 2 * 75
+    assert link.receive(time.monotonic() + 1) == b"ok" and link.cycles == 8 * 75 + 3 + 2 * 75
+    assert [clock for clock, _ in link._board.taken] == [75 * (i + 1) for i in range(8)]
+    assert link.receive(time.monotonic()) == b""
+    # Fractions add up.
+    link = open_transport("sim:?baud=4000000&clock=15000000", PARAMS)
+    link.send(b"a" * 99)
+    while len(link._board.taken) < 99:
+        link.receive(time.monotonic() + 1)
+    assert link._board.taken[-1][0] == 37 * 99 + 50
+
+
+# Requests that are sent before those before them are answered.
+
+KEEPER = Params(lanes=2, memory=4, masters=2)
+
+
+class Lossy:
+    """A link to a machine that keeps masters, on which something may happen to any byte down or to
+    any answer, and that counts the bytes beyond the oldest request that is not answered."""
+    cycles, clocked = None, False
+
+    def __init__(self, rng, losses):
+        self._machine, self._rng, self._losses = ModelTransport(KEEPER), rng, losses
+        self._ends, self._sent, self._answers, self.most = [], 0, [], 0
+
+    def send(self, data):
+        damaged = bytearray()
+        for byte in data:
+            self._sent += 1
+            lost = self._rng.random() < self._losses
+            if not lost:
+                damaged.append(byte)
+        # A frame has an END at both ends.
+        self._machine.send(bytes(damaged))
+        if self._ends:
+            self.most = max(self.most, self._sent - self._ends[0])
+        answers = self._machine.receive(0)
+        for frame in filter(None, answers.split(bytes([END]))):
+            self._ends.append(self._sent)
+            if self._rng.random() >= 50 * self._losses:
+                self._answers.append(bytes([END]) + frame + bytes([END]))
+
+    def receive(self, deadline):
+        if not self._answers:
+            time.sleep(max(0, deadline - time.monotonic()))
+            return b""
+        self._ends.pop(0)
+        return self._answers.pop(0)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("losses", [0, 1 / 8000])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_sent_ahead_arrives_in_any_weather(seed, losses):
+    rng = np.random.default_rng(seed)
+    link = Lossy(rng, losses)
+    device = Device(link, KEEPER, answer_seconds=0.02, run_seconds=0.02)
+    counter = Tensor(Space.WIDE, 0, 1, 1)
+    store(device, counter, np.zeros((1, 1), int))
+    device.write(Space.WIDE, 1, np.zeros((1, 2), int))
+    step = instruction(Opcode.COMBINE, n=1, src1=1, tab0=1, tab1=1, tab2=1, key0=1)
+    for turn in range(6):
+        device.store_program([step] * (turn + 1))
+        words = rng.integers(-2**31, 2**31, (700, 2))
+        device.start_stored()
+        with device.ahead():
+            for first in range(0, 700, 100):
+                device.write(Space.WIDE, 10 + first, words[first:first + 100])
+                device.write(Space.WIDE, 900 + first, words[first:first + 1])
+            device.wait()
+        assert (device.read(Space.WIDE, 10, 700) == words).all()
+        assert (device.read(Space.WIDE, 900, 601)[::100] == words[::100]).all()
+        # Each program has run once.
+        assert load(device, counter)[0, 0] == (turn + 1) * (turn + 2) // 2
+    assert losses or (device.resent == 0 and 0 < link.most <= LINK_BYTES)
+    assert not losses or device.resent
+
+
+def test_an_error_of_what_was_sent_ahead_is_raised_at_the_end():
+    with Device.open("model:", KEEPER) as device:
+        with (pytest.raises(DeviceError, match="beyond the end of the device's memory, in a batch"),
+              device.ahead(), device.phase("a batch")):
+            device.write(Space.WIDE, 0xFFFF, np.zeros((1, 2), int))
+            device.write(Space.WIDE, 0, np.ones((1, 2), int))
+        # The others are written.
+        assert device.read(Space.WIDE, 0, 1).tolist() == [[1, 1]]
+
+
+def test_what_a_started_device_refuses_is_named():
+    step = instruction(Opcode.COMBINE, n=1, src1=1, tab0=1, tab1=1, tab2=1)
+    with Device.open("model:", KEEPER) as device:
+        device.wait()
+        device.store_program([step])
+        device.start_stored()
+        for refused in (lambda: device.read(Space.WIDE, 0, 1), device.run_stored,
+                        device.start_stored, lambda: device.run([step]),
+                        lambda: device.write(Space.MASTER, 0, np.zeros((1, 2), int))):
+            with pytest.raises(DeviceError, match="runs a program that was not waited for"):
+                refused()
+        device.wait()
+        device.read(Space.WIDE, 0, 1)
+        device.store_program([step, instruction(Opcode.COMBINE)])
+        device.start_stored()
+        with pytest.raises(DeviceError, match=r"refused the instruction: instruction 1 \(COMBINE"):
+            device.wait()
+        with pytest.raises(DeviceError, match="stopped at an earlier error"):
+            device.start_stored()
+    with Device.open("model:", PARAMS) as device:
+        device.store_program([])
+        device._stored = [step], 0
+        with pytest.raises(DeviceError, match="does not know this kind"):
+            device.start_stored()

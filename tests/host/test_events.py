@@ -69,11 +69,11 @@ def test_a_resumed_run_goes_on_without_a_step_twice(tmp_path, monkeypatch, whole
                  str(tmp_path / "events")]
     original, steps = Resident.train_step, []
 
-    def dying(self, x, labels, rate, step):
+    def dying(self, x, labels, rate, step, following):
         if len(steps) == last:
             raise KeyboardInterrupt
         steps.append(step)
-        return original(self, x, labels, rate, step)
+        return original(self, x, labels, rate, step, following)
 
     monkeypatch.setattr(Resident, "train_step", dying)
     assert main(arguments) == 130

@@ -38,10 +38,10 @@ def test_programs_and_bytes_are_those_of_a_device(sizes, m, params):
             resident.train_step(rng.integers(0, 256, (m, sizes[0])),
                                 rng.integers(0, sizes[-1], m), rate, step)
             down, up = device.bytes_down - down, device.bytes_up - up
-        programs.append(device.stored)
+        programs.append(resident.program)
         resident.count_correct(rng.integers(0, 256, (m, sizes[0])),
                                rng.integers(0, sizes[-1], m), m)
-        programs.append(device.stored)
+        programs.append(resident.program)
     found = planned(params, sizes, m)
     assert [found[name]["instructions"] for name in ("step", "test")] == list(map(len, programs))
     # Escapes in frames depend on data.

@@ -10,7 +10,8 @@ from boards.parts import parse_part
 from hdl.build.fit import estimate
 from hdl.instructions import Opcode, QuantiseFlag, instruction, unpack_instruction
 from hdl.params import Params
-from hdl.protocol import MAX_STORED, Space
+from hdl.protocol import MAX_STORED, Kind, Space
+from host.accesses import Memory, accesses
 from host.checkpoint import state_sha256, weights_sha256
 from host.device import Device
 from host.errors import ArgumentError, DeviceError, MemoryFullError
@@ -21,9 +22,9 @@ from host.tensors import Tensor
 from host.train import Rate
 
 
-def trained(sizes, params, m, steps=3, url="model:", formats=None):
+def trained(sizes, params, m, steps=3, url="model:", formats=None, *, ahead=False):
     """Losses, right predictions and hash of a network after some steps and a test, twice; it has
-    the machine's formats unless told otherwise."""
+    the machine's formats unless told otherwise. ``ahead``: with the step that follows."""
     rng = np.random.default_rng([1, *sizes])
     network = Mlp(sizes, 3, formats or params.formats)
     with Device.open(url, params) as device:
@@ -32,10 +33,10 @@ def trained(sizes, params, m, steps=3, url="model:", formats=None):
         def samples(count):
             return rng.integers(0, 17, (count, sizes[0])), rng.integers(0, sizes[-1], count)
 
-        found = []
-        for step in range(steps):
-            found.append(trainer.train_step(*samples(m), Rate(400, 12), step))
-            if step:
+        found, given = [], [(*samples(m), Rate(400, 12), step) for step in range(steps)]
+        for step, following in enumerate([*given[1:], None]):
+            found.append(trainer.train_step(*given[step], *[following] * ahead))
+            if step % 3:
                 # The last batch of a test is smaller.
                 found.append(trainer.count_correct(*samples(m + 5), m))
         trainer.fetch()
@@ -62,6 +63,81 @@ def test_bits_of_narrower_masters_are_those_of_the_hosted_network(widths):
     resident = replace(params, masters=64, master_bits=widths[0], velocity_bits=widths[1])
     hosted = trained(sizes, params, m, formats=resident.formats)
     assert trained(sizes, resident, m) == hosted != trained(sizes, params, m)
+
+
+@pytest.mark.parametrize(("memory", "codes", "m", "both"), [
+    (16, 32, 100, True), (16, 16, 100, False), (8, 64, 148, True), (8, 64, 152, False)])
+def test_bits_do_not_depend_on_what_is_sent_ahead(memory, codes, m, both):
+    sizes, params = (20, 24, 5), Params(memory=memory, masters=8, codes=codes)
+    assert (Places(params, perceptron(sizes), m).spare is not None) == both
+    one = trained(sizes, params, m, steps=6)
+    assert trained(sizes, params, m, steps=6, ahead=True) == one
+    assert trained(sizes, Params(memory=128), m, steps=6) == one
+
+
+def test_the_next_batch_goes_down_between_start_and_wait():
+    rng, sizes, m = np.random.default_rng(0), (32, 24, 5), 32
+    with Device.open("model:", Params(memory=16, masters=8)) as device:
+        resident, said = Resident(Mlp(sizes, 0), device, m), []
+        steps = [(rng.integers(0, 17, (m, 32)), rng.integers(0, 5, m), Rate(400, 12), step)
+                 for step in range(4)]
+        post = device._post
+        device._post = lambda kind, *rest, **options: (said.append(kind),
+                                                       post(kind, *rest, **options))[1]
+        for step, following in enumerate([*steps[1:], None]):
+            before = device.bytes_down
+            resident.train_step(*steps[step], following)
+            sent = device.bytes_down - before
+            if step == 2:
+                # All of the next step but what its own end brings: nothing is sent twice.
+                assert said[0] == Kind.START and said[-2:] == [Kind.WAIT, Kind.READ]
+                assert set(said[1:-2]) == {Kind.WRITE}
+                own = m * sizes[0] + m
+                assert own < sent < 1.25 * own
+            said.clear()
+        # The last one was here already.
+        assert sent < 50
+
+
+@pytest.mark.parametrize(("sizes", "m", "params"), [
+    ((20, 24, 5), 32, Params(memory=16, masters=8)), ((13, 4), 1, Params(memory=8, masters=4)),
+    ((20, 24, 5), 148, Params(memory=8, masters=8, codes=64)),
+    ((20, 24, 17, 5), 48, Params(memory=32, rows=3, cols=5, depth=2, lanes=0, masters=8)),
+    ((784, 128, 10), 128, Params(rows=8, cols=8, depth=4, lanes=8, sample_groups=1, masters=256,
+                                 memory=256))],
+    ids=lambda value: value.name if isinstance(value, Params) else None)
+def test_no_step_touches_what_is_written_for_the_next(sizes, m, params):
+    layers = perceptron(sizes)
+    places = Places(params, layers, m)
+    for turn in range(2):
+        other = places.on_turn(1 - turn)
+        words = {
+            Memory.QUANT: range(base := other.inputs[0].base, base + m * -(-sizes[0]
+                                                                           // params.slots)),
+            Memory.WIDE: {other.exponents[0].base, *range(
+                base := other.labels.base, base + m)}}
+        for step in Steps(params, layers, places.on_turn(turn), m).train(
+                Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=True):
+            found = accesses(unpack_instruction(step), params)
+            for memory, kept in words.items():
+                touched = found.read[memory] | found.written[memory]
+                assert not any(touched >> word & 1 for word in kept)
+
+
+def test_a_batch_of_another_size_waits_for_the_step():
+    rng, sizes = np.random.default_rng(0), (20, 24, 5)
+
+    def run(ahead):
+        network = Mlp(sizes, 0)
+        with Device.open("model:", Params(memory=16, masters=8)) as device:
+            resident = Resident(network, device, 32)
+            for step, following in enumerate([*steps[1:], None]):
+                resident.train_step(*steps[step], *[following] * ahead)
+            resident.fetch()
+        return state_sha256(network)
+    steps = [(rng.integers(0, 17, (m, 20)), rng.integers(0, 5, m), Rate(400, 12), step)
+             for step, m in enumerate((32, 32, 31, 31, 32))]
+    assert run(True) == run(False)
 
 
 def test_a_network_of_other_formats_is_refused():
@@ -94,7 +170,7 @@ def test_bits_do_not_depend_on_how_much_memory_there_is():
     Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
            master_bits=16, velocity_bits=8, codes=32, tables=1)], ids=lambda params: params.name)
 def test_the_simulated_board_computes_what_the_model_does(sizes, m, params):
-    assert trained(sizes, params, m, url="sim:") == trained(sizes, params, m)
+    assert trained(sizes, params, m, url="sim:", ahead=True) == trained(sizes, params, m)
 
 
 def test_layers_of_more_rows_than_a_quantised_tensor_has():

@@ -269,6 +269,28 @@ def test_a_step_of_a_resident_network_is_told_whole(tmp_path):
     assert text[-1].startswith(f"{trace.bound.name} bounds the run: ")
 
 
+def test_transfers_of_the_next_batch_lie_beside_the_program():
+    rng = np.random.default_rng(0)
+    steps = [(rng.integers(0, 17, (8, 9)), rng.integers(0, 3, 8), Rate(400, 12), step)
+             for step in range(3)]
+    with Device.open("sim:", KEEPER) as device:
+        trainer = Resident(Mlp((9, 12, 3), 0), device, 8)
+        trainer.train_step(*steps[0], steps[1])
+        trace = Trace(device)
+        trainer.train_step(*steps[1], steps[2])
+    link = sorted((event["ts"], event["ts"] + event["dur"], event["name"])
+                  for event in trace._events if event["tid"] == 1)
+    units = [(event["ts"], event["ts"] + event["dur"]) for event in trace._events
+             if event["tid"] > 1 and "waits" not in event["name"]]
+    begin, end = min(start for start, _ in units), max(end for _, end in units)
+    assert end - begin <= trace.clocks <= end - begin + 30
+    beside = [name for start, after, name in link if begin - 30 <= start and after <= end]
+    # Codes, labels and words of the program; what is read comes after.
+    assert beside.count("WRITE") == len(beside) > 5
+    assert [name for start, _, name in link if start > end] == ["READ"] * 4
+    assert all(one[1] <= other[0] for one, other in pairwise(link))
+
+
 def test_nothing_has_run():
     with Device(SimTransport(KEEPER, None), KEEPER) as device:
         trace = Trace(device)

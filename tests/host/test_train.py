@@ -237,10 +237,10 @@ def test_costs_of_an_epoch_that_was_resumed_add_up(tmp_path, monkeypatch):
     whole = run(Params(masters=8))
     original = Resident.train_step
 
-    def dying(self, x, labels, rate, step):
+    def dying(self, x, labels, rate, step, following):
         if step == 3:
             raise KeyboardInterrupt
-        return original(self, x, labels, rate, step)
+        return original(self, x, labels, rate, step, following)
 
     monkeypatch.setattr(Resident, "train_step", dying)
     with pytest.raises(KeyboardInterrupt):

@@ -53,8 +53,8 @@ def read_body(space, address, count):
     return head(space, address) + count.to_bytes(2, "little")
 
 
-def simulate(dut, process, *, limit=200_000, array_clock=1):
-    """Run the testbench ``process(ctx, requests)`` to its end."""
+def simulate(dut, process, *, limit=200_000, array_clock=1, beside=None):
+    """Run the testbench ``process(ctx, requests)`` to its end, and ``beside(ctx)`` meanwhile."""
     async def bench(ctx):
         await process(ctx, Requests(ctx, dut))
 
@@ -69,4 +69,6 @@ def simulate(dut, process, *, limit=200_000, array_clock=1):
         simulator.add_clock(1.2e-8 / array_clock, domain="array")
     simulator.add_testbench(bench)
     simulator.add_testbench(deadline, background=True)
+    if beside:
+        simulator.add_testbench(beside, background=True)
     simulator.run()
