@@ -126,7 +126,7 @@ def _program(params, program):
                    if opcode_of(f["op"], params) == Opcode.GEMM)
     return {
         "instructions": len(program), "clocks": predicted,
-        "share_of_peak": products / params.macs / predicted,
+        "share_of_peak": products / (params.macs * params.array_clock * predicted),
         "units": {op.name: {"instructions": count[op], "clocks": clocks}
                   for op, clocks in busy.most_common()},
         "bound": {**least._asdict(), "share": least.path / predicted},
