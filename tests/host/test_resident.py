@@ -239,17 +239,27 @@ def test_steps_are_short_enough_to_be_stored(sizes):
         MAX_STORED)
 
 
-def test_the_largest_fashion_perceptron_of_an_85f():
-    """Whole blocks of its hidden layer, batches of 128; docs/machine.md."""
-    params = Params(rows=8, cols=8, depth=4, lanes=16, sample_groups=1, array_clock=1, memory=32,
-                    codes=256, tables=1, masters=32, master_bits=16, velocity_bits=8)
-    assert estimate(params)["ebr"] == 205 <= parse_part("LFE5U-85F-6BG381C").die.has()["ebr"]
-    sizes = (784, 32, 10)
-    layers = perceptron(sizes)
-    steps = Steps(params, layers, Places(params, layers, 128), 128)
-    assert len(steps.train(Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=True)) < 100
-    for larger in ({"masters": 64}, {"memory": 64}, {"codes": 512}, {"master_bits": 24}):
-        assert estimate(replace(params, **larger))["ebr"] > 208
+def test_the_largest_fashion_perceptrons_of_an_85f():
+    """docs/machine.md: with words of 32 codes and batches of 128, and of 16 codes and of 64."""
+    available = parse_part("LFE5U-85F-6BG381C").die.has()["ebr"]
+    narrow = Params(sample_groups=1, tables=1, master_bits=16, velocity_bits=8, masters=64,
+                    memory=16, codes=128, lanes=4)
+    wide = replace(narrow, rows=8, cols=8, lanes=8, array_clock=1, masters=32, memory=32,
+                   codes=256)
+    for params, hidden, m, ebr, most in ((wide, 32, 128, 208, 100), (narrow, 64, 64, 190, 120),
+                                         (narrow, 80, 64, 190, 400)):
+        assert estimate(params)["ebr"] == ebr <= available
+        layers = perceptron((784, hidden, 10))
+        steps = Steps(params, layers, Places(params, layers, m), m)
+        assert len(steps.train(Rate(400, 12), lambda tensor: (tensor, 0, 0, 0),
+                               first=True)) < most
+    for params in (wide, narrow):
+        for larger in ({"masters": 2 * params.masters}, {"memory": 2 * params.memory},
+                       {"codes": 2 * params.codes}, {"master_bits": 24}):
+            assert estimate(replace(params, **larger))["ebr"] > available
+    layers = perceptron((784, 81, 10))
+    with pytest.raises(MemoryFullError, match="master memory"):
+        Places(narrow, layers, 64)
 
 
 def test_every_block_is_quantised_once_a_step():
