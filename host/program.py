@@ -1,5 +1,7 @@
 """Instructions for named tensors: every field of an instruction that follows from others."""
 
+from functools import cache
+
 from hdl.instructions import (
     COLUMN_UNIT,
     POOL_GEOMETRY,
@@ -19,6 +21,7 @@ from hdl.instructions import (
     pack_fields,
 )
 from hdl.params import MAX_K, MAX_M, MAX_N, WIDE_BITS
+from hdl.product_cycles import product_cycles
 from hdl.protocol import Space
 from host.errors import ArgumentError, MemoryFullError
 from host.tensors import row_parts
@@ -34,6 +37,9 @@ __all__ = ["Groups", "add_gradients", "align", "column_sums", "combine", "convol
 
 #: Longest side of an image, and most positions of a window, whose sum fits a wide element.
 _MAX_SIDE, _MAX_WINDOW = 255, 1 << WIDE_BITS - ACTIVATION_BITS
+
+#: Clocks of an instruction beside its unit's, at most (:class:`hdl.program.Program`).
+_BESIDE = 37
 
 
 def _check(name, value, limit):
@@ -84,7 +90,8 @@ def gemm_shift(params, k, *, unsigned=False, groups=(), limit=32):
 
 
 def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None, limit=32):
-    """``(instructions, shift)`` for ``out = (A B) 2**-shift``: one for every ``MAX_M`` rows.
+    """``(instructions, shift)`` for ``out = (A B) 2**-shift``: one for every ``MAX_M`` rows, or for
+    fewer where that is faster.
 
     ``a`` and ``b`` are stored tensors; ``inner``, ``rows`` and ``cols`` are the
     :class:`Groups` along the three axes of the product, or None. With ``inner`` the columns of
@@ -94,13 +101,30 @@ def gemm(params, a, b, out, *, unsigned=False, inner=None, rows=None, cols=None,
     fields, shift = _product_fields(params, b, GemmFlag.INNER_GROUPS * bool(inner), tiles,
                                     unsigned, (inner, rows, cols), limit)
     steps = []
-    for first, count in row_parts(a.rows):
+    for first, count in _product_parts(params, a.rows, b.cols, tiles, bool(inner), bool(cols)):
         source, target = a.rows_from(first, count), out.rows_from(first, count)
         steps.append(instruction(
             Opcode.GEMM, m=count, src0=source.base, dst0=target.base,
             tab0=inner.base if inner else 0, tab1=rows.base + first if rows else 0,
             key1=source.more_rows | target.more_rows << 16, **fields))
     return steps, shift
+
+
+@cache
+def _product_parts(params, rows, cols, tiles, inner, grouped):
+    """Rows in as few parts as there are, or in such that the results of two column tiles have room
+    (:mod:`hdl.readout`), where that is faster."""
+    few = row_parts(rows)
+    if max(count for _, count in few) <= MAX_M // 2 or tiles > 1 + params.array_clock * (
+            params.cols // params.read_cols):
+        # They have room; or results are out before the next ones come.
+        return few
+
+    def clocks(parts):
+        return sum(_BESIDE + product_cycles(params, count, cols, tiles, inner=inner, cols=grouped)
+                   for _, count in parts)
+
+    return min(few, row_parts(rows, MAX_M // 2), key=clocks)
 
 
 def scan(x, found):

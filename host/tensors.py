@@ -44,14 +44,14 @@ def element_bits(space, params):
     return {Space.QUANT: params.bits, Space.MASTER: params.master_bits}.get(space, WIDE_BITS)
 
 
-def row_parts(rows):
+def row_parts(rows, most=MAX_M):
     """``(first, count)`` of as few parts as there are of so many rows for instructions that take
-    ``MAX_M``, of much the same size: each product loads all weights.
+    ``most``, of much the same size: each product loads all weights.
 
     >>> row_parts(1000)
     [(0, 500), (500, 500)]
     """
-    parts = -(-rows // MAX_M)
+    parts = -(-rows // most)
     firsts = [rows * part // parts for part in range(parts + 1)]
     return [(first, after - first) for first, after in pairwise(firsts)]
 

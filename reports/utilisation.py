@@ -1,12 +1,12 @@
 """``python -m reports.utilisation``: how much of a matrix product's time the array works.
 
-Products of random operands run on the simulated board, an instruction for every 511 rows, and are
-compared with the model's. What is counted are clocks of the array between the unit's start and its
-end: those of the machine that the device reports, less those for fetching the instruction,
+Products of random operands run on the simulated board, as :func:`host.program.gemm` has them, and
+are compared with the model's. What is counted are clocks of the array between the unit's start and
+its end: those of the machine that the device reports, less those for fetching the instruction,
 ``array_clock`` times. Of these
 
 * ``share`` is what the products themselves would take, ``m k n / macs`` clocks, and
-* ``of bound`` what no schedule on this machine goes below, :func:`bound`.
+* ``of bound`` what no schedule on this machine goes below, :func:`bound` for every 511 rows.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from hdl.build.tables import columns
-from hdl.instructions import unpack_instruction
 from hdl.params import Params
 from hdl.product_cycles import product_cycles
 from hdl.program import Program
@@ -25,7 +24,7 @@ from hdl.protocol import Space
 from hdl.timing import row_entries
 from host import program
 from host.device import Device
-from host.tensors import Arena, load, store
+from host.tensors import Arena, load, row_parts, store
 from sim.model.gemm import gemm
 from sim.model.order import inner_tiles, order
 
@@ -113,8 +112,7 @@ def measured(device, m, k, n, groups=1, seed=0):
     cycles = (device.run_cycles - before - len(products) * Program.BESIDE) * params.array_clock
     if (load(device, places[2]) != gemm(a, b, shift=shift, **options)[0]).any():
         raise AssertionError(f"{params.name} computes another product of {m}x{k} by {k}x{n}")
-    least = sum(bound(params, unpack_instruction(product)["m"], n, tiles, inner=groups > 1)
-                for product in products)
+    least = sum(bound(params, count, n, tiles, inner=groups > 1) for _, count in row_parts(m))
     return {"m": m, "k": k, "n": n, "groups": groups, "cycles": cycles, "bound": least,
             "share": m * k * n / params.macs / cycles, "of_bound": least / cycles}
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from hdl.instructions import STATE_ROWS, ScaleRow, StateRow
+from hdl.instructions import STATE_ROWS, ScaleRow, StateRow, unpack_instruction
 from hdl.params import MAX_K, MAX_M, MAX_N, Params
+from hdl.product_cycles import product_cycles
+from hdl.program import Program
 from hdl.protocol import Space
 from host import program
 from host.device import Device
@@ -21,6 +23,24 @@ from sim.model.quantise import quantise
 from tests.support.images import rows_of, weights_of
 
 PARAMS = Params(rows=2, cols=2, depth=2, lanes=1, memory=16)
+
+
+def test_there_are_more_products_where_two_column_tiles_need_the_room():
+    params = Params(rows=8, cols=8, lanes=8, array_clock=3)
+
+    def rows_of_products(m, k, n):
+        steps, _ = program.gemm(params, Tensor(Space.QUANT, 0, m, k), Tensor(Space.QUANT, 0, k, n),
+                                Tensor(Space.WIDE, 0, m, n))
+        return [unpack_instruction(step)["m"] for step in steps]
+
+    found = rows_of_products(511, 32, 512)
+    assert sorted(found) == [170, 170, 171]
+    taken = sum(Program.BESIDE + product_cycles(params, m, 512, 1) for m in found)
+    assert taken < 0.95 * (Program.BESIDE + product_cycles(params, 511, 512, 1))
+    # Results are out before the next ones come; one column tile; they have room.
+    assert rows_of_products(511, 512, 512) == [511]
+    assert rows_of_products(511, 32, 8) == [511]
+    assert rows_of_products(255, 32, 512) == [255]
 
 
 @pytest.mark.parametrize("m", [1, MAX_M, MAX_M + 1, 1300])
