@@ -16,8 +16,9 @@ __all__ = ["FILL", "PATIENCE", "largest", "sizes"]
 #: (docs/array.md).
 FILL = {"comb": 0.84, "ff": 0.97}
 #: How soon a size is given up that finds no place; and after how many seconds in any case: one of
-#: 72 % of an LFE5U-85F's LUT4 takes 30 minutes of a processor, and a router may never end.
-PATIENCE = Patience(200, 3 * 3600)
+#: 72 % of an LFE5U-85F's LUT4 takes 30 minutes of a processor, one of 81 % had two thirds of its
+#: wires after 95, fewer and fewer a minute, and a router may never end.
+PATIENCE = Patience(200, 100 * 60)
 #: From one size to the next.
 _STEP = 1.05
 _MEMORIES = (256, 128, 64, 32, 16, 8, 4)
