@@ -49,7 +49,7 @@ def packed(number, step):
     """The instruction; ``dst0`` is its number."""
     sizes = {"m": 1, "k": 1, "n": 1} if step.good else {}
     return instruction(step.op, after=step.after, **sizes, arg=0 if step.op == Opcode.QUANTISE
-                       else 1, dst0=number, key0=1)
+                       else 1, dst0=number, key0=0x01010101 if step.op == Opcode.POOL else 1)
 
 
 def expected(steps, first, ready=0):
