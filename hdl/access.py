@@ -1,7 +1,5 @@
 """The host's access to the memories: the bodies of WRITE and READ."""
 
-from contextlib import nullcontext
-
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -17,6 +15,7 @@ from hdl.protocol import (
     LogPart,
     Space,
     Status,
+    readable,
     spaces,
     word_bytes,
     writable,
@@ -43,7 +42,8 @@ def depths(params):
     words = {Space.WIDE: params.wide_words, Space.QUANT: params.quant_words * params.rows,
              Space.GROUP: params.table_words, Space.MASTER: params.master_words,
              Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
-             Space.PROGRAM: PROGRAM_WORDS, Space.LOG: LOG_PART * len(LogPart)}
+             Space.PROGRAM: PROGRAM_WORDS, Space.LOG: LOG_PART * len(LogPart),
+             Space.CODES: params.quant_words}
     return {space: words[space] for space in spaces(params)}
 
 
@@ -74,8 +74,14 @@ def _log_port(params):
 
 
 def _longest(params):
-    """Bytes of the longest word as it travels."""
-    return max(word_bytes(space, params) for space in spaces(params))
+    """Bytes of the longest word or part that is written or read at once; of ``CODES`` a byte is."""
+    return max(word_bytes(space, params) for space in spaces(params) if space != Space.CODES)
+
+
+def _places(params):
+    """Parts of a word of the quantised memory, or bytes of it if it comes packed."""
+    packed = word_bytes(Space.CODES, params) if params.masters else 0
+    return max(params.rows, packed)
 
 
 class Access(wiring.Component):
@@ -91,7 +97,9 @@ class Access(wiring.Component):
     A word of w bytes takes ``w + 1`` clocks to write, after two clocks per word for the checks,
     and ``w + 4`` to read, a part of a word of the quantised memory ``w + 5``; either waits for its
     stream, and a word to write for a clock in which its memory is not ``taken``. Before the first
-    part its address is divided by the number of rows, a clock for every bit of it.
+    part its address is divided by the number of rows, a clock for every bit of it. Packed words are
+    written byte by byte as they come: two clocks for each byte, two for the word, and two for their
+    size.
 
     Parameters
     ----------
@@ -149,14 +157,19 @@ class Access(wiring.Component):
         index = Signal(range(_READ_BYTES))
         count = Signal(16)
         bytes_, depth, most = (Signal(range(limit + 1)) for limit in (
-            _longest(self.params), max(depths(self.params).values()), MAX_BODY))
+            max(word_bytes(space, self.params) for space in spaces(self.params)),
+            max(depths(self.params).values()), MAX_BODY))
         address = Cat(head.address, head.zero) if self.params.masters else head.address
         rest, end = Signal(signed(len(left) + 1)), Signal(len(address) + 1)
         bad, beyond = Signal(), Signal()
         # Of a part, the row; its word is the address once that is divided.
         rows, parted = self.params.rows, Signal()
-        row, step = Signal(range(rows)), Signal(range(len(address)))
+        row, step = Signal(range(_places(self.params))), Signal(range(len(address)))
         m.d.sync += parted.eq(head.space == Space.QUANT)
+        # Of packed words, how many bytes each has, less one.
+        packed, packed_size = Signal(), Signal(8)
+        if self.params.masters:
+            m.d.sync += packed.eq(head.space == Space.CODES)
         with m.Switch(head.space):
             for space in spaces(self.params):
                 size = word_bytes(space, self.params)
@@ -166,10 +179,15 @@ class Access(wiring.Component):
                         depth.eq(depths(self.params)[space]),
                         most.eq((MAX_BODY - 1) // size),
                     ]
+                    if space == Space.CODES:
+                        m.d.sync += bytes_.eq(packed_size + 1)
 
         unknown = head.space > max(spaces(self.params))
         if self.params.masters:
-            unknown |= write & (head.space > max(writable(self.params)))
+            unknown |= Mux(write, *(
+                Cat(head.space == space for space in
+                    sorted(set(spaces(self.params)) - set(allowed(self.params)))).any()
+                for allowed in (writable, readable)))
 
         def finish(status, state="IDLE"):
             m.d.sync += self.done.eq(1), self.status.eq(status)
@@ -187,6 +205,13 @@ class Access(wiring.Component):
             with m.Else():
                 m.d.sync += row.eq(0), head.address.eq(head.address + 1)
             m.d.sync += count.eq(count - 1)
+
+        def written():
+            m.d.sync += left.eq(bytes_)
+            following()
+            m.next = "TAKE"
+            with m.If(count == 1):
+                finish(Status.OK)
 
         m.d.comb += [
             word.space.eq(head.space), word.address.eq(head.address), word.row.eq(row),
@@ -229,6 +254,23 @@ class Access(wiring.Component):
             with m.State("SIZE"):
                 # What the space decides is in registers in the next clock.
                 m.next = "COUNT"
+                if self.params.masters:
+                    with m.If(packed):
+                        m.next = "PACKED"
+            if self.params.masters:
+                with m.State("PACKED"):
+                    with m.If(left == 0):
+                        finish(Status.BAD_LENGTH)
+                    with m.Else():
+                        m.d.comb += self.i.ready.eq(1)
+                        m.d.sync += packed_size.eq(self.i.payload)
+                        with m.If(self.i.valid):
+                            m.d.sync += left.eq(left - 1)
+                            m.next = "PACKED SIZE"
+                with m.State("PACKED SIZE"):
+                    m.next = "COUNT"
+                    with m.If(packed_size >= word_bytes(Space.CODES, self.params)):
+                        finish(Status.BAD_LENGTH)
             with m.State("COUNT"):
                 # A WRITE's words by repeated subtraction.
                 m.d.sync += [rest.eq(left - bytes_), bad.eq((count == 0) | (count > most)),
@@ -268,16 +310,19 @@ class Access(wiring.Component):
                 m.d.comb += self.i.ready.eq(1), word.shift.eq(self.i.valid)
                 with m.If(self.i.valid):
                     m.d.sync += left.eq(left - 1)
-                    with m.If(left == 1):
+                    with m.If((left == 1) | packed if self.params.masters else left == 1):
                         m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += word.write.eq(1)
-                with m.If(word.written) if self.params.masters else nullcontext():
-                    m.d.sync += left.eq(bytes_)
-                    following()
-                    m.next = "TAKE"
-                    with m.If(count == 1):
-                        finish(Status.OK)
+                if self.params.masters:
+                    with m.If(word.written & (left != 0)):
+                        # A byte of a packed word, and not its last.
+                        m.d.sync += row.eq(row + 1)
+                        m.next = "TAKE"
+                    with m.Elif(word.written):
+                        written()
+                else:
+                    written()
             # A word to the answer.
             with m.State("READ"):
                 m.d.comb += word.read.eq(1)
@@ -311,7 +356,8 @@ class _Word(wiring.Component):
     """A word of any space, or a part of one, in and out byte by byte.
 
     A byte enters at the top while the lowest one leaves, so a word that is complete fills the
-    top bytes of the register, whatever its size; a word that was read fills the bottom ones.
+    top bytes of the register, whatever its size; a word that was read fills the bottom ones. Of a
+    packed word each byte is written by itself.
 
     Members
     -------
@@ -319,7 +365,7 @@ class _Word(wiring.Component):
         From two clocks before ``write`` or ``read`` on.
     address : In(ADDRESS_BITS)
     row : In(range(rows))
-        The part, in the quantised memory.
+        The part, in the quantised memory; of a packed word, which byte this is.
     shift : In(1)
         Take ``i``, drop ``o``.
     i : In(8)
@@ -342,7 +388,7 @@ class _Word(wiring.Component):
     def __init__(self, params):
         self.params = params
         super().__init__({
-            "space": In(8), "address": In(ADDRESS_BITS), "row": In(range(params.rows)),
+            "space": In(8), "address": In(ADDRESS_BITS), "row": In(range(_places(params))),
             "shift": In(1), "i": In(8), "o": Out(8),
             "write": In(1), "read": In(1), "loaded": Out(1),
             **memory_ports(params), **_log_port(params), **taken_ports(params),
@@ -375,9 +421,10 @@ class _Word(wiring.Component):
             Space.GROUP: (self.group_r, self.group_w, self.group_r.data),
         }
         # Words of the wide memory that travel as bytes.
-        in_bytes = Signal()
+        in_bytes, packed = Signal(), Signal()
         if self.params.masters:
-            m.d.sync += in_bytes.eq(self.space == Space.BYTES)
+            m.d.sync += [in_bytes.eq(self.space == Space.BYTES),
+                         packed.eq(self.space == Space.CODES)]
             sources[Space.WIDE] = self.wide_r, self.wide_w, Mux(
                 in_bytes, Cat(part[:8] for part in _split(self.wide_r.data.as_value(), WIDE_BITS)),
                 self.wide_r.data.as_value())
@@ -390,12 +437,13 @@ class _Word(wiring.Component):
             taken = {Space.WIDE: self.wide_taken, Space.QUANT: self.quant_taken,
                      Space.GROUP: self.group_taken}
             m.d.comb += self.written.eq(self.write)
+        other = {Space.WIDE: Space.BYTES, Space.QUANT: Space.CODES}
         for space, (read, write, value) in sources.items():
             # The space is known long before its words.
             chosen = Signal(name=f"chosen_{space.name.lower()}")
             m.d.sync += chosen.eq(self.space == space)
-            if space == Space.WIDE and self.params.masters:
-                m.d.sync += chosen.eq((self.space == space) | (self.space == Space.BYTES))
+            if space in other and self.params.masters:
+                m.d.sync += chosen.eq((self.space == space) | (self.space == other[space]))
             with m.If(chosen):
                 m.d.comb += self.loaded.eq(
                     waiting[READ_LATENCY - (space != Space.QUANT)])
@@ -424,6 +472,11 @@ class _Word(wiring.Component):
         for lane in range(rows * depth):
             row, place = divmod(lane, depth)
             start = len(word) - 8 * (depth - place)
-            m.d.comb += [self.quant_w.lanes[lane].eq(self.row == row),
-                         self.quant_w.data[lane].eq(word[start:start + bits])]
+            here, code = self.row == row, word[start:start + bits]
+            if self.params.masters:
+                byte, place = divmod(lane, 8 // bits)
+                start = len(word) - 8 + bits * place
+                here = Mux(packed, self.row == byte, here)
+                code = Mux(packed, word[start:start + bits], code)
+            m.d.comb += [self.quant_w.lanes[lane].eq(here), self.quant_w.data[lane].eq(code)]
         return m

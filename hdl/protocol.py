@@ -97,6 +97,7 @@ __all__ = [
     "decode",
     "encode",
     "escape",
+    "readable",
     "spaces",
     "unescape",
     "word_bytes",
@@ -172,6 +173,12 @@ class Space(IntEnum):
     memory of which every element is 0 to 255, and travels as a byte for each. A word of
     ``PROGRAM`` is 8 bytes, a quarter of an instruction. Words of ``LOG`` are 32-bit
     numbers, see :class:`LogPart`; a WRITE to it is an ``ADDRESS``.
+
+    ``CODES`` are the words of the quantised memory once more, packed, for WRITE alone: a READ of it
+    is an ``ADDRESS``. After the head comes a byte, n - 1, and then n bytes of each word, 1 to
+    ``word_bytes``. Each byte has the numbers of as many lanes as fit whole, from its lowest bits
+    on, ``8 // bits``: byte i those of lanes ``(8 // bits) i`` on. What lies beyond them in a byte,
+    and beyond the last lane, is not looked at; lanes of bytes that do not come keep what they held.
     """
     WIDE = 0
     QUANT = 1
@@ -181,6 +188,7 @@ class Space(IntEnum):
     BYTES = 5
     PROGRAM = 6
     LOG = 7
+    CODES = 8
 
 
 class LogPart(IntEnum):
@@ -201,7 +209,7 @@ def spaces(params):
 
     >>> from hdl.params import Params
     >>> len(spaces(Params())), len(spaces(Params(masters=8)))
-    (3, 8)
+    (3, 9)
     """
     return list(Space) if params.masters else [Space.WIDE, Space.QUANT, Space.GROUP]
 
@@ -211,20 +219,26 @@ def writable(params):
     return [space for space in spaces(params) if space != Space.LOG]
 
 
+def readable(params):
+    """The spaces that the host can read."""
+    return [space for space in spaces(params) if space != Space.CODES]
+
+
 def written_beside(params):
     """The spaces that the host can write to from START to WAIT: what a batch and a program need."""
     return [space for space in writable(params) if space not in (Space.MASTER, Space.VELOCITY)]
 
 
 def word_bytes(space, params):
-    """Bytes of one word of a space as they travel.
+    """Bytes of one word of a space as they travel; of ``CODES`` the most.
 
     >>> from hdl.params import Params
     >>> [word_bytes(space, Params(lanes=2)) for space in Space]
-    [8, 4, 4, 8, 8, 2, 8, 4]
+    [8, 4, 4, 8, 8, 2, 8, 4, 8]
     """
     return {Space.QUANT: params.depth, Space.GROUP: 4, Space.BYTES: params.vector,
-            Space.PROGRAM: 8, Space.LOG: 4}.get(space, 4 * params.vector)
+            Space.PROGRAM: 8, Space.LOG: 4,
+            Space.CODES: -(-params.slots // (8 // params.bits))}.get(space, 4 * params.vector)
 
 
 class Unit(IntEnum):

@@ -36,7 +36,7 @@ from hdl.protocol import (
 from host.errors import DeviceError, LinkError, MemoryFullError
 from host.transport import open_transport
 
-__all__ = ["Device", "DeviceStatus"]
+__all__ = ["Device", "DeviceStatus", "packed"]
 
 #: Counters of the device since its last reset.
 DeviceStatus = namedtuple("DeviceStatus", "bad_frames saturations error instruction unit")
@@ -47,7 +47,7 @@ _RUN_SECONDS = 120.0
 _TRIES = 4
 
 #: NumPy's names of the numbers that words of a space are made of; else of 32 bits.
-_KINDS = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1"}
+_KINDS = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1", Space.CODES: "u1"}
 
 _SENTENCES = {
     Status.BAD_KIND: "the device does not know this kind of request",
@@ -74,6 +74,19 @@ class _Sent:
     seq: int = 0
     frame: bytes = b""
     answer: bytes = b""
+
+
+def packed(codes, bits):
+    """Codes [count, lanes] in bytes, as ``Space.CODES`` has them; 0 in what is left of the last.
+
+    >>> packed(np.array([[-1, 7, -8]]), 4).tolist(), packed(np.array([[-3, -1, 1]]), 3).tolist()
+    ([[127, 8]], [[61, 1]])
+    """
+    each = 8 // bits
+    fields = np.zeros((len(codes), -(-codes.shape[1] // each) * each), np.int64)
+    fields[:, :codes.shape[1]] = codes
+    fields = (fields & (1 << bits) - 1).reshape(len(codes), -1, each)
+    return (fields << bits * np.arange(each)).sum(axis=2)
 
 
 class Device:
@@ -177,14 +190,30 @@ class Device:
 
     def write(self, space, address, words):
         """Write ``words`` [count, elements] of integers from ``address``, as they travel: see
-        :class:`hdl.protocol.Space`."""
+        :class:`hdl.protocol.Space`. To ``CODES`` the codes of the first lanes of each word."""
         kind = _KINDS.get(space, "<i4")
+        size, _, most = self._travels(space, np.shape(words)[-1])
+        more = b""
+        if space == Space.CODES:
+            words, more = packed(words, self.params.bits), bytes([size - 1])
         data = np.ascontiguousarray(words).astype(kind).tobytes()
-        size = word_bytes(space, self.params)
-        step = (MAX_BODY - 4) // size * size
-        for offset in range(0, len(data), step):
+        for offset in range(0, len(data), most * size):
             base = address + offset // size
-            self._write(_head(space, base) + data[offset:offset + step])
+            self._write(_head(space, base) + more + data[offset:offset + most * size])
+
+    def write_bytes(self, space, shape):
+        """Bytes that go down when words of a shape are written, without those that the link
+        escapes."""
+        size, head, most = self._travels(space, shape[1])
+        return shape[0] * size + -(-shape[0] // most) * (head + len(encode(1, Kind.WRITE)))
+
+    def _travels(self, space, elements):
+        """Of words of so many elements: bytes of one, of a request before them, and most of them
+        in a request."""
+        size, head = word_bytes(space, self.params), len(_head(space, 0))
+        if space == Space.CODES:
+            size, head = -(-elements // (8 // self.params.bits)), head + 1
+        return size, head, (MAX_BODY - head) // size
 
     def _write(self, body):
         if self._sends_ahead:

@@ -27,10 +27,10 @@ def lanes_of(space, params):
 
     >>> from hdl.params import Params
     >>> [lanes_of(space, Params(rows=4, depth=2, lanes=1)) for space in Space]
-    [1, 8, 1, 1, 1, 1, 8, 1]
+    [1, 8, 1, 1, 1, 1, 8, 1, 8]
     """
-    return {Space.QUANT: params.slots, Space.GROUP: 1, Space.PROGRAM: 8, Space.LOG: 1}.get(
-        space, params.vector)
+    return {Space.QUANT: params.slots, Space.CODES: params.slots, Space.GROUP: 1,
+            Space.PROGRAM: 8, Space.LOG: 1}.get(space, params.vector)
 
 
 def words_of(space, params):
@@ -194,16 +194,34 @@ def _parts(tensor, params):
     return parts * tensor.base, parts * words
 
 
+def _packed_ways(base, words, cols):
+    """What could be written to ``CODES`` for words [tile, row, lane] of so many columns: all with
+    the lanes of the longest, or the last tile by itself, each ``(space, address, words)``."""
+    tiles, rows, lanes = words.shape
+    words = words.reshape(-1, lanes)
+    last = (tiles - 1) * rows
+    yield [(Space.CODES, base, words[:, :cols])]
+    yield [(Space.CODES, base, words[:last]),
+           (Space.CODES, base + last, words[last:, :cols - (tiles - 1) * lanes])]
+
+
 def store(device, tensor, value):
-    """Write the array ``value`` [rows, cols] to a tensor's place."""
-    lanes = lanes_of(tensor.space, device.params)
+    """Write the array ``value`` [rows, cols] to a tensor's place; codes packed where the device
+    takes them so and that is shorter, which leaves lanes beyond the columns as they were."""
+    params = device.params
+    lanes = lanes_of(tensor.space, params)
     rows, cols = value.shape
     tiles = -(-cols // lanes)
     padded = np.zeros((rows, tiles * lanes), np.int64)
     padded[:, :cols] = value
     words = padded.reshape(rows, tiles, lanes).transpose(1, 0, 2)
-    address, count = _parts(tensor.view(rows, cols), device.params)
-    device.write(tensor.space, address, words.reshape(count, -1))
+    address, count = _parts(tensor.view(rows, cols), params)
+    ways = [[(tensor.space, address, words.reshape(count, -1))]]
+    if tensor.space == Space.QUANT and params.masters:
+        ways += _packed_ways(tensor.base, words, cols)
+    for write in min(ways, key=lambda way: sum(device.write_bytes(space, part.shape)
+                                               for space, _, part in way)):
+        device.write(*write)
 
 
 def load(device, tensor):

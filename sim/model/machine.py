@@ -54,7 +54,7 @@ from hdl.protocol import (
     Unit,
     decode,
     encode,
-    spaces,
+    readable,
     unescape,
     word_bytes,
     writable,
@@ -79,6 +79,16 @@ __all__ = ["Machine", "RunError"]
 def _low16(x):
     """What a 16-bit port takes of a wide element."""
     return wrap(x, 16)
+
+
+def unpacked(words, bits):
+    """The codes in the bytes of packed words [count, bytes], as ``Space.CODES`` has them.
+
+    >>> unpacked(np.array([[0x7F, 0x08]]), 4).tolist(), unpacked(np.array([[0xFD]]), 3).tolist()
+    ([[-1, 7, -8, 0]], [[-3, -1]])
+    """
+    shifts = bits * np.arange(8 // bits)
+    return wrap(words[:, :, None] >> shifts, bits).reshape(len(words), -1)
 
 
 class RunError(Exception):
@@ -244,10 +254,9 @@ class Machine:
         return status, bytes([PROTOCOL_VERSION]) + bytes.fromhex(self.params.fingerprint)
 
     def _space(self, number):
-        if number not in spaces(self.params):
-            raise RunError(Status.ADDRESS)
         space = Space(number)
-        kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1"}.get(space, "<i4")
+        kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1",
+                Space.CODES: "u1"}.get(space, "<i4")
         return space, kind, word_bytes(space, self.params)
 
     def words(self, space, address, count):
@@ -256,7 +265,7 @@ class Machine:
                  Space.QUANT: self.quant.array.reshape(-1, self.params.depth),
                  Space.GROUP: self.group.array, Space.MASTER: self.master.array,
                  Space.VELOCITY: self.velocity.array, Space.PROGRAM: self.program,
-                 Space.LOG: self.log}[space]
+                 Space.LOG: self.log, Space.CODES: self.quant.array}[space]
         if address + count > len(words):
             raise RunError(Status.ADDRESS)
         return words[address:address + count]
@@ -274,10 +283,18 @@ class Machine:
             raise RunError(Status.BUSY)
         space, kind, size = self._space(body[0])
         address, words = self._address(body), body[4:]
+        if space == Space.CODES:
+            if not words or words[0] >= size:
+                raise RunError(Status.BAD_LENGTH)
+            size, words = words[0] + 1, words[1:]
         if not words or len(words) % size:
             raise RunError(Status.BAD_LENGTH)
         count = len(words) // size
         values = np.frombuffer(words, kind).astype(np.int64).reshape(count, -1)
+        if space == Space.CODES:
+            codes = unpacked(values, self.params.bits)[:, :self.params.slots]
+            self.words(space, address, count)[:, :codes.shape[1]] = codes
+            return Status.OK, b""
         bits = {Space.QUANT: self.params.bits, Space.MASTER: self.params.master_bits,
                 Space.VELOCITY: self.params.velocity_bits}.get(space)
         self.words(space, address, count)[:] = wrap(values, bits) if bits else values
@@ -288,6 +305,8 @@ class Machine:
             raise RunError(Status.BUSY)
         if len(body) != 6:
             raise RunError(Status.BAD_LENGTH)
+        if body[0] not in readable(self.params):
+            raise RunError(Status.ADDRESS)
         space, kind, size = self._space(body[0])
         address, count = self._address(body), int.from_bytes(body[4:], "little")
         if not count or count * size >= MAX_BODY:
