@@ -41,6 +41,7 @@ from hdl.protocol import (
     Space,
     Status,
     encode,
+    readable,
     spaces,
     unescape,
     word_bytes,
@@ -132,6 +133,25 @@ def errors_frames(params, seed, most=0):
     return recording.session("errors_frames")
 
 
+def _refused_codes(requests, params):
+    """Packed codes that are refused, and what is there afterwards."""
+    most, words = word_bytes(Space.CODES, params), params.quant_words
+    for first in (0, words - 3):
+        value = requests.recording.rng.integers(0, 1 << params.bits, (3, params.slots))
+        requests.recording.device.write(Space.CODES, first, value)
+    # None, no byte of a word, more than whole words, more bytes than a word has.
+    for rest in (b"", b"\0", bytes([most - 1]), bytes([most - 1]) + bytes(most + 1) * (most > 1),
+                 bytes([min(most, 0xFF)]) + bytes(min(most + 1, 0xFF)), b"\xFF" + bytes(255)):
+        assert requests.words(Kind.WRITE, Space.CODES, 0, rest) == Status.BAD_LENGTH
+    for address in (words - 2, words, 0xFFFE, 1 << 20, 0xFFFFFE):
+        if address + 3 > words:
+            assert requests.words(Kind.WRITE, Space.CODES, address, bytes(4)) == Status.ADDRESS
+    for address, count in ((0, 1), (0, 0), (words, 1)):
+        assert requests.words(Kind.READ, Space.CODES, address, count) == Status.ADDRESS
+    for first in (0, words - 3):
+        requests.words(Kind.READ, Space.QUANT, params.rows * first, 3)
+
+
 def errors_requests(params, seed, most=0):
     """Requests that are refused: lengths, spaces, addresses, kinds, versions."""
     recording = Recording(params, f"errors_requests {seed}")
@@ -155,7 +175,7 @@ def errors_requests(params, seed, most=0):
              Space.GROUP: params.table_words, Space.MASTER: params.master_words,
              Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
              Space.PROGRAM: PROGRAM_WORDS, Space.LOG: LOG_PART * len(LogPart)}
-    for space in writable(params):
+    for space in set(writable(params)) & set(readable(params)):
         words = depth[space]
         size = word_bytes(space, params)
         value = rng.integers(0, 256, 3 * size).astype(np.uint8).tobytes()
@@ -183,7 +203,9 @@ def errors_requests(params, seed, most=0):
             assert requests.words(Kind.READ, space, address, 3) == Status.ADDRESS
         for count in (0, (MAX_BODY - 1) // size + 1):
             assert requests.words(Kind.READ, space, 0, count) == Status.BAD_LENGTH
-    for space in {3, 4, 5, 6, 7, 8, 255} - set(spaces(params)):
+    if params.masters:
+        _refused_codes(requests, params)
+    for space in {3, 4, 5, 6, 7, 8, 9, 255} - set(spaces(params)):
         assert requests.words(Kind.WRITE, space, 0, bytes(12)) == Status.ADDRESS
         assert requests.words(Kind.READ, space, 0, 1) == Status.ADDRESS
     for length in {0, 1, 3, 4, 5, 31, 33, 2047} - ({4} if params.masters else set()):

@@ -92,6 +92,11 @@ class _Link:
         machine = self.machine
         if kind == Kind.STATUS and machine.started:
             return tuple(_SATURATIONS)
+        if kind == Kind.WRITE and request[0] == Space.CODES:
+            address, size = _address(request), request[4] + 1
+            lanes = min(size * (8 // machine.params.bits), machine.quant.lanes)
+            machine.quant.known[address:address + len(request[5:]) // size, :lanes] = True
+            return ()
         memory = {Space.WIDE: machine.wide, Space.QUANT: machine.quant, Space.BYTES: machine.wide,
                   Space.MASTER: machine.master, Space.VELOCITY: machine.velocity}.get(
             request[0] if kind in (Kind.READ, Kind.WRITE) else None)
@@ -101,8 +106,7 @@ class _Link:
         word = word_bytes(request[0], machine.params)
         size = 1 if request[0] in (Space.QUANT, Space.BYTES) else 4
         words = (request[4:] if kind == Kind.WRITE else answered[0][2][1:])
-        address = int.from_bytes(request[2:4], "little") + (request[1] << 16)
-        first = address * word // size
+        first = _address(request) * word // size
         known = memory.known.reshape(-1)[first:first + len(words) // size]
         if kind == Kind.WRITE:
             known[:] = True
@@ -111,6 +115,11 @@ class _Link:
         assert memory.known[first // memory.lanes:last // memory.lanes + 1].any(), \
             f"{self.about}: a READ of nothing that was written"
         return tuple(1 + int(i) for i in np.flatnonzero(np.repeat(~known, size)))
+
+
+def _address(request):
+    """Where a WRITE or a READ begins."""
+    return int.from_bytes(request[2:4], "little") + (request[1] << 16)
 
 
 class Recording:
@@ -206,9 +215,13 @@ class Recording:
         return base
 
     def store(self, tensor, value):
-        """Write a tensor; lanes beyond its columns get junk, which a unit may leave there."""
+        """Write a tensor; lanes beyond its columns get junk, which a unit may leave there, or keep
+        what they held where codes travel packed."""
         lanes = lanes_of(tensor.space, self.params)
         rows, cols = value.shape
+        if self.params.masters and tensor.space == Space.QUANT and self.rng.random() < 0.5:
+            store(self.device, tensor, value)
+            return
         padded = self.rng.integers(-2**31, 2**31, (rows, -(-cols // lanes) * lanes))
         padded[:, :cols] = value
         store(self.device, tensor, padded)

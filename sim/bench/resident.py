@@ -485,6 +485,17 @@ def spaces(params, seed, most=10):
     device.read(Space.WIDE, base, count)
     device.write(Space.WIDE, base + 1, rng.integers(-1 << 31, 1 << 31, (count - 2, params.vector)))
     device.read(Space.BYTES, base, count)
+    recording.begin("packed codes")
+    for lanes in {1, int(rng.integers(1, params.slots + 1)), params.slots}:
+        # A WRITE and more.
+        codes = rng.integers(0, 1 << params.bits, (min(params.quant_words, int(rng.integers(
+            3, 2 * MAX_BODY // word_bytes(Space.CODES, params)))), lanes))
+        parts = params.rows * len(codes)
+        for first in (0, params.quant_words - len(codes)):
+            start = params.rows * first
+            device.write(Space.QUANT, start, rng.integers(-128, 128, (parts, params.depth)))
+            device.write(Space.CODES, first, codes)
+            device.read(Space.QUANT, start, parts)
     # Masters and velocities of the same address are apart.
     base = int(rng.integers(0, params.master_words - count))
     for space in (Space.MASTER, Space.VELOCITY):

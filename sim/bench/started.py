@@ -48,14 +48,24 @@ class _Beside:
             Space.BYTES: (recording.place(Space.WIDE, 24, 1).base, 24),
             Space.QUANT: (recording.place(Space.QUANT, 8, 1).base * parts, 8 * parts),
             Space.GROUP: (recording.tables(24), 24),
-            Space.PROGRAM: (PROGRAM_WORDS - _PROGRAM_TAIL, _PROGRAM_TAIL)}
+            Space.PROGRAM: (PROGRAM_WORDS - _PROGRAM_TAIL, _PROGRAM_TAIL),
+            Space.CODES: (recording.place(Space.QUANT, 8, 1).base, 8)}
         assert set(self.places) == set(written_beside(params))
         for space, (_, count) in self.places.items():
             self.write(space, 0, count)
 
     def write(self, space, first, count):
         """Anything to so many words of a place."""
-        size = word_bytes(space, self.recording.params)
+        params = self.recording.params
+        if space == Space.CODES:
+            # Of all codes at first.
+            lanes = params.slots if count == self.places[space][1] else int(
+                self.rng.integers(1, params.slots + 1))
+            self.recording.device.write(
+                space, self.places[space][0] + first,
+                self.rng.integers(0, 1 << params.bits, (count, lanes)))
+            return
+        size = word_bytes(space, params)
         data = self.rng.integers(0, 256, (count, size)).astype(np.uint8)
         kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1"}.get(space, "<i4")
         words = data.view(kind)
@@ -70,8 +80,11 @@ class _Beside:
 
     def read(self):
         """All that was written."""
-        for space, place in self.places.items():
-            self.recording.device.read(space, *place)
+        parts = self.recording.params.rows
+        for space, (first, count) in self.places.items():
+            if space == Space.CODES:
+                space, first, count = Space.QUANT, parts * first, parts * count
+            self.recording.device.read(space, first, count)
 
 
 def _refused(requests, run):
@@ -92,7 +105,7 @@ def _refused(requests, run):
             requests.words(Kind.WRITE, space, 0, bytes(8 * int(rng.integers(3))))),
         "unknown": lambda: (Status.ADDRESS, requests.words(Kind.WRITE, 200, 0, bytes(8))),
         "beyond": lambda: (Status.ADDRESS, requests.words(
-            Kind.WRITE, space, 0xFFFFFF, bytes(size))),
+            Kind.WRITE, space, 0xFFFFFF, bytes(size + (space == Space.CODES)))),
         "short": lambda: (Status.BAD_LENGTH, requests.words(Kind.WRITE, space, 0, b"")),
         "wait": lambda: (Status.BAD_LENGTH, requests.say(Kind.WAIT, b"1")),
         "reset": lambda: (Status.BAD_LENGTH, requests.say(Kind.RESET, b"1")),

@@ -51,6 +51,7 @@ from hdl.protocol import (
     Status,
     Unit,
     encode,
+    readable,
     spaces,
     word_bytes,
     writable,
@@ -236,7 +237,7 @@ def stored(space, words, params):
 def test_what_is_written_is_read(params):
     async def process(ctx, request):
         chance = random.Random(1)
-        for space in writable(params):
+        for space in set(writable(params)) & set(readable(params)):
             size, end = word_bytes(space, params), depths(params)[space]
             words = chance.randbytes(3 * size)
             await request.write(space, 5, words)
@@ -290,6 +291,73 @@ def test_parts_of_a_word_are_the_rows_of_the_array(params):
     simulate(bench, process)
 
 
+#: Machines with words of packed codes that end within a byte, that fill bytes, of a code for each.
+PACKED = [KEEPER, LARGE, Params(lanes=1, bits=4, rows=3, cols=3, depth=3, memory=4, masters=1),
+          Params(lanes=2, bits=3, rows=4, cols=2, depth=2, memory=4, masters=1),
+          Params(lanes=1, bits=8, rows=1, cols=1, depth=1, memory=4, masters=1),
+          Params(lanes=4, bits=8, rows=64, cols=1, depth=4, memory=16, masters=1)]
+packed = pytest.mark.parametrize("params", PACKED, ids=lambda params: params.name)
+
+
+@packed
+def test_packed_codes_are_written_to_the_first_lanes_of_words(params):
+    each, slots, depth, rows = 8 // params.bits, params.slots, params.depth, params.rows
+    end, most = params.quant_words, word_bytes(Space.CODES, params)
+
+    async def process(ctx, request):
+        chance = random.Random(params.name)
+        for size in sorted({1, 2, most - 1, most} & set(range(1, most + 1))):
+            for first, count in ((0, 1), (255, 3), (end - 2, 2)):
+                held = bytearray(chance.randbytes(count * slots))
+                await request.write(Space.QUANT, first * rows, held)
+                words = chance.randbytes(count * size)
+                await request.write(Space.CODES, first, bytes([size - 1]) + words)
+                for place, byte in enumerate(words):
+                    word, index = divmod(place, size)
+                    for lane in range(each * index, min(each * (index + 1), slots)):
+                        held[word * slots + lane] = byte >> params.bits * (lane % each)
+                assert await request.read(Space.QUANT, first * rows, count * rows) == stored(
+                    Space.QUANT, bytes(held), params)
+        # The longest WRITE.
+        longest = (MAX_BODY - 5) // most
+        words = chance.randbytes(longest * most)
+        await request.write(Space.CODES, 1, bytes([most - 1]) + words)
+        got = await request.read(Space.QUANT, longest * rows, rows)
+        assert got == stored(Space.QUANT, bytes(
+            words[(longest - 1) * most + lane // each] >> params.bits * (lane % each)
+            for lane in range(slots)), params)
+        assert await status_of(request) == CLEAR
+    assert depth * rows == slots
+    simulate(Bench(params), process)
+
+
+@packed
+def test_packed_codes_that_are_refused_change_nothing(params):
+    end, most, rows = params.quant_words, word_bytes(Space.CODES, params), params.rows
+
+    async def process(ctx, request):
+        held = stored(Space.QUANT, random.Random(0).randbytes(2 * params.slots), params)
+        for first in (0, end - 2):
+            await request.write(Space.QUANT, first * rows, held)
+        # None, no byte of a word, more than whole words, less than one, too long ones.
+        for rest in (b"", b"\0", bytes([most - 1]) + bytes(2 * most + 1) * (most > 1),
+                     bytes([most - 1]) + bytes(most - 1), b"\xff" + bytes(255),
+                     bytes([min(most, 255)]) + bytes(min(2 * most + 2, 255))):
+            assert await request(Kind.WRITE, head(Space.CODES, 0) + rest) == (
+                Status.BAD_LENGTH, b""), rest
+        for address in (end - 1, end, max(end, 0xFFFF), 1 << 16, 0xFFFFFF):
+            assert await request(Kind.WRITE, head(Space.CODES, address) + b"\0\1\1") == (
+                Status.ADDRESS, b"")
+        for address, count in ((0, 1), (0, 0), (end, 1)):
+            assert await request(Kind.READ, read_body(Space.CODES, address, count)) == (
+                Status.ADDRESS, b"")
+        for first in (0, end - 2):
+            assert await request.read(Space.QUANT, first * rows, 2 * rows) == held
+        assert await status_of(request) == CLEAR
+
+    simulate(Bench(params), process)
+
+
 def test_words_as_numbers_and_as_bytes():
     lanes = KEEPER.vector
 
@@ -323,7 +391,10 @@ def test_clocks_of_write_and_read(params):
 
     async def clocks(ctx, write, space, count):
         body = bytes([space, 0, 1, 0])
-        body += bytes(count * word_bytes(space, params)) if write else bytes([count, 0])
+        size = word_bytes(space, params)
+        if space == Space.CODES:
+            body += bytes([size - 1])
+        body += bytes(count * size) if write else bytes([count, 0])
         for name, value in (("write", write), ("length", len(body)), ("start", 1)):
             ctx.set(getattr(dut, name), value)
         taken = 0
@@ -344,14 +415,15 @@ def test_clocks_of_write_and_read(params):
         ctx.set(dut.o.ready, 1)
         for space in spaces(params):
             size, parted = word_bytes(space, params), space == Space.QUANT
-            for write, each in ((1, 2 + size + 1), (0, size + 4 + parted)):
-                if write and space not in writable(params):
+            packed = space == Space.CODES
+            for write, each in ((1, 2 + size + (size if packed else 1)), (0, size + 4 + parted)):
+                if space not in (writable(params) if write else readable(params)):
                     continue
                 first = await clocks(ctx, write, space, 1)
                 assert await clocks(ctx, write, space, 5) - first == 4 * each
                 # What comes before: the head, the checks, the address.
                 assert first - each == (12 if write else 13) + parted * (
-                    ADDRESS_BITS + 8 * (params.masters > 0)), space
+                    ADDRESS_BITS + 8 * (params.masters > 0)) + 2 * packed, space
 
     simulator = Simulator(m)
     simulator.add_clock(1e-8)
@@ -378,7 +450,7 @@ def test_the_longest_write_and_read():
 def test_a_write_or_read_beyond_the_end_touches_nothing(params):
     async def process(ctx, request):
         refused = (Status.ADDRESS, b"")
-        for space in spaces(params):
+        for space in readable(params):
             size, end = word_bytes(space, params), depths(params)[space]
             beyond = {end - 1, end, max(end, 0xFFFF)}
             if params.masters:
@@ -710,14 +782,23 @@ def test_a_program_that_was_started_runs_beside_writes():
 
 
 @pytest.mark.parametrize(("number", "space"), [
-    (0, Space.WIDE), (1, Space.QUANT), (2, Space.GROUP)])
+    (0, Space.WIDE), (1, Space.QUANT), (1, Space.CODES), (2, Space.GROUP)])
 def test_a_write_waits_until_no_unit_is_at_its_memory(number, space):
     dut, rng = Bench(KEEPER), random.Random(number)
     size = word_bytes(space, KEEPER)
+    packed = space == Space.CODES
+    #: Of packed words, whose codes here have a byte each, the bytes less one.
+    more = bytes([size - 1]) * packed
+
+    async def read(request, address, count):
+        if packed:
+            return await request.read(Space.QUANT, KEEPER.rows * address, KEEPER.rows * count)
+        return await request.read(space, address, count)
 
     async def process(ctx, request):
         ctx.set(dut.taken, 1 << number)
-        await produce(ctx, dut.i, encode(50, Kind.WRITE, head(space, 6) + bytes([1] * size)))
+        await produce(ctx, dut.i, encode(
+            50, Kind.WRITE, head(space, 6) + more + bytes([1] * size)))
         for _ in range(700):
             assert not ctx.get(dut.o.valid)
             await ctx.tick()
@@ -726,7 +807,7 @@ def test_a_write_waits_until_no_unit_is_at_its_memory(number, space):
         await consume(ctx, dut.o, answer, lambda got: len(got) > 1 and got[-1] == END)
         assert bytes(answer) == encode(50, Kind.WRITE | Kind.ANSWER, bytes([Status.OK]))
         ctx.set(dut.taken, 0)
-        assert await request.read(space, 6, 1) == bytes([1] * size)
+        assert await read(request, 6, 1) == bytes([1] * size)
 
     async def unrest(ctx):
         async for _ in ctx.tick():
@@ -734,8 +815,8 @@ def test_a_write_waits_until_no_unit_is_at_its_memory(number, space):
 
     async def restless(ctx, request):
         words = bytes(rng.randrange(4) for _ in range(20 * size))
-        await request.write(space, 30, words)
-        assert await request.read(space, 30, 20) == words
+        await request.write(space, 30, more + words)
+        assert await read(request, 30, 20) == words
         assert not ctx.get(dut.collided)
 
     simulate(dut, process)
