@@ -3,8 +3,8 @@
 A perceptron of one hidden layer makes steps on the simulated board, which keeps its masters and
 whose link has the pace of a serial port. A step is made by itself, and with the next batch under
 way meanwhile (:meth:`host.resident.Resident.train_step`); what is counted are clocks from step to
-step and those of its program, bytes that go down, and of these the batch's own: one for each code
-and each label. ``busy`` is the share of the time in which a byte goes down.
+step and those of its program, bytes that go down, and of these the batch's own: ``bits`` bits for
+each code, and a byte for each label. ``busy`` is the share of the time in which a byte goes down.
 
 The data are random, pixels of 0 to 16: how long a step takes does not depend on them, but for the
 bytes that the link escapes.
@@ -33,7 +33,7 @@ _BEFORE = 1
 
 def measured(device, sizes, m, byte_clocks):
     """The figures of both kinds of step on a device whose link takes so many clocks for a byte."""
-    rng, own = np.random.default_rng(0), m * (sizes[0] + 1)
+    rng, own = np.random.default_rng(0), m * sizes[0] * device.params.bits / 8 + m
     resident = Resident(Mlp(sizes, 0, device.params.formats), device, m)
     for ahead in (False, True):
         steps = [(rng.integers(0, 17, (m, sizes[0])), rng.integers(0, sizes[-1], m),

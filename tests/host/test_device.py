@@ -82,6 +82,28 @@ def test_a_stored_tensor_is_the_one_loaded_and_the_one_units_see(space, shape):
     assert (memory.get(30, *shape) == x).all()
 
 
+@pytest.mark.parametrize(("bits", "shape", "most"), [
+    # Packed bytes of words and frames: 8 or 9 whole words and one of the last tile, each.
+    (4, (64, 8), 64 * 4 + 13), (4, (64, 9), 64 * 4 + 64 + 26), (4, (64, 1), 64 + 13),
+    (4, (1, 17), 12 + 13), (4, (1000, 8), 4000 + 2 * 13), (3, (64, 7), 64 * 4 + 13),
+    (2, (64, 8), 64 * 2 + 13), (2, (64, 11), 64 * 3 + 26), (5, (64, 3), 64 * 3 + 13),
+    # Nothing to win.
+    (5, (64, 8), 64 * 8 + 12), (8, (2, 15), 4 * 8 + 12), (8, (30, 9), 30 * 8 + 30 + 26)])
+def test_codes_are_stored_packed_where_that_is_shorter(bits, shape, most):
+    params = Params(bits=bits, rows=4, cols=2, depth=2, lanes=2, memory=16, masters=8)
+    transport = ModelTransport(params)
+    device, limit = Device(transport, params), 1 << bits - 1
+    words = -(-shape[1] // params.slots) * shape[0]
+    x = np.random.default_rng(shape).integers(-limit, limit, shape)
+    before = device.bytes_down
+    store(device, Tensor(Space.QUANT, 30, *shape), x)
+    # But for what the link escapes.
+    assert most <= device.bytes_down - before < 1.06 * most
+    assert (load(device, Tensor(Space.QUANT, 30, *shape)) == x).all()
+    held = transport._machine.quant.array
+    assert not held[:30].any() and not held[30 + words:].any()
+
+
 @pytest.mark.parametrize("damage", [
     {"down": {1: flip}}, {"up": {1: flip}}, {"down": {1: lambda d: d[:-5]}},
     {"down": {1: lambda d: b""}}, {"up": {1: lambda d: b""}},

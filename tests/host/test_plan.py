@@ -52,6 +52,13 @@ def test_programs_and_bytes_are_those_of_a_device(sizes, m, params):
         params.macs * params.array_clock * found["step"]["clocks"])
 
 
+def test_the_link_carries_little_more_than_packed_codes_and_labels():
+    params = Params(rows=8, cols=8, depth=4, lanes=8, sample_groups=1, masters=256, memory=256)
+    m, features = 128, 784
+    down = planned(params, (features, 128, 10), m)["step"]["link_bytes"]["down"]
+    assert 1 < down / (m * (features * params.bits // 8 + 1)) < 1.05
+
+
 def test_places_that_share_words_say_so():
     found = planned(SMALL, (20, 24, 17, 5), 30)
     for memory in found["memories"].values():
