@@ -180,7 +180,7 @@ class Access(wiring.Component):
                         most.eq((MAX_BODY - 1) // size),
                     ]
                     if space == Space.CODES:
-                        m.d.sync += bytes_.eq(packed_size + 1)
+                        m.d.sync += bytes_.eq(packed_size + 1), most.eq(MAX_BODY - 1)
 
         unknown = head.space > max(spaces(self.params))
         if self.params.masters:
