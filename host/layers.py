@@ -22,13 +22,18 @@ dW is divided by ``s_w[c]``. A hidden layer is ``y = relu(norm(u W))``: the norm
 scale of its input, and its gradient is with respect to that input; running statistics have the
 scale in them. The head is ``logits = u W 2**e_u s_w[c] + bias``: its gradient is multiplied by
 ``s_w[c]`` before it is quantised. The loss is the mean over the batch.
+
+A hidden layer may average y over windows before it is quantised. On the way back averages whose
+codes are clipped pass nothing; the gradient of the others is aligned, which gives it an exponent of
+its own, and each position gets that of its window divided by the window's positions
+(:mod:`sim.model.pool`). The norm then looks at the rectifier's mask alone.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from hdl.instructions import STATE_ROWS, StateRow
+from hdl.instructions import STATE_ROWS, ScaleRow, StateRow
 from hdl.params import (
     DEFAULT_FORMATS,
     NORM_FRACTION,
@@ -47,6 +52,7 @@ from host.network import (
     gathered,
     passed_on,
     perceptron,
+    pooled,
     sorted_gradients,
     streamed_columns,
 )
@@ -63,7 +69,7 @@ from sim.model.quantise import (
     normalise_columns,
 )
 from sim.model.rounding import rescale, round_shift, saturate
-from sim.model.scale import count_factor
+from sim.model.scale import count_factor, scale_of_ones
 from sim.model.softmax import LOGIT_FRACTION, cross_entropy
 from sim.model.update import GRADIENT_FRACTION, MASTER_BITS, sgd
 
@@ -155,7 +161,8 @@ class Product:
 
         ``unit`` is the exponent of the gradient with respect to ``sum u q``. Returns the weight
         gradient (with ``GRADIENT_FRACTION`` fraction bits) and the exponent of the gradient with
-        respect to u, which it leaves in ``space.work`` when ``propagate``.
+        respect to u, which it leaves where the activations of the layer before were, when
+        ``propagate``.
         """
         params, device, shape = space.params, space.device, self.shape
         m = shape.rows(space.samples)
@@ -195,7 +202,7 @@ class Product:
         return gradient, unit + step + du_shift
 
     def _pass_on(self, space, q, rows, cols):
-        """``(instructions, shift)``: q times the transposed weights, to ``space.work``."""
+        """``(instructions, shift)``: q times the transposed weights."""
         params, (m, n, k) = space.params, (q.rows, self.shape.n, self.shape.k)
         transposed = space.turned.view(n, k)
         steps, operand = [program.move(space.weights[self.number], transposed,
@@ -203,8 +210,9 @@ class Product:
         if cols:
             operand = space.streamed.view(m, program.slot_columns(params, n, cols.count))
             steps.append(program.move(q, operand, order=cols))
-        products, shift = program.gemm(params, operand, transposed, space.work.view(m, k),
-                                       inner=cols, rows=rows, limit=_ACTIVATION_BITS)
+        products, shift = program.gemm(
+            params, operand, transposed, space.activation(self.number - 1).view(m, k), inner=cols,
+            rows=rows, limit=_ACTIVATION_BITS)
         return steps + products, shift
 
     def _pass_on_windows(self, space, q):
@@ -216,7 +224,8 @@ class Product:
                               turned.rows_from((shape.taps - 1 - tap) * n, n), transposed=True)
                  for tap in range(shape.taps)]
         products, shift = program.convolution(
-            space.params, q, turned, space.work.view(space.samples * shape.pixels, c),
+            space.params, q, turned,
+            space.activation(self.number - 1).view(space.samples * shape.pixels, c),
             space.windows.gradient(self.number, space.samples), limit=_ACTIVATION_BITS)
         return steps + products, shift
 
@@ -245,8 +254,8 @@ class Product:
 
 
 class Hidden:
-    """Product, L1 norm over the batch and all positions, ReLU, quantisation to unsigned
-    activations."""
+    """Product, L1 norm over the batch and all positions, ReLU, averages where the shape pools,
+    quantisation to unsigned activations."""
 
     def __init__(self, number, shape, seed, formats):
         self.product = Product(number, shape, seed, formats)
@@ -271,7 +280,8 @@ class Hidden:
         device, number, shape = space.device, self.product.number, self.product.shape
         m, n = shape.rows(space.samples), shape.n
         work, state = space.work.view(m, n), space.states[number]
-        out = space.activations[number].view(m, n)
+        y, out = (place.view(shape.pooled_rows(space.samples), n) for place in (
+            space.activation(number), space.activations[number]))
         self.product.quantise(space)
         products = self.product.forward(space, u, work)
         exponent = self.product.product_exponent(unit)
@@ -291,7 +301,9 @@ class Hidden:
             *products,
             program.norm_forward(space.params, work, work, space.contexts[number].view(m, n), state,
                                  relu=True, inference=inference),
-            program.quantise(space.params, work, out, space.activation_exponents[number],
+            *(program.pool(work, y, space.ones.view(len(ScaleRow), n),
+                           (space.samples, *shape.maps), shape.pool) if shape.pools else []),
+            program.quantise(space.params, y, out, space.activation_exponents[number],
                              unsigned=True, clip=ACTIVATION_CLIP[space.params.bits]),
         ])
         if not inference:
@@ -306,16 +318,22 @@ class Hidden:
                                  (self.running_deviation, StateRow.DEVIATION)))
 
     def backward(self, space, u, unit, rate, *, propagate):
-        """From the gradient with respect to y in ``space.work``; ``unit`` is its exponent.
+        """From the gradient with respect to the activations; ``unit`` is its exponent.
 
         Returns the exponent of the gradient with respect to u, as :meth:`Product.backward`.
         """
         number, shape = self.product.number, self.product.shape
         m, n = shape.rows(space.samples), shape.n
         work, state = space.work.view(m, n), space.states[number]
+        codes = space.activations[number].view(shape.pooled_rows(space.samples), n)
+        if shape.pools:
+            space.device.run(program.pool_gradient(
+                space.pooled.view(codes.rows, n), work, space.pooled_exponent.view(1, n),
+                space.ones.view(len(ScaleRow), n), (space.samples, *shape.maps), shape.pool,
+                codes=codes))
+            unit, codes = unit + space.exponent_of(space.pooled_exponent), None
         space.device.run([program.norm_backward(
-            space.params, work, work, space.contexts[number].view(m, n), state,
-            space.activations[number].view(m, n))])
+            space.params, work, work, space.contexts[number].view(m, n), state, codes)])
         rows = load(space.device, state)
         grad_bits, deviation_bits = (int(rows[row, 0]) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
@@ -386,6 +404,7 @@ class Workspace:
         weights = [(layer.k, layer.n) for layer in layers]
         inputs = [(batch * layer.pixels, layer.in_channels) for layer in layers]
         outputs = [(layer.rows(batch), layer.n) for layer in layers]
+        averages = pooled(layers, batch)
         columns = [(1, layer.n) for layer in layers]
         # The first layer passes no gradient on.
         passing = layers[1:]
@@ -393,6 +412,15 @@ class Workspace:
         self.stage = wide.allocate("the batch or a weight matrix",
                                    *inputs[:layers[0].is_product], *weights)
         self.work = wide.allocate("a layer's output", *outputs)
+        self._layers = layers
+        if averages:
+            #: Averages of a layer's output, and their gradient; its exponent.
+            self.pooled = wide.allocate("averages of a layer's output", *averages.values())
+            self.pooled_exponent = wide.allocate("the exponent of their gradient",
+                                                 *((1, n) for _, n in averages.values()))
+            widest = max(n for _, n in averages.values())
+            self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
+            store(device, self.ones, scale_of_ones(widest))
         self.contexts = [wide.allocate(f"the norm context of layer {i}", shape)
                          for i, shape in enumerate(outputs[:-1])]
         self.states = [wide.allocate(f"the norm state of layer {i}", (STATE_ROWS, layer.n))
@@ -405,7 +433,7 @@ class Workspace:
         self.gradient_exponent = wide.allocate("the gradient's exponent", *columns)
         self.input = quant.allocate("the quantised batch", inputs[0])
         self.activations = [quant.allocate(f"the activations of layer {i}", shape)
-                            for i, shape in enumerate(outputs[:-1])]
+                            for i, shape in enumerate(inputs[1:])]
         self.weights = [quant.allocate(f"the weights of layer {i}", shape)
                         for i, shape in enumerate(weights)]
         self.gradient = quant.allocate("a quantised gradient", *outputs)
@@ -429,6 +457,10 @@ class Workspace:
         #: Samples of the batch.
         self.samples = None
         self.key_of = None
+
+    def activation(self, number):
+        """Where the activations of a layer are before they are quantised, and their gradient."""
+        return self.pooled if self._layers[number].pools else self.work
 
     def begin(self, samples):
         """Make the tables those of so many samples."""

@@ -3,22 +3,23 @@
 A layer multiplies ``[m, k]`` by ``[k, n]``, with a row for every output position of every sample,
 in the order (sample, line, column); k goes through the taps of the kernel, line after line, and the
 channels of each; n are the channels of the outputs. The input has a row for every position in the
-same order, and a column for every channel.
+same order, and a column for every channel. A hidden layer may average its activations over windows
+before they are quantised: then fewer positions go out than its norm has seen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 from hdl.params import MAX_M
 from host.errors import ArgumentError, MemoryFullError
-from host.program import slot_columns, table_words
+from host.program import pool_shift, slot_columns, table_words
 from host.windows import Windows
 from sim.model.convolution import output_size
 from sim.model.quantise import ACTIVATION_CLIP, quantise
 
 __all__ = ["Layer", "WindowTables", "batch_codes", "check_layers", "check_machine",
-           "convolutional", "gathered", "group_words", "merged", "passed_on", "perceptron",
-           "sorted_gradients", "streamed_columns"]
+           "convolutional", "gathered", "group_words", "lenet", "merged", "passed_on", "perceptron",
+           "pooled", "sorted_gradients", "streamed_columns"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,17 @@ class Layer:
     stride, padding : int
         The same in both directions. A layer that passes a gradient on has a stride of 1 or 2, and
         less padding than there are taps.
+    pool : (int, int)
+        Height and width of the windows over which activations are averaged, a power of two of
+        positions, up to 256. What is left over at the right and at the bottom is in none.
 
     >>> layer = Layer(in_channels=8, out_channels=16, height=14, width=14, kernel=(3, 3), stride=2,
     ...               padding=1)
     >>> layer.outputs, layer.k, layer.rows(20), layer.macs_per_sample
     ((7, 7), 72, 980, 56448)
+    >>> layer = replace(layer, pool=(2, 2))
+    >>> layer.maps, layer.outputs, layer.rows(20), layer.pooled_rows(20)
+    ((7, 7), (3, 3), 980, 180)
     """
     in_channels: int
     out_channels: int
@@ -48,23 +55,39 @@ class Layer:
     kernel: tuple = (1, 1)
     stride: int = 1
     padding: int = 0
+    pool: tuple = (1, 1)
 
     def __post_init__(self):
         if not self.is_product:
             # They refuse what is no convolution.
             self.windows(0, 1)
+        if not isinstance(self.pool, tuple) or len(self.pool) != 2:
+            raise ArgumentError(f"pool must be (height, width) of windows, got {self.pool}")
+        if self.pools:
+            # It refuses what is no window.
+            pool_shift(self.maps, self.pool)
 
     @property
-    def outputs(self):
-        """Height and width of what goes out."""
+    def maps(self):
+        """Height and width of what the products make, before pooling."""
         return tuple(output_size(size, taps, self.stride, self.padding)
                      for size, taps in zip((self.height, self.width), self.kernel, strict=True))
 
     @property
+    def outputs(self):
+        """Height and width of what goes out."""
+        return tuple(size // side for size, side in zip(self.maps, self.pool, strict=True))
+
+    @property
     def positions(self):
-        """Output positions of a sample."""
-        height, width = self.outputs
+        """Positions of a sample that the products make."""
+        height, width = self.maps
         return height * width
+
+    @property
+    def pools(self):
+        """Whether activations are averaged."""
+        return self.pool != (1, 1)
 
     @property
     def pixels(self):
@@ -104,8 +127,13 @@ class Layer:
         return (self.n, self.k) if self.is_product else (self.taps * self.n, self.in_channels)
 
     def rows(self, samples):
-        """Rows of the outputs."""
+        """Rows of the products."""
         return samples * self.positions
+
+    def pooled_rows(self, samples):
+        """Rows of what goes out."""
+        height, width = self.outputs
+        return samples * height * width
 
     def windows(self, base, samples):
         """The :class:`~host.windows.Windows` that the outputs see."""
@@ -173,6 +201,33 @@ def convolutional(image, classes):
     return tuple(layers)
 
 
+def lenet(image, classes):
+    """Layers for images of (height, width, channels) as LeNet-5 has them: convolutions of 5x5 taps
+    with 6, then 16 channels, each pooled by 2x2, and dense ones with 120 and 84. All have a norm.
+    Of images above 16 the first has a stride of 2; there are more of 16 channels until 4x4
+    positions at most are left.
+
+    >>> [(layer.kernel, layer.n, layer.maps, layer.outputs) for layer in lenet((28, 28, 1), 10)[:3]]
+    [((5, 5), 6, (14, 14), (7, 7)), ((5, 5), 16, (7, 7), (3, 3)), ((3, 3), 120, (1, 1), (1, 1))]
+    """
+    layers = []
+
+    def add(count, kernel, pool=1, **steps):
+        height, width, channels = (*layers[-1].outputs, layers[-1].n) if layers else image
+        layer = Layer(in_channels=channels, out_channels=count, height=height, width=width,
+                      kernel=kernel, **steps)
+        # A line of one position is not averaged.
+        layers.append(replace(layer, pool=tuple(min(pool, size) for size in layer.maps)))
+
+    add(6, (5, 5), pool=2, stride=1 + (max(image[:2]) > 16), padding=2)
+    add(16, (5, 5), pool=2, padding=2)
+    while max(layers[-1].outputs) > 4:
+        add(16, (5, 5), pool=2, padding=2)
+    for count in (120, 84, classes):
+        add(count, layers[-1].outputs)
+    return tuple(layers)
+
+
 def batch_codes(x, layer, bits):
     """``(codes, exponent)``: samples x [m, features] as the device has the input of a layer, a row
     for every position, and as :func:`sim.model.quantise.quantise` has them."""
@@ -189,9 +244,11 @@ def check_layers(layers):
                                 f"{number - 1} makes, got {_words(taken)}")
         if not after.is_product:
             after.windows(0, 1).gradient(0, after.n)
-    if layers[-1].positions != 1:
-        raise ArgumentError(f"the last layer must have outputs of 1x1, got "
-                            f"{_by(layers[-1].outputs)}")
+    last = layers[-1]
+    if last.pools:
+        raise ArgumentError(f"the last layer must have no pool, got {_by(last.pool)}")
+    if last.positions != 1:
+        raise ArgumentError(f"the last layer must have outputs of 1x1, got {_by(last.outputs)}")
 
 
 def _by(pair):
@@ -266,6 +323,12 @@ def passed_on(params, layers, batch):
             if number and not layer.is_product and params.max_groups > 1}
 
 
+def pooled(layers, batch):
+    """By number the shapes of activations that are averages."""
+    return {number: (layer.pooled_rows(batch), layer.n) for number, layer in enumerate(layers)
+            if layer.pools}
+
+
 def gathered(params, layers, batch):
     """Shapes of what outputs see through a tap, where that is sorted then."""
     return [(layer.rows(batch), layer.in_channels) for layer in layers
@@ -280,10 +343,10 @@ def group_words(params, layers, batch):
 
 def check_machine(params, layers, batch):
     """Refuse a network or a batch that a machine has not got the units or the tables for."""
-    if not params.masters and not all(layer.is_product for layer in layers):
+    if not params.masters and any(layer.pools or not layer.is_product for layer in layers):
         weights = sum(layer.k * layer.n for layer in layers)
-        raise ArgumentError("convolutions need a machine that keeps the masters: add --masters "
-                            f"{1 << (weights // 1024).bit_length()}")
+        raise ArgumentError("convolutions and pools need a machine that keeps the masters: add "
+                            f"--masters {1 << (weights // 1024).bit_length()}")
     if refusal := _refusal(params, layers, batch):
         most = next((fewer for fewer in range(min(batch - 1, MAX_M), 0, -1)
                      if not _refusal(params, layers, fewer)), 0)
@@ -296,7 +359,7 @@ def _refusal(params, layers, batch):
     for number, layer in enumerate(layers):
         limit, rows = MAX_M if layer is layers[-1] else params.max_rows, layer.rows(batch)
         if rows > limit:
-            return (f"layer {number} has {rows} rows, {batch} samples of {_by(layer.outputs)} "
+            return (f"layer {number} has {rows} rows, {batch} samples of {_by(layer.maps)} "
                     f"outputs, and this machine takes {limit}")
     (need, number), left = (group_words(params, layers, batch),
                             WindowTables(params, layers, batch).left)

@@ -32,8 +32,8 @@ from sim.model.requantise import safe_shift
 
 __all__ = ["Groups", "add_gradients", "align", "column_sums", "combine", "convolution",
            "cross_entropy", "gemm", "gemm_shift", "gradient_groups", "move", "norm_backward",
-           "norm_forward", "pool", "pool_gradient", "product", "quantise", "quantise_masters",
-           "scale", "slot_columns", "sort", "table_words", "update"]
+           "norm_forward", "pool", "pool_gradient", "pool_shift", "product", "quantise",
+           "quantise_masters", "scale", "slot_columns", "sort", "table_words", "update"]
 
 #: Longest side of an image, and most positions of a window, whose sum fits a wide element.
 _MAX_SIDE, _MAX_WINDOW = 255, 1 << WIDE_BITS - ACTIVATION_BITS
@@ -289,7 +289,7 @@ def pool(x, out, ones, images, window):
 
     ``ones`` is a scale tensor of factors 1 and exponents 0.
     """
-    shift = _pool_shift(x, out, images, window)
+    shift = _checked_shift(x, out, images, window)
     return [_pool(PoolFlag(0), x, out, images, window),
             scale(out, ones, out, bits=ACTIVATION_BITS, exponent=-shift)]
 
@@ -302,7 +302,7 @@ def pool_gradient(dy, dx, exponents, ones, images, window, *, exponent=0, scalar
     is aligned in its place. What the averages were quantised to are unsigned ``codes``; where they
     are the largest there is no gradient.
     """
-    shift = _pool_shift(dx, dy, images, window)
+    shift = _checked_shift(dx, dy, images, window)
     steps = []
     if codes:
         # Windows of one position: only what is clipped becomes 0.
@@ -316,10 +316,14 @@ def pool_gradient(dy, dx, exponents, ones, images, window, *, exponent=0, scalar
     return [*steps, _pool(PoolFlag.SPREAD, dy, dx, images, window)]
 
 
-def _pool_shift(x, pooled, images, window):
-    """The power of two that windows have positions; what fits no instruction is refused."""
-    number, height, width = images
-    for name, side, limit in (("height", window[0], height), ("width", window[1], width)):
+def pool_shift(size, window):
+    """The power of two that windows of ``(height, width)`` have positions, of images of that
+    ``size``; what fits no instruction is refused.
+
+    >>> pool_shift((8, 9), (2, 4))
+    3
+    """
+    for name, side, limit in zip(("height", "width"), window, size, strict=True):
         if not 1 <= side <= limit <= _MAX_SIDE:
             raise ArgumentError(f"the {name} of a window must be 1 to that of an image, and that "
                                 f"at most {_MAX_SIDE}, got {side} and {limit}")
@@ -327,6 +331,13 @@ def _pool_shift(x, pooled, images, window):
     if count & count - 1 or count > _MAX_WINDOW:
         raise ArgumentError("the device averages over windows of a power of two of positions, at "
                             f"most {_MAX_WINDOW}, got {window[0]} x {window[1]}")
+    return count.bit_length() - 1
+
+
+def _checked_shift(x, pooled, images, window):
+    """:func:`pool_shift` for images and their averages, which must have the rows of such."""
+    number, height, width = images
+    shift = pool_shift((height, width), window)
     rows = number * height * width
     windows = number * (height // window[0]) * (width // window[1])
     for name, tensor, needs in (("images", x, rows), ("averages", pooled, windows)):
@@ -336,7 +347,7 @@ def _pool_shift(x, pooled, images, window):
         raise ArgumentError(f"the channels of averages must be those of images, {x.cols}, "
                             f"got {pooled.cols}")
     _check_shape(x, MAX_K)
-    return count.bit_length() - 1
+    return shift
 
 
 def _pool(flags, x, out, images, window, **fields):

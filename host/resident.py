@@ -29,6 +29,7 @@ from host.network import (
     group_words,
     merged,
     passed_on,
+    pooled,
     sorted_gradients,
     streamed_columns,
 )
@@ -38,7 +39,7 @@ from host.tensors import Arena, Tensor, load, store
 from sim.model import noise
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, RUNNING_SHIFT
 from sim.model.quantise import ACTIVATION_CLIP, WEIGHT_CLIP
-from sim.model.scale import count_factor
+from sim.model.scale import count_factor, scale_of_ones
 from sim.model.softmax import LOGIT_FRACTION, PROBABILITY_FRACTION
 from sim.model.update import GRADIENT_FRACTION
 
@@ -152,6 +153,11 @@ class Places:
         self.sums = by_turns(wide, "the exponents' sum", [(1, 1) for _ in outputs])
         self.zero = wide.allocate("the number 0", (1, 1))
         self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
+        #: By layer that of the gradient of its averages.
+        averages = pooled(layers, batch)
+        self.pooled_exponents = {
+            number: wide.allocate(f"the exponent of the averages' gradient of layer {number}",
+                                  (1, n)) for number, (_, n) in averages.items()}
         #: By output positions of a sample, the rows of the batch.
         self.batches = {
             positions: wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
@@ -159,6 +165,9 @@ class Places:
         self.labels = wide.allocate("the labels", (batch, 1))
         self.loss = wide.allocate("the loss", (len(LossRow), 1))
         self.work = wide.allocate("a layer's output", *outputs)
+        #: Averages of it, and their gradient.
+        self.pooled = averages and wide.allocate("averages of a layer's output",
+                                                 *averages.values())
         self.contexts = each(wide, "the norm context", outputs[:-1])
 
         self.inputs = each(quant, "the quantised input", [
@@ -323,10 +332,14 @@ class Steps:
     def _copy(self, source, target):
         self._do(program.combine(source, self.at.zero, target, broadcast=True))
 
+    def _ones(self, columns):
+        """A scale tensor of factors 1 and exponents 0."""
+        return self.at.ones.view(len(ScaleRow), columns)
+
     def _parameter(self, masters, target, bits):
         """A row of parameters with ``PARAMETER_FRACTION`` fraction bits."""
         row = self.at.first.view(1, masters.cols)
-        self._do(program.scale(masters, self.at.ones.view(len(ScaleRow), masters.cols), row,
+        self._do(program.scale(masters, self._ones(masters.cols), row,
                                bits=bits, exponent=PARAMETER_FRACTION - self.fraction))
         self._copy(row, target)
 
@@ -350,6 +363,11 @@ class Steps:
         """The place of one of its input."""
         layer = self.layers[number]
         return tensor.view(self.m * layer.pixels, layer.in_channels)
+
+    def _activation(self, number):
+        """Where the activations of a layer are before they are quantised, and their gradient."""
+        place = self.at.pooled if self.layers[number].pools else self.at.work
+        return self._input(place, number + 1)
 
     def _streamed(self, rows, cols):
         """A place for what streams, the one that was used the longest time ago."""
@@ -401,14 +419,19 @@ class Steps:
                     scalar=scalar,
                     exponent=NORM_FRACTION - RUNNING_FRACTION + _FINER - unit.const))
                 self._copy(rows[0], _row(state, row))
-        context = self._output(at.contexts[number], number)
+        context, activation = self._output(at.contexts[number], number), self._activation(number)
+        layer = self.layers[number]
         for block in self.at.blocks[number]:
-            x, kept, statistic = (self._columns(tensor, block)
-                                  for tensor in (work, context, state))
+            x, kept, statistic, y = (self._columns(tensor, block)
+                                     for tensor in (work, context, state, activation))
             self._do(program.norm_forward(self.params, x, x, kept, statistic, relu=True,
-                                          inference=inference),
-                     program.scan(x, _row(statistic, _FOUND)))
-        self._do(program.quantise(self.params, work, self._output(at.inputs[number + 1], number),
+                                          inference=inference))
+            if layer.pools:
+                self._do(*program.pool(x, y, self._ones(y.cols), (self.m, *layer.maps),
+                                       layer.pool))
+            self._do(program.scan(y, _row(statistic, _FOUND)))
+        self._do(program.quantise(self.params, activation,
+                                  self._input(at.inputs[number + 1], number + 1),
                                   at.exponents[number + 1], unsigned=True,
                                   clip=ACTIVATION_CLIP[self.params.bits],
                                   scanned=_row(state, _FOUND)))
@@ -457,9 +480,16 @@ class Steps:
         work, state, self._sum = (self._output(at.work, number), at.states[number],
                                   at.sums[number])
         unit = unit - self.unit_of(number + 1)
+        codes = self._input(at.inputs[number + 1], number + 1)
+        if layer.pools:
+            exponents = at.pooled_exponents[number]
+            self._do(*program.pool_gradient(
+                self._activation(number), work, exponents, self._ones(layer.n),
+                (self.m, *layer.maps), layer.pool, codes=codes))
+            unit, codes = unit + Unit((_word(exponents),)), None
         self._do(program.norm_backward(
-            self.params, work, work, self._output(at.contexts[number], number), state,
-            self._output(at.inputs[number + 1], number), scan=True))
+            self.params, work, work, self._output(at.contexts[number], number), state, codes,
+            scan=True))
         length, deviation = (Unit((_word(_row(state, row)),)) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
         row = at.first.view(1, layer.n)
@@ -517,7 +547,7 @@ class Steps:
             operand = self._streamed(q.rows, program.slot_columns(params, q.cols, cols.count))
             self._do(program.move(q, operand, order=cols))
         products, shift = program.gemm(
-            params, operand, transposed, self._input(at.work, number), inner=cols, rows=rows,
+            params, operand, transposed, self._activation(number - 1), inner=cols, rows=rows,
             limit=_ACTIVATION_BITS)
         self._do(*products)
         return shift
@@ -531,7 +561,7 @@ class Steps:
                                 turned.rows_from((last - tap) * n, n), transposed=True)
                    for tap in range(layer.taps)))
         products, shift = program.convolution(
-            self.params, q, turned, self._input(at.work, number),
+            self.params, q, turned, self._activation(number - 1),
             at.windows.gradient(number, self.m), limit=_ACTIVATION_BITS)
         self._do(*products)
         return shift
@@ -668,10 +698,7 @@ class Resident:
         #: How programs overlap, by kind and samples.
         self._plans = {}
         self._send()
-        widest = self._places.ones.cols
-        ones = np.zeros((len(ScaleRow), widest), np.int64)
-        ones[ScaleRow.FACTOR] = 1
-        store(device, self._places.ones, ones)
+        store(device, self._places.ones, scale_of_ones(self._places.ones.cols))
         store(device, self._places.zero, np.zeros((1, 1), np.int64))
 
     @property

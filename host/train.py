@@ -27,7 +27,7 @@ from host.device import Device
 from host.errors import ArgumentError, HostError
 from host.events import EventLog
 from host.layers import Hosted, Network
-from host.network import check_machine, convolutional, perceptron
+from host.network import check_machine, convolutional, lenet, perceptron
 from host.plan import plan, plan_lines
 from host.progress import (
     NO_COST,
@@ -69,16 +69,19 @@ def _perceptron(data, recipe):
     return perceptron((data.features, *hidden_sizes(recipe.hidden), data.classes))
 
 
-def _convolutional(data, _):
-    if data.image is None:
-        raise ArgumentError("model cnn needs images, x_train [samples, height, width] or with "
-                            f"channels behind, got samples of {data.features} numbers in "
-                            f"{data.name}")
-    return convolutional(data.image, data.classes)
+def _of_images(layers):
+    """What makes the layers for images, from their shape and the number of classes."""
+    def make(data, recipe):
+        if data.image is None:
+            raise ArgumentError(f"model {recipe.model} needs images, x_train [samples, height, "
+                                "width] or with channels behind, got samples of "
+                                f"{data.features} numbers in {data.name}")
+        return layers(data.image, data.classes)
+    return make
 
 
 #: What makes the layers of the networks by name, from data and recipe.
-MODELS = {"mlp": _perceptron, "cnn": _convolutional}
+MODELS = {"mlp": _perceptron, "cnn": _of_images(convolutional), "lenet": _of_images(lenet)}
 
 
 def hidden_sizes(text):
@@ -236,8 +239,8 @@ def _arguments(arguments):
                         help=f"{', '.join(DATA_SETS)}, or a .npz file with x_train, y_train, "
                              "x_test, y_test")
     parser.add_argument("--model", default="mlp",
-                        help="mlp, a perceptron, or cnn, convolutions with a dense head, for "
-                             "images and a device with --masters")
+                        help="mlp, a perceptron; for images and a device with --masters cnn, "
+                             "convolutions with strides, or lenet, with pooling, and dense layers")
     parser.add_argument("--hidden", default=None, metavar="N[,N...]",
                         help=f"channels of the hidden layers of mlp (default {HIDDEN})")
     parser.add_argument("--bits", type=_whole("bits", 2, 8), default=Params.bits,

@@ -23,7 +23,7 @@ from sim.model.rounding import bit_length, rescale, saturate, wrap
 from sim.model.update import MASTER_BITS, sgd
 
 __all__ = ["FACTOR_BITS", "align", "column_exponents", "column_sums", "count_factor", "product",
-           "read_scale", "scale", "update"]
+           "read_scale", "scale", "scale_of_ones", "update"]
 
 #: Width of a factor.
 FACTOR_BITS = 10
@@ -43,6 +43,17 @@ def read_scale(tensor, *, divide=False):
                  f"a scale tensor must have {len(ScaleRow)} rows", tensor)
     factor = tensor[ScaleRow.FACTOR] & (7 if divide else (1 << FACTOR_BITS) - 1)
     return factor, wrap(tensor[ScaleRow.EXPONENT], _EXPONENT_BITS), tensor[ScaleRow.BIAS]
+
+
+def scale_of_ones(columns):
+    """A scale tensor of factors 1 and exponents 0.
+
+    >>> scale_of_ones(2).tolist()
+    [[1, 1], [0, 0], [0, 0]]
+    """
+    ones = np.zeros((len(ScaleRow), columns), np.int64)
+    ones[ScaleRow.FACTOR] = 1
+    return ones
 
 
 def count_factor(count):

@@ -30,6 +30,13 @@ LAYERS = (Layer(in_channels=2, out_channels=6, height=6, width=5, kernel=(3, 3),
 #: So few that columns are in blocks.
 FEWER = (LAYERS[0], replace(LAYERS[1], out_channels=40),
          replace(LAYERS[2], in_channels=40, out_channels=5, kernel=(3, 3)))
+#: Layers that average: some of what they made, lines, positions of a plain product.
+POOLED = (Layer(in_channels=2, out_channels=6, height=7, width=6, kernel=(3, 3), padding=1,
+                pool=(2, 2)),
+          Layer(in_channels=6, out_channels=20, height=3, width=3, kernel=(2, 2), padding=1,
+                pool=(1, 2)),
+          Layer(in_channels=20, out_channels=40, height=4, width=2, pool=(4, 1)),
+          Layer(in_channels=40, out_channels=5, width=2, kernel=(1, 2)))
 
 
 def trained(layers, params, m, trainer, steps=3, url="model:", formats=None):
@@ -55,11 +62,12 @@ def trained(layers, params, m, trainer, steps=3, url="model:", formats=None):
 
 @pytest.mark.parametrize("groups", [(1, 1), (1, 4), (4, 1), (4, 4)], ids=str)
 @pytest.mark.parametrize("shape", [(4, 4, 4, 1), (3, 5, 2, 1)], ids=str)
-def test_bits_are_those_of_the_hosted_network(groups, shape):
+@pytest.mark.parametrize("layers", [LAYERS, POOLED], ids=["convolutions", "pools"])
+def test_bits_are_those_of_the_hosted_network(layers, groups, shape):
     rows, cols, depth, lanes = shape
     params = replace(KEEPER, sample_groups=groups[0], channel_groups=groups[1], rows=rows,
                      cols=cols, depth=depth, lanes=lanes)
-    assert trained(LAYERS, params, 8, Resident) == trained(LAYERS, params, 8, Hosted)
+    assert trained(layers, params, 8, Resident) == trained(layers, params, 8, Hosted)
 
 
 @pytest.mark.parametrize("params", [
@@ -92,7 +100,7 @@ def test_a_step_that_cannot_be_stored_whole_runs_in_parts(monkeypatch):
 @pytest.mark.parametrize("params", [
     KEEPER, replace(KEEPER, rows=3, cols=6, depth=2, lanes=0), replace(KEEPER, rows=8, cols=8,
     lanes=8, memory=256), replace(KEEPER, rows=1, cols=1, depth=1)], ids=lambda params: params.name)
-@pytest.mark.parametrize("layers", [LAYERS, FEWER], ids=len)
+@pytest.mark.parametrize("layers", [LAYERS, FEWER, POOLED], ids=len)
 def test_bits_do_not_depend_on_the_array(layers, params):
     assert trained(layers, params, 8, Resident) == trained(layers, KEEPER, 8, Hosted)
 
@@ -114,7 +122,7 @@ def sight(layer, samples):
     """Which row of the input [rows, taps] each output sees, -1 for none."""
     found = []
     for sample in range(samples):
-        for oy, ox in np.ndindex(layer.outputs):
+        for oy, ox in np.ndindex(layer.maps):
             row = []
             for ky, kx in np.ndindex(layer.kernel):
                 y, x = (o * layer.stride - layer.padding + k for o, k in ((oy, ky), (ox, kx)))
@@ -139,6 +147,20 @@ def float_gradients(network, x, labels):
                   (g @ weight.T).reshape(-1, shape.in_channels))
         return dh[:-1]
 
+    def windows(shape, values):
+        """Of each window [samples, h, height, w, width, n], what is left over not among them."""
+        h, w = (side * count for side, count in zip(shape.outputs, shape.pool, strict=True))
+        values = values.reshape(len(x), *shape.maps, shape.n)[:, :h, :w]
+        return values.reshape(len(x), shape.outputs[0], shape.pool[0], shape.outputs[1],
+                              shape.pool[1], shape.n)
+
+    def spread(shape, g):
+        full = np.zeros((len(x) * shape.positions, shape.n))
+        place = windows(shape, np.arange(full.size).reshape(full.shape))
+        share = g.reshape(len(x), shape.outputs[0], 1, shape.outputs[1], 1, shape.n)
+        full.flat[place] = share / np.prod(shape.pool)
+        return full
+
     kept, h = [], x.reshape(-1, network.shapes[0].in_channels).astype(float)
     for shape, p in zip(network.shapes, map(real, network.hidden), strict=False):
         a = seen(shape, h)
@@ -147,7 +169,7 @@ def float_gradients(network, x, labels):
         s = np.abs(d).mean(axis=0)
         out = p["gamma"] * d / s + p["beta"]
         kept.append((a, d, s, out))
-        h = np.maximum(out, 0)
+        h = windows(shape, np.maximum(out, 0)).mean((2, 4)).reshape(-1, shape.n)
     head, shape = real(network.head), network.shapes[-1]
     a = seen(shape, h)
     logits = a @ head["weight"] + head["bias"]
@@ -159,7 +181,7 @@ def float_gradients(network, x, labels):
     g = passed(shape, g, head["weight"])
     for shape, p, (a, d, s, out) in reversed(list(zip(
             network.shapes, map(real, network.hidden), kept, strict=False))):
-        g = g * (out > 0)
+        g = spread(shape, g) * (out > 0)
         gradients = {"gamma": (g * d / s).sum(axis=0), "beta": g.sum(axis=0)}
         sign, g = np.sign(d), p["gamma"] * g
         g = (g - g.mean(axis=0) - (sign - sign.mean(axis=0)) * (g * d / s).mean(axis=0)) / s
@@ -169,7 +191,8 @@ def float_gradients(network, x, labels):
 
 
 @pytest.mark.parametrize("groups", [1, 8])
-def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, groups):
+@pytest.mark.parametrize("layers", [LAYERS, POOLED], ids=["convolutions", "pools"])
+def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, layers, groups):
     # Scales are those of the maxima here: clipping is not in the float network.
     for module in ("layers", "network"):
         monkeypatch.setattr(f"host.{module}.ACTIVATION_CLIP", {8: 0})
@@ -177,8 +200,9 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, groups)
     params = Params(bits=8, sample_groups=groups, channel_groups=groups, rows=16, memory=256,
                     masters=8)
     rng, m = np.random.default_rng(3), 24
-    x, y = rng.integers(0, 17, (m, 60)), rng.integers(0, 5, m)
-    network = Network(LAYERS, 1)
+    features = layers[0].pixels * layers[0].in_channels
+    x, y = rng.integers(0, 17, (m, features)), rng.integers(0, 5, m)
+    network = Network(layers, 1)
     expected = float_gradients(network, x, y)
     with Device.open("model:", params) as device:
         network.train_step(network.workspace(device, m), x, y, Rate(1, 12), 0)
@@ -223,7 +247,7 @@ DIGITS, LARGER = convolutional((8, 8, 1), 10), convolutional((28, 28, 1), 10)
 
 @pytest.mark.parametrize(("layers", "params", "batch", "sentence"), [
     (DIGITS, Params(), 64,
-     "convolutions need a machine that keeps the masters: add --masters 8"),
+     "convolutions and pools need a machine that keeps the masters: add --masters 8"),
     (LARGER, Params(masters=16, sample_groups=1, channel_groups=1), 21,
      "layer 0 has 4116 rows, 21 samples of 14x14 outputs, and this machine takes 4096: choose a "
      "batch of at most 20"),
