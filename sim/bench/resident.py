@@ -877,7 +877,7 @@ def resident_training(params, seed, most=8):
 
 
 def resident_convolutions(params, seed, most=8):
-    """The same of a network with convolutions."""
+    """The same of a network with convolutions and pools."""
     recording = Recording(params, f"resident_convolutions {seed}")
     rng = recording.rng
 
@@ -892,7 +892,7 @@ def resident_convolutions(params, seed, most=8):
 
 
 def _layers(rng, params, most):
-    """Two convolutions, and a head that sees all of what is left."""
+    """Two convolutions, some of which average, and a head that sees all of what is left."""
     (height, width), layers = rng.integers(1, min(most, 5) + 1, 2).tolist(), []
     channels = draw.dimension(rng, most, params.slots)
     for number in range(3):
@@ -900,9 +900,12 @@ def _layers(rng, params, most):
         shape = {"kernel": kernel, "stride": int(rng.integers(1, 3)),
                  "padding": int(rng.integers(min(kernel)))} if number < 2 else {
                      "kernel": (height, width)}
-        layers.append(Layer(
+        layer = Layer(
             in_channels=channels, height=height, width=width,
-            out_channels=max(2, draw.dimension(rng, most, params.slots)), **shape))
+            out_channels=max(2, draw.dimension(rng, most, params.slots)), **shape)
+        pool = [int(rng.choice([side for side in (1, 2, 4) if side <= size]))
+                for size in layer.maps]
+        layers.append(replace(layer, pool=tuple(pool)))
         (height, width), channels = layers[-1].outputs, layers[-1].n
     return tuple(layers)
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from hdl.params import Params
+from host import program
 from host.checkpoint import state_sha256
 from host.device import Device
 from host.errors import ArgumentError, MemoryFullError
 from host.layers import Hosted, Network
-from host.network import Layer, check_machine, convolutional, perceptron
+from host.network import Layer, check_machine, convolutional, lenet, perceptron
 from host.resident import Places, Resident
 from host.train import Rate
 from sim.model.update import MASTER_FRACTION, VELOCITY_FRACTION
@@ -75,9 +76,10 @@ def test_bits_are_those_of_the_hosted_network(layers, groups, shape):
     Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
     Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
            master_bits=16, velocity_bits=8, codes=32, tables=1)], ids=lambda params: params.name)
-def test_the_simulated_board_computes_what_the_model_does(params):
-    layers = (LAYERS[0], replace(LAYERS[1], out_channels=9),
-              replace(LAYERS[2], in_channels=9, out_channels=5, kernel=(3, 3)))
+@pytest.mark.parametrize("layers", [
+    (LAYERS[0], replace(LAYERS[1], out_channels=9),
+     replace(LAYERS[2], in_channels=9, out_channels=5, kernel=(3, 3))), POOLED], ids=len)
+def test_the_simulated_board_computes_what_the_model_does(layers, params):
     assert trained(layers, params, 5, Resident, url="sim:") == trained(layers, params, 5, Resident)
 
 
@@ -158,7 +160,7 @@ def float_gradients(network, x, labels):
         full = np.zeros((len(x) * shape.positions, shape.n))
         place = windows(shape, np.arange(full.size).reshape(full.shape))
         share = g.reshape(len(x), shape.outputs[0], 1, shape.outputs[1], 1, shape.n)
-        full.flat[place] = share / np.prod(shape.pool)
+        full.reshape(-1)[place] = share / np.prod(shape.pool)
         return full
 
     kept, h = [], x.reshape(-1, network.shapes[0].in_channels).astype(float)
@@ -216,6 +218,23 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, layers,
             assert error < 0.25 and abs(length - 1) < 0.1, (number, name, error, length)
 
 
+@pytest.mark.parametrize("trainer", [Resident, Hosted])
+def test_what_the_codes_of_averages_clip_passes_no_gradient(monkeypatch, trainer):
+    """That is of the averages; the norm behind them clips nothing."""
+    found = []
+
+    def watched(name, give):
+        original = getattr(program, name)
+        monkeypatch.setattr(program, name, lambda *given, **options: [
+            found.append(give(options, *given)), original(*given, **options)][1])
+
+    watched("pool_gradient", lambda options, dy, *_: (
+        options["codes"].rows, options["codes"].cols) == (dy.rows, dy.cols))
+    watched("norm_backward", lambda options, params, dy, dx, context, state, codes=None: codes)
+    trained(POOLED, KEEPER, 8, trainer, steps=1)
+    assert found == [True, None] * 3
+
+
 # Refusals.
 
 
@@ -227,6 +246,10 @@ IMAGE = {"in_channels": 1, "out_channels": 4, "height": 8, "width": 8, "kernel":
      "layer 1 must take 6x6 images of 4 channels, which layer 0 makes, got 1x1 images of 4 "
      "channels"),
     ([Layer(**IMAGE)], "the last layer must have outputs of 1x1, got 6x6"),
+    ([Layer(**IMAGE, pool=(2, 2)), Layer(in_channels=4, out_channels=2, height=6, width=6)],
+     "layer 1 must take 3x3 images of 4 channels, which layer 0 makes, got 6x6 images of 4 "
+     "channels"),
+    ([Layer(**{**IMAGE, "height": 4}, pool=(2, 4))], "the last layer must have no pool, got 2x4"),
     ([Layer(**IMAGE), Layer(**{**IMAGE, "in_channels": 4, "height": 6, "width": 6, "stride": 4})],
      "strides are (1, 1) or (2, 2) and its spread is 1, got (4, 4) and 1"),
     ([Layer(**IMAGE), Layer(**{**IMAGE, "in_channels": 4, "height": 6, "width": 6, "padding": 3})],
@@ -242,10 +265,26 @@ def test_what_is_no_convolution_is_refused():
         Layer(**{**IMAGE, "kernel": (8, 8)})
 
 
+@pytest.mark.parametrize(("pool", "sentence"), [
+    (2, r"pool must be \(height, width\) of windows, got 2"),
+    ((7, 1), "the height of a window must be 1 to that of an image, and that at most 255, got 7 "
+             "and 6"),
+    ((1, 0), "the width of a window must be 1 to that of an image, .* got 0 and 6"),
+    ((3, 2), "windows of a power of two of positions, at most 256, got 3 x 2")], ids=str)
+def test_what_is_no_window_is_refused(pool, sentence):
+    with pytest.raises(ArgumentError, match=sentence):
+        Layer(**IMAGE, pool=pool)
+
+
 DIGITS, LARGER = convolutional((8, 8, 1), 10), convolutional((28, 28, 1), 10)
 
 
 @pytest.mark.parametrize(("layers", "params", "batch", "sentence"), [
+    ((Layer(in_channels=9, out_channels=4, width=2, pool=(1, 2)), *perceptron((4, 3))), Params(), 8,
+     "convolutions and pools need a machine that keeps the masters: add --masters 1"),
+    (lenet((28, 28, 1), 10), Params(masters=32, memory=256), 11,
+     "the groups of layer 0, 2156 rows and 6 channels, need 2204 words of the tables, 185 more "
+     "than there are: choose a batch of at most 10"),
     (DIGITS, Params(), 64,
      "convolutions and pools need a machine that keeps the masters: add --masters 8"),
     (LARGER, Params(masters=16, sample_groups=1, channel_groups=1), 21,
