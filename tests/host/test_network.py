@@ -78,7 +78,10 @@ def test_bits_are_those_of_the_hosted_network(layers, groups, shape):
            master_bits=16, velocity_bits=8, codes=32, tables=1)], ids=lambda params: params.name)
 @pytest.mark.parametrize("layers", [
     (LAYERS[0], replace(LAYERS[1], out_channels=9),
-     replace(LAYERS[2], in_channels=9, out_channels=5, kernel=(3, 3))), POOLED], ids=len)
+     replace(LAYERS[2], in_channels=9, out_channels=5, kernel=(3, 3))),
+    (POOLED[0], replace(POOLED[1], out_channels=9),
+     replace(POOLED[2], in_channels=9, out_channels=11), replace(POOLED[3], in_channels=11))],
+    ids=["convolutions", "pools"])
 def test_the_simulated_board_computes_what_the_model_does(layers, params):
     assert trained(layers, params, 5, Resident, url="sim:") == trained(layers, params, 5, Resident)
 
