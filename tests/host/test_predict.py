@@ -9,7 +9,8 @@ from hdl.instructions import NormFlag, Opcode, Queue, instruction, naming
 from hdl.params import Params
 from hdl.product_cycles import product_cycles
 from host.device import Device
-from host.layers import Mlp
+from host.layers import Mlp, Network
+from host.network import Layer, perceptron
 from host.plan import plan
 from host.predict import bound, one_at_a_time, predict
 from host.resident import Resident
@@ -22,7 +23,13 @@ PLAIN = Params(sample_groups=1, channel_groups=1, rows=4, depth=2, lanes=4, arra
 MACHINES = [Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
             Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
                    master_bits=16, velocity_bits=8, codes=32, tables=1), PLAIN]
-NETWORKS = [((9, 12, 10, 3), 7), ((30, 20, 7), 16), ((20, 24, 5), 30), ((13, 4), 1)]
+NETWORKS = [(perceptron(sizes), m) for sizes, m in (
+    ((9, 12, 10, 3), 7), ((30, 20, 7), 16), ((20, 24, 5), 30), ((13, 4), 1))]
+#: Convolutions and averages.
+NETWORKS += [((Layer(in_channels=2, out_channels=6, height=7, width=6, kernel=(3, 3), padding=1,
+                     pool=(2, 2)),
+               Layer(in_channels=6, out_channels=9, height=3, width=3, kernel=(2, 2), pool=(1, 2)),
+               Layer(in_channels=9, out_channels=5, height=2, kernel=(2, 1))), 5)]
 
 
 class Log:
@@ -40,15 +47,15 @@ class Log:
     transferred = was_at
 
 
-def runs(params, sizes, m, *, overlap=True):
+def runs(params, layers, m, *, overlap=True):
     """A step and a test of a network on the simulated board."""
-    rng = np.random.default_rng(0)
+    rng, features = np.random.default_rng(0), layers[0].pixels * layers[0].in_channels
 
     def samples():
-        return rng.integers(0, 256, (m, sizes[0])), rng.integers(0, sizes[-1], m)
+        return rng.integers(0, 256, (m, features)), rng.integers(0, layers[-1].n, m)
 
     with Device.open("sim:", params) as device:
-        resident = Resident(Mlp(sizes, 0, params.formats), device, m)
+        resident = Resident(Network(layers, 0, params.formats), device, m)
         resident.overlap = overlap
         resident.train_step(*samples(), RATE, 0)
         log = Log(device)
@@ -60,15 +67,15 @@ def runs(params, sizes, m, *, overlap=True):
 
 @pytest.mark.parametrize("params", MACHINES, ids=lambda params: params.name)
 def test_clocks_are_predicted_within_two_percent(params):
-    for sizes, m in NETWORKS:
-        for program, clocks, _ in runs(params, sizes, m):
+    for layers, m in NETWORKS:
+        for program, clocks, _ in runs(params, layers, m):
             predicted, least = predict(program, params), bound(program, params)
-            assert abs(predicted.clocks / clocks - 1) <= 0.02, (sizes, m)
-            assert max(least) == least.path <= clocks, (sizes, m)
+            assert abs(predicted.clocks / clocks - 1) <= 0.02, (layers, m)
+            assert max(least) == least.path <= clocks, (layers, m)
 
 
 def test_where_nothing_waits_at_a_memory_every_clock_is_predicted():
-    for program, clocks, log in runs(PLAIN, (30, 20, 7), 16, overlap=False):
+    for program, clocks, log in runs(PLAIN, perceptron((30, 20, 7)), 16, overlap=False):
         predicted = predict(program, PLAIN)
         assert predicted.clocks == clocks
         assert [tuple(step[2:]) for step in predicted.steps] == list(zip(*log, strict=True))
@@ -136,6 +143,7 @@ def test_a_plan_predicts_the_step_that_a_board_makes():
     rng = np.random.default_rng(1)
     found = plan(params, Mlp(sizes, 0, params.formats), rng.integers(0, 256, (m, sizes[0])),
                  rng.integers(0, sizes[-1], m), [RATE, Rate(399, 12)])
-    for name, (program, clocks, _) in zip(("step", "test"), runs(params, sizes, m), strict=True):
+    for name, (program, clocks, _) in zip(("step", "test"),
+                                                runs(params, perceptron(sizes), m), strict=True):
         assert abs(found[name]["clocks"] / clocks - 1) <= 0.02
         assert found[name]["instructions"] == len(program)
