@@ -286,7 +286,7 @@ DIGITS, LARGER = convolutional((8, 8, 1), 10), convolutional((28, 28, 1), 10)
     ((Layer(in_channels=9, out_channels=4, width=2, pool=(1, 2)), *perceptron((4, 3))), Params(), 8,
      "convolutions and pools need a machine that keeps the masters: add --masters 1"),
     (lenet((28, 28, 1), 10), Params(masters=32, memory=256), 11,
-     "the groups of layer 0, 2156 rows and 6 channels, need 2204 words of the tables, 185 more "
+     "the groups of layer 0, 2156 rows and 6 channels, need 2204 words of the tables, 182 more "
      "than there are: choose a batch of at most 10"),
     (DIGITS, Params(), 64,
      "convolutions and pools need a machine that keeps the masters: add --masters 8"),
