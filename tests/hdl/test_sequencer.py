@@ -520,7 +520,8 @@ def test_damaged_frames_are_counted_answered_and_have_no_effect():
 def test_run_starts_the_unit_of_the_opcode(params):
     async def process(ctx, request):
         for op in map(Opcode, bench.stand_ins):
-            fields = {"m": 1, "k": 2, "n": 3, "dst0": op, "key0": 1, "arg": 1, "tab2": 0xABCD}
+            fields = {"m": 1, "k": 2, "n": 3, "dst0": op, "arg": 1, "tab2": 0xABCD,
+                      "key0": 0x01010101 if op == Opcode.POOL else 1}
             program = instruction(op, **fields if op != Opcode.QUANTISE else fields | {"arg": 0})
             status, answer = await request(Kind.RUN, program)
             assert (status, *run_answer(answer)[:2]) == (Status.OK, 1, Unit(op))

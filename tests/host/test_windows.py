@@ -11,7 +11,7 @@ from hdl.protocol import Space
 from host import program
 from host.device import Device
 from host.errors import ArgumentError, MemoryFullError
-from host.tensors import Arena, Tensor, lanes_of, load, store
+from host.tensors import Arena, Tensor, load, store
 from host.windows import Windows
 from sim.model.convolution import fold, patches
 from sim.model.gemm import gemm
@@ -43,8 +43,7 @@ class _Places:
     """Places of tensors, one after the other."""
 
     def __init__(self, params):
-        self.arenas = {space: Arena(space, words, lanes_of(space, params)) for space, words in (
-            (Space.WIDE, params.wide_words), (Space.QUANT, params.quant_words))}
+        self.arenas = {space: Arena(space, params) for space in (Space.WIDE, Space.QUANT)}
 
     def __call__(self, space, rows, cols):
         return self.arenas[space].allocate("a tensor", (rows, cols))
