@@ -294,8 +294,7 @@ def test_parts_of_a_word_are_the_rows_of_the_array(params):
 #: Machines with words of packed codes that end within a byte, that fill bytes, of a code for each.
 PACKED = [KEEPER, LARGE, Params(lanes=1, bits=4, rows=3, cols=3, depth=3, memory=4, masters=1),
           Params(lanes=2, bits=3, rows=4, cols=2, depth=2, memory=4, masters=1),
-          Params(lanes=1, bits=8, rows=1, cols=1, depth=1, memory=4, masters=1),
-          Params(lanes=4, bits=8, rows=64, cols=1, depth=4, memory=16, masters=1)]
+          Params(lanes=1, bits=8, rows=1, cols=1, depth=1, memory=4, masters=1)]
 packed = pytest.mark.parametrize("params", PACKED, ids=lambda params: params.name)
 
 
@@ -307,7 +306,7 @@ def test_packed_codes_are_written_to_the_first_lanes_of_words(params):
     async def process(ctx, request):
         chance = random.Random(params.name)
         for size in sorted({1, max(most - 1, 1), most}):
-            for first, count in ((255, 3), (end - 1, 1)):
+            for first, count in ((min(255, end - 3), 3), (end - 1, 1)):
                 held = bytearray(chance.randbytes(count * slots))
                 await request.write(Space.QUANT, first * rows, held)
                 words = chance.randbytes(count * size)
