@@ -292,7 +292,7 @@ def test_parts_of_a_word_are_the_rows_of_the_array(params):
 
 
 #: Machines with words of packed codes that end within a byte, that fill bytes, of a code for each.
-PACKED = [KEEPER, LARGE, Params(lanes=1, bits=4, rows=3, cols=3, depth=3, memory=4, masters=1),
+PACKED = [KEEPER, Params(lanes=1, bits=4, rows=3, cols=3, depth=3, memory=4, masters=1),
           Params(lanes=2, bits=3, rows=4, cols=2, depth=2, memory=4, masters=1),
           Params(lanes=1, bits=8, rows=1, cols=1, depth=1, memory=4, masters=1)]
 packed = pytest.mark.parametrize("params", PACKED, ids=lambda params: params.name)
