@@ -129,6 +129,7 @@ MACHINES = [
 SHAPES = [(1, 1), (1, 64), (5, 7), (13, 100), (60, 200), (128, 10), (128, 64), (511, 33)]
 
 
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 @pytest.mark.parametrize("params", MACHINES, ids=lambda params: params.name)
 def test_clocks_are_those_of_the_units(params):
     quantiser, scaler = Quantiser(params, masters=True), Scaler(params)
