@@ -10,7 +10,6 @@ The data are random, pixels of 0 to 16: how long a step takes does not depend on
 bytes that the link escapes.
 """
 
-import argparse
 import json
 import sys
 from itertools import pairwise
@@ -18,17 +17,31 @@ from itertools import pairwise
 import numpy as np
 
 from hdl.build.tables import columns
-from hdl.params import ParameterError, Params, parse_groups
+from hdl.params import ParameterError, Params
 from host.device import Device
 from host.errors import HostError
 from host.layers import Mlp
 from host.resident import Resident
 from host.train import Rate
+from reports.perceptron import machine, parser
 
 __all__ = ["main", "measured"]
 
 #: Steps before the one that is counted, which bring what it finds.
 _BEFORE = 1
+
+_OPTIONS = (
+    ("features", 64, "of a sample"), ("hidden", 64, "channels of the hidden layer"),
+    ("classes", 10, "of the output"), ("batch", 64, "samples of a step"),
+    ("rows", 4, "of the array"), ("cols", 4, "columns of the array"),
+    ("lanes", 1, "of the vector units"), ("masters", 8, "in units of 1,024"),
+    ("memory", Params.memory, "in units of 1,024"),
+    ("codes", 0, "in units of 1,024; 0 for twice the memory"),
+    ("array-clock", Params.array_clock, "clocks of the array in one"),
+    ("baud", 3_000_000, "of the link"), ("clock", 50_000_000, "of the machine, Hz"))
+#: Those of the machine, and those that are from 1 on.
+_MACHINE = "rows", "cols", "lanes", "array_clock", "memory", "codes", "masters"
+_COUNTS = "features", "hidden", "classes", "batch", "baud", "clock"
 
 
 def measured(device, sizes, m, byte_clocks):
@@ -58,34 +71,9 @@ def _rows(found, clock):
 
 def main(argv=None):
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reports.link",
-        description=__doc__.partition("\n\n")[0].partition(": ")[2])
-    for name, default, text in (
-            ("features", 64, "of a sample"), ("hidden", 64, "channels of the hidden layer"),
-            ("classes", 10, "of the output"), ("batch", 64, "samples of a step"),
-            ("rows", 4, "of the array"), ("cols", 4, "columns of the array"),
-            ("lanes", 1, "of the vector units"), ("masters", 8, "in units of 1,024"),
-            ("memory", Params.memory, "in units of 1,024"),
-            ("codes", 0, "in units of 1,024; 0 for twice the memory"),
-            ("array-clock", Params.array_clock, "clocks of the array in one"),
-            ("baud", 3_000_000, "of the link"), ("clock", 50_000_000, "of the machine, Hz")):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
-    parser.add_argument("--groups", default="4x4", help="sample x channel groups (4x4)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    given = parser.parse_args(argv)
+    given = parser("python -m reports.link", __doc__, _OPTIONS).parse_args(argv)
     try:
-        samples, channels = parse_groups(given.groups)
-        params = Params(rows=given.rows, cols=given.cols, lanes=given.lanes,
-                        array_clock=given.array_clock, sample_groups=samples,
-                        channel_groups=channels, memory=given.memory, codes=given.codes,
-                        masters=given.masters)
-        if not params.masters:
-            raise ParameterError("masters must be a whole number from 1 to 256, got 0")
-        for name in ("features", "hidden", "classes", "batch", "baud", "clock"):
-            if getattr(given, name) < 1:
-                raise ParameterError(f"{name} must be a whole number from 1 on, "
-                                     f"got {getattr(given, name)}")
+        params = machine(given, _MACHINE, _COUNTS)
     except ParameterError as error:
         print(f"reports.link: {error}", file=sys.stderr)
         return 2

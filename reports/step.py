@@ -11,7 +11,6 @@ The data are random: how long a step takes does not depend on them. Beside what 
 :mod:`host.predict` says, and its bound.
 """
 
-import argparse
 import json
 import sys
 from itertools import pairwise
@@ -19,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from hdl.build.tables import columns
-from hdl.params import ParameterError, Params, parse_groups
+from hdl.params import ParameterError
 from host.device import Device
 from host.errors import HostError
 from host.layers import Mlp
@@ -27,8 +26,24 @@ from host.predict import bound, predict
 from host.resident import Resident
 from host.trace import Trace
 from host.train import Rate
+from reports.perceptron import machine, parser
 
 __all__ = ["main", "measured", "products"]
+
+_OPTIONS = (
+    ("features", 784, "of a sample"), ("hidden", 224, "channels of the hidden layer"),
+    ("classes", 10, "of the output"), ("batch", 128, "samples of a step"),
+    ("rows", 8, "of the array"), ("cols", 8, "columns of the array"),
+    ("lanes", 8, "of the vector units"), ("masters", 256, "in units of 1,024"),
+    ("memory", 256, "in units of 1,024"),
+    ("codes", 0, "in units of 1,024; 0 for twice the memory"),
+    ("tables", 2, "in units of 1,024"), ("array-clock", 1, "clocks of the array in one"),
+    ("master-bits", 24, "of a master, 16 or 24"),
+    ("velocity-bits", 24, "of a velocity, 8, 16 or 24"))
+#: Those of the machine, and those that are from 1 on.
+_MACHINE = ("rows", "cols", "lanes", "array_clock", "memory", "codes", "tables", "masters",
+            "master_bits", "velocity_bits")
+_COUNTS = "features", "hidden", "classes", "batch"
 
 
 def products(sizes, m):
@@ -74,36 +89,9 @@ def _rows(found):
 
 def main(argv=None):
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reports.step",
-        description=__doc__.partition("\n\n")[0].partition(": ")[2])
-    for name, default, text in (
-            ("features", 784, "of a sample"), ("hidden", 224, "channels of the hidden layer"),
-            ("classes", 10, "of the output"), ("batch", 128, "samples of a step"),
-            ("rows", 8, "of the array"), ("cols", 8, "columns of the array"),
-            ("lanes", 8, "of the vector units"), ("masters", 256, "in units of 1,024"),
-            ("memory", 256, "in units of 1,024"),
-            ("codes", 0, "in units of 1,024; 0 for twice the memory"),
-            ("tables", 2, "in units of 1,024"), ("array-clock", 1, "clocks of the array in one"),
-            ("master-bits", 24, "of a master, 16 or 24"),
-            ("velocity-bits", 24, "of a velocity, 8, 16 or 24")):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
-    parser.add_argument("--groups", default="4x4", help="sample x channel groups (4x4)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    given = parser.parse_args(argv)
+    given = parser("python -m reports.step", __doc__, _OPTIONS).parse_args(argv)
     try:
-        samples, channels = parse_groups(given.groups)
-        params = Params(rows=given.rows, cols=given.cols, lanes=given.lanes,
-                        array_clock=given.array_clock, sample_groups=samples,
-                        channel_groups=channels, memory=given.memory, codes=given.codes,
-                        tables=given.tables, masters=given.masters, master_bits=given.master_bits,
-                        velocity_bits=given.velocity_bits)
-        if not params.masters:
-            raise ParameterError("masters must be a whole number from 1 to 256, got 0")
-        for name in ("features", "hidden", "classes", "batch"):
-            if getattr(given, name) < 1:
-                raise ParameterError(f"{name} must be a whole number from 1 on, "
-                                     f"got {getattr(given, name)}")
+        params = machine(given, _MACHINE, _COUNTS)
     except ParameterError as error:
         print(f"reports.step: {error}", file=sys.stderr)
         return 2
