@@ -12,7 +12,7 @@ from hdl.crossing import array_domain
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, StreamPort
 from hdl.operand_memory import OperandMemory
 from hdl.params import MAX_M
-from hdl.timing import STREAMER_LATENCY, CoreTiming
+from hdl.timing import STREAMER_LATENCY, CoreTiming, Handover
 from hdl.unit import quant_word
 from hdl.windows import WALK, Walk
 
@@ -115,7 +115,11 @@ class Streamer(wiring.Component):
             more.eq(giving & ~taking),
         ]
         free = Signal.like(change)
-        m.d.comb += free.eq(self._add(m, "free_rows", restart, ~self.last_row, free, change, more))
+        left = ~self.last_row
+        more_room = Handover(self.params).has_more_room(self.last_row)
+        if more_room is not False:
+            left = register(m, "left", Mux(more_room, MAX_M, left))
+        m.d.comb += free.eq(self._add(m, "free_rows", restart, left, free, change, more))
         full = free[-1]
 
         # A tile's first row follows the last row before it: whether it may has been known since the

@@ -7,8 +7,8 @@ from hdl.timing import (
     READOUT_LATENCY,
     ROW_QUEUE_DEPTH,
     CoreTiming,
+    Handover,
     fetch_latency,
-    rows_behind,
 )
 
 __all__ = ["product_cycles"]
@@ -101,7 +101,9 @@ def product_cycles(params, m, n, tiles, *, inner=False, cols=False):
     column_tiles, parts = -(-n // params.cols), params.cols // params.read_cols
     groups = params.read_cols - 1 if cols else 0
     # Column tiles whose results there is room for.
-    room = (MAX_M + 1) // (m + 1)
+    handover = Handover(params)
+    room = (MAX_M + 1) // (m + 1) + handover.has_more_room(m)
+    behind = handover.rows_behind(m)
     taken, read, released = None, None, []
     for column in range(column_tiles):
         for tile in range(tiles):
@@ -117,7 +119,8 @@ def product_cycles(params, m, n, tiles, *, inner=False, cols=False):
             begins = max(begins, read + 1)
         if column == column_tiles - 1:
             parts = -(-n // params.read_cols) - column * parts
-        first = begins + (parts - 1) * (m + 1 + groups) + 1 + groups
-        read = first + m - 1
-        released.append(clocks.into_array(read - rows_behind(params, m)))
+        once = 1 + groups + m
+        read = begins + parts * once - 1
+        releasing = begins + (handover.part + 1) * once - 1
+        released.append(clocks.into_array(releasing - behind))
     return read + 1 + READOUT_LATENCY

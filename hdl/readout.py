@@ -11,7 +11,7 @@ from hdl.instructions import MAX_SHIFT, GemmFlag
 from hdl.memory import ADDRESS_BITS, READ_LATENCY, LaneWritePort, ReadPort, WritePort
 from hdl.params import ACC_BITS, INDEX_BITS, MAX_M, WIDE_BITS
 from hdl.requantise import Requantise, left_shift
-from hdl.timing import READOUT_LATENCY, RESULT_LATENCY, rows_behind
+from hdl.timing import READOUT_LATENCY, RESULT_LATENCY, Handover
 from hdl.unit import GROUP_BITS, INSTRUCTION_LAYOUT, wide_word
 from hdl.write_queue import WriteQueue
 
@@ -129,6 +129,7 @@ class ReadoutControl(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fields, width = self.instruction, self.params.read_cols
+        handover = Handover(self.params)
         col_groups = self._shifts(m)
 
         # Column tiles that are complete and not read yet.
@@ -140,11 +141,12 @@ class ReadoutControl(wiring.Component):
             Signal.like(self.row, name=name) for name in (
                 "base", "zero", "row", "left", "size", "first_left", "releasing"))
         m.d.sync += [size.eq(fields.m + 1), first_left.eq(fields.m - 1),
-                     releasing.eq(rows_behind(self.params, fields.m))]
+                     releasing.eq(handover.rows_behind(fields.m, either=Mux))]
         row_group, col_group = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         left_cols = Signal(INDEX_BITS)
         count = Signal(range(max(width, self.drain) + 1))
         last_part, last_row = Signal(), Signal()
+        releasing_part = self.part == handover.part if handover.early else last_part
         m.d.comb += [
             self.last_cols.eq(left_cols <= width), self.left_cols.eq(left_cols),
             last_part.eq((self.part == self.params.cols // width - 1) | self.last_cols),
@@ -171,7 +173,7 @@ class ReadoutControl(wiring.Component):
                         m.next = "ROWS"
             with m.State("ROWS"), m.If(self.room) if self.queued else nullcontext():
                 m.d.comb += [self.reading.eq(1), self.row.eq(row),
-                             self.released.eq(last_part & (left == releasing))]
+                             self.released.eq(releasing_part & (left == releasing))]
                 with m.If(self.row_groups):
                     m.d.comb += [self.group_r.en.eq(1), self.group_r.addr.eq(row_group)]
                 m.d.sync += [row.eq(row + 1), left.eq(left - 1), row_group.eq(row_group + 1)]
@@ -261,9 +263,8 @@ class Readout(wiring.Component):
     finished : In(1)
         A column tile has been accumulated.
     released : Out(1)
-        Its results may be written over from the next cycle on, in order and no faster than a row
-        per cycle of the array's clock: those of the last columns are being read, or have been where
-        the machine keeps masters.
+        Its results may be written over, in order and no faster than a row per cycle of the array's
+        clock: :class:`hdl.timing.Handover`.
     row : Out(range(MAX_M + 1)), results : In(ArrayLayout(signed(ACC_BITS), cols))
         The accumulators' port.
     group_r : Out(ReadPort(unsigned(GROUP_BITS)))

@@ -5,7 +5,7 @@ Of what is fixed the components have it under the name ``LATENCY`` or the like.
 
 from dataclasses import dataclass
 
-from hdl.params import Params
+from hdl.params import MAX_M, Params
 
 __all__ = [
     "ACCUMULATORS_AHEAD",
@@ -20,12 +20,12 @@ __all__ = [
     "STEPS_LATENCY",
     "STREAMER_LATENCY",
     "CoreTiming",
+    "Handover",
     "MeshTiming",
     "element_latency",
     "fetch_latency",
     "lookup_latency",
     "row_entries",
-    "rows_behind",
 ]
 
 #: Of a memory, from ``en`` and ``addr`` to ``data``: a register for the request, the block RAM and
@@ -77,19 +77,6 @@ def lookup_latency(params):
 def fetch_latency(params):
     """Cycles from a request for weights to what it asked for."""
     return lookup_latency(params) + 1 + READ_LATENCY + 1
-
-
-def rows_behind(params, m):
-    """Of the m rows of a column tile's last columns, those that are read after others may be
-    written over them: in order, the first of them when another row has been read, and a row in each
-    cycle of the array's clock."""
-    if params.masters:
-        # There is no knowing how long a row waits.
-        return m & 0
-    if params.array_clock == 1:
-        return m - 1
-    # At most m / array_clock.
-    return m >> (params.array_clock + 1) // 2
 
 
 @dataclass(frozen=True)
@@ -192,3 +179,109 @@ class CoreTiming:
         leaves alone."""
         return max(self.through + 1 + ACCUMULATORS_SPACING,
                    self.mesh.swap_wait + self.load_cycles + self.params.rows) + 4
+
+
+@dataclass(frozen=True)
+class Handover:
+    """When the rows of a column tile's results may be written over by those of a later one.
+
+    Column tiles of ``m + 1`` rows follow each other round a memory of ``MAX_M + 1``. Where it holds
+    one, row i of the next takes the place of row ``i - s``, ``s = MAX_M - m``; of those it holds
+    several of, s is 0 at the worst. The array writes a row in each of its cycles, in order; they
+    are read a row in each cycle of the machine's, ``array_clock`` of the array's, those of the last
+    ``read_cols`` columns last. So a tile may be taken before they have been, and is: the sooner,
+    the less the array waits, or the readout of those that it waits for in turn.
+
+    ``released`` comes with the read of a row. From then to the first row written over are
+    ``_ahead`` cycles of the array's, and a row that is asked for in a cycle has been read before
+    the third one after it. So of the last columns those may be left to read behind that row that
+    come in time, and the others before the next tile's last row comes:
+
+        rows_behind = s - 4 + floor((_ahead + m) / array_clock),    at most m - 1.
+
+    With an array clock of 1 that is more than all. There the row is one of the columns read out
+    before (:attr:`early`), and the last columns' row of zeros and ``read_cols - 1`` groups come
+    between:
+
+        rows_behind = s - 4 - read_cols + _ahead,    at most m - 1.
+
+    With one readout those are the columns of the tile before, as if there were room for one tile
+    more; :meth:`has_more_room`. Where readouts are so many that there is little left to win
+    ``m / array_clock`` rows are behind, and none on a machine that keeps masters, where there is no
+    knowing how long a row waits.
+
+    Parameters
+    ----------
+    params : hdl.params.Params
+    """
+    params: Params
+
+    @property
+    def readouts(self):
+        """Of a column tile."""
+        return self.params.cols // self.params.read_cols
+
+    @property
+    def _few(self):
+        # Half of the rows, at two clocks, is close to what can be.
+        return self.readouts <= (2 if self.params.array_clock == 2 else 8)
+
+    @property
+    def early(self):
+        """Whether others are behind a row of the readout before the last."""
+        return (self.params.array_clock == 1 and self._few and not self.params.masters
+                and self._ahead >= 4 + self.params.read_cols)
+
+    @property
+    def part(self):
+        """The readout of that row, from 0."""
+        return max(self.readouts - 1 - self.early, 0)
+
+    @property
+    def _ahead(self):
+        # From ``released`` to ``taken``, with the crossing between the clocks.
+        taken = 4 + (self.params.array_clock + 2) * (self.params.array_clock > 1)
+        core = CoreTiming(self.params)
+        # The first columns of a row are written before the last.
+        return taken + 1 + core.through - (len(core.mesh.groups) - 1)
+
+    def has_more_room(self, m):
+        """Whether the next column tile but one may be taken when the last one's rows are
+        ``rows_behind``: the readouts keep up with the array, so that the tile between has begun to
+        be read by then, or is in so many cycles as it takes to get there after it was
+        accumulated.
+
+        m may be a value of Amaranth's."""
+        if not self.early or self.readouts > 1:
+            return False
+        spaces = len(CoreTiming(self.params).mesh.groups) + 3 + self.params.read_cols
+        return (m > MAX_M // 2) & (m <= MAX_M - spaces)
+
+    def rows_behind(self, m, *, either=lambda test, yes, no: yes if test else no):
+        """Rows of the columns that the next tile waits for that are read behind ``released``.
+
+        m may be a value of Amaranth's, and ``either`` its ``Mux`` then."""
+        clock = self.params.array_clock
+        if self.params.masters:
+            return m & 0
+        if not self._few:
+            return m - 1 if clock == 1 else m >> _halvings(clock)
+        spare = either(m > MAX_M // 2, MAX_M - m, 0)
+        if self.early:
+            behind = spare + (self._ahead - 4 - self.params.read_cols)
+            if self.readouts == 1:
+                behind = either(self.has_more_room(m), behind, m)
+        elif clock == 1:
+            return m - 1
+        else:
+            passed = m + (self._ahead - 4 * clock)
+            # A third is 1/4 + 1/16 + 1/64 and more.
+            passed = sum(passed >> places for places in (2, 4, 6)) if clock == 3 else (
+                passed >> _halvings(clock))
+            behind = spare + passed
+        return either(behind < m, behind, m - 1)
+
+
+def _halvings(clock):
+    """Places to shift right for a share of at most ``1 / clock``."""
+    return (clock - 1).bit_length()

@@ -124,7 +124,8 @@ def _product_parts(params, rows, cols, tiles, inner, grouped):
         return sum(_BESIDE + product_cycles(params, count, cols, tiles, inner=inner, cols=grouped)
                    for _, count in parts)
 
-    return min(few, row_parts(rows, MAX_M // 2), key=clocks)
+    # Where nothing waits, one row more is as good (hdl.timing.Handover).
+    return min(few, row_parts(rows, MAX_M // 2 + (not params.masters)), key=clocks)
 
 
 def scan(x, found):

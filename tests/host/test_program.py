@@ -25,18 +25,19 @@ from tests.support.images import rows_of, weights_of
 PARAMS = Params(rows=2, cols=2, depth=2, lanes=1, memory=16)
 
 
-def test_there_are_more_products_where_two_column_tiles_need_the_room():
-    params = Params(rows=8, cols=8, lanes=8, array_clock=3)
-
+@pytest.mark.parametrize(("params", "most"), [
+    (Params(rows=8, cols=8, lanes=8, array_clock=3, masters=4), 255),
+    (Params(rows=8, cols=8, lanes=8, array_clock=1), 256)], ids=["masters", "one clock"])
+def test_there_are_more_products_where_two_column_tiles_need_the_room(params, most):
     def rows_of_products(m, k, n):
         steps, _ = program.gemm(params, Tensor(Space.QUANT, 0, m, k), Tensor(Space.QUANT, 0, k, n),
                                 Tensor(Space.WIDE, 0, m, n))
         return [unpack_instruction(step)["m"] for step in steps]
 
     found = rows_of_products(511, 32, 512)
-    assert sorted(found) == [170, 170, 171]
+    assert len(found) == -(-511 // most) and sum(found) == 511 and max(found) <= most
     taken = sum(Program.BESIDE + product_cycles(params, m, 512, 1) for m in found)
-    assert taken < 0.95 * (Program.BESIDE + product_cycles(params, 511, 512, 1))
+    assert taken < 0.97 * (Program.BESIDE + product_cycles(params, 511, 512, 1))
     # Results are out before the next ones come; one column tile; they have room.
     assert rows_of_products(511, 512, 512) == [511]
     assert rows_of_products(511, 32, 8) == [511]
