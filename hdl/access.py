@@ -1,8 +1,9 @@
 """The host's access to the memories: the bodies of WRITE and READ."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from hdl.dispatch import CLOCK_BITS
 from hdl.link.frame import ANSWER_BYTE
@@ -32,6 +33,11 @@ _READ_BYTES = Shape.cast(_HEAD).width // 8
 _WRITE_BYTES = _READ_BYTES - 2
 
 
+def _each(params):
+    """Codes in a packed byte: a power of two."""
+    return 8 // params.bits
+
+
 def depths(params):
     """Words of every space; of ``QUANT`` the parts.
 
@@ -43,7 +49,7 @@ def depths(params):
              Space.GROUP: params.table_words, Space.MASTER: params.master_words,
              Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
              Space.PROGRAM: PROGRAM_WORDS, Space.LOG: LOG_PART * len(LogPart),
-             Space.CODES: params.quant_words}
+             Space.CODES: params.quant_words, Space.COLUMN: params.quant_words // _each(params)}
     return {space: words[space] for space in spaces(params)}
 
 
@@ -79,9 +85,10 @@ def _longest(params):
 
 
 def _places(params):
-    """Parts of a word of the quantised memory, or bytes of it if it comes packed."""
-    packed = word_bytes(Space.CODES, params) if params.masters else 0
-    return max(params.rows, packed)
+    """Parts of a word of the quantised memory, or bytes of it if it comes packed, or words that
+    have a code in a byte."""
+    packed = (word_bytes(Space.CODES, params), _each(params)) if params.masters else ()
+    return max([params.rows, *packed])
 
 
 class Access(wiring.Component):
@@ -99,7 +106,7 @@ class Access(wiring.Component):
     stream, and a word to write for a clock in which its memory is not ``taken``. Before the first
     part its address is divided by the number of rows, a clock for every bit of it. Packed words are
     written byte by byte as they come: two clocks for each byte, two for the word, and two for their
-    size.
+    size. A byte of ``COLUMN`` takes a clock for each of its words, and three.
 
     Parameters
     ----------
@@ -168,8 +175,11 @@ class Access(wiring.Component):
         m.d.sync += parted.eq(head.space == Space.QUANT)
         # Of packed words, how many bytes each has, less one.
         packed, packed_size = Signal(), Signal(8)
+        # A byte has a code of each of several words; the row is the word.
+        column = Signal()
         if self.params.masters:
-            m.d.sync += packed.eq(head.space == Space.CODES)
+            m.d.sync += [packed.eq(head.space == Space.CODES),
+                         column.eq(head.space == Space.COLUMN)]
         with m.Switch(head.space):
             for space in spaces(self.params):
                 size = word_bytes(space, self.params)
@@ -319,6 +329,8 @@ class Access(wiring.Component):
                         # A byte of a packed word, and not its last.
                         m.d.sync += row.eq(row + 1)
                         m.next = "TAKE"
+                    with m.Elif(word.written & column & (row != _each(self.params) - 1)):
+                        m.d.sync += row.eq(row + 1)
                     with m.Elif(word.written):
                         written()
                 else:
@@ -357,7 +369,7 @@ class _Word(wiring.Component):
 
     A byte enters at the top while the lowest one leaves, so a word that is complete fills the
     top bytes of the register, whatever its size; a word that was read fills the bottom ones. Of a
-    packed word each byte is written by itself.
+    packed word each byte is written by itself, of a byte of ``COLUMN`` each code.
 
     Members
     -------
@@ -365,7 +377,8 @@ class _Word(wiring.Component):
         From two clocks before ``write`` or ``read`` on.
     address : In(ADDRESS_BITS)
     row : In(range(rows))
-        The part, in the quantised memory; of a packed word, which byte this is.
+        The part, in the quantised memory; of a packed word, which byte this is; of a byte of
+        ``COLUMN``, which code.
     shift : In(1)
         Take ``i``, drop ``o``.
     i : In(8)
@@ -421,10 +434,11 @@ class _Word(wiring.Component):
             Space.GROUP: (self.group_r, self.group_w, self.group_r.data),
         }
         # Words of the wide memory that travel as bytes.
-        in_bytes, packed = Signal(), Signal()
+        in_bytes, packed, column = Signal(), Signal(), Signal()
         if self.params.masters:
             m.d.sync += [in_bytes.eq(self.space == Space.BYTES),
-                         packed.eq(self.space == Space.CODES)]
+                         packed.eq(self.space == Space.CODES),
+                         column.eq(self.space == Space.COLUMN)]
             sources[Space.WIDE] = self.wide_r, self.wide_w, Mux(
                 in_bytes, Cat(part[:8] for part in _split(self.wide_r.data.as_value(), WIDE_BITS)),
                 self.wide_r.data.as_value())
@@ -437,13 +451,14 @@ class _Word(wiring.Component):
             taken = {Space.WIDE: self.wide_taken, Space.QUANT: self.quant_taken,
                      Space.GROUP: self.group_taken}
             m.d.comb += self.written.eq(self.write)
-        other = {Space.WIDE: Space.BYTES, Space.QUANT: Space.CODES}
+        others = {Space.WIDE: (Space.BYTES,), Space.QUANT: (Space.CODES, Space.COLUMN)}
         for space, (read, write, value) in sources.items():
             # The space is known long before its words.
             chosen = Signal(name=f"chosen_{space.name.lower()}")
             m.d.sync += chosen.eq(self.space == space)
-            if space in other and self.params.masters:
-                m.d.sync += chosen.eq((self.space == space) | (self.space == other[space]))
+            if space in others and self.params.masters:
+                m.d.sync += chosen.eq(
+                    Cat(self.space == one for one in (space, *others[space])).any())
             with m.If(chosen):
                 m.d.comb += self.loaded.eq(
                     waiting[READ_LATENCY - (space != Space.QUANT)])
@@ -469,14 +484,22 @@ class _Word(wiring.Component):
                   for lane, part in zip(port.data, _split(wide, WIDE_BITS), strict=True)),
                 self.program_w.data.eq(word[-len(self.program_w.data):]),
             ]
+        in_byte = [word[-8:].word_select(place, bits) for place in range(_each(self.params))]
         for lane in range(rows * depth):
             row, place = divmod(lane, depth)
             start = len(word) - 8 * (depth - place)
             here, code = self.row == row, word[start:start + bits]
             if self.params.masters:
-                byte, place = divmod(lane, 8 // bits)
-                start = len(word) - 8 + bits * place
+                byte, place = divmod(lane, len(in_byte))
                 here = Mux(packed, self.row == byte, here)
-                code = Mux(packed, word[start:start + bits], code)
+                code = Mux(packed, in_byte[place], code)
+                if lane == 0:
+                    here, code = here | column, Mux(column, Array(in_byte)[self.row], code)
+                else:
+                    here &= ~column
             m.d.comb += [self.quant_w.lanes[lane].eq(here), self.quant_w.data[lane].eq(code)]
+        if self.params.masters:
+            places = exact_log2(len(in_byte))
+            with m.If(column):
+                m.d.comb += self.quant_w.addr.eq(Cat(self.row[:places], self.address))
         return m

@@ -179,6 +179,10 @@ class Space(IntEnum):
     ``word_bytes``. Each byte has the numbers of as many lanes as fit whole, from its lowest bits
     on, ``8 // bits``: byte i those of lanes ``(8 // bits) i`` on. What lies beyond them in a byte,
     and beyond the last lane, is not looked at; lanes of bytes that do not come keep what they held.
+
+    ``COLUMN`` are those words of which the first lane alone is written, as many in a byte: word i
+    of it is a byte with those of ``(8 // bits) i`` on, from its lowest bits on. For WRITE alone as
+    well.
     """
     WIDE = 0
     QUANT = 1
@@ -189,6 +193,7 @@ class Space(IntEnum):
     PROGRAM = 6
     LOG = 7
     CODES = 8
+    COLUMN = 9
 
 
 class LogPart(IntEnum):
@@ -209,7 +214,7 @@ def spaces(params):
 
     >>> from hdl.params import Params
     >>> len(spaces(Params())), len(spaces(Params(masters=8)))
-    (3, 9)
+    (3, 10)
     """
     return list(Space) if params.masters else [Space.WIDE, Space.QUANT, Space.GROUP]
 
@@ -221,7 +226,7 @@ def writable(params):
 
 def readable(params):
     """The spaces that the host can read."""
-    return [space for space in spaces(params) if space != Space.CODES]
+    return [space for space in spaces(params) if space not in (Space.CODES, Space.COLUMN)]
 
 
 def written_beside(params):
@@ -234,10 +239,10 @@ def word_bytes(space, params):
 
     >>> from hdl.params import Params
     >>> [word_bytes(space, Params(lanes=2)) for space in Space]
-    [8, 4, 4, 8, 8, 2, 8, 4, 8]
+    [8, 4, 4, 8, 8, 2, 8, 4, 8, 1]
     """
     return {Space.QUANT: params.depth, Space.GROUP: 4, Space.BYTES: params.vector,
-            Space.PROGRAM: 8, Space.LOG: 4,
+            Space.PROGRAM: 8, Space.LOG: 4, Space.COLUMN: 1,
             Space.CODES: -(-params.slots // (8 // params.bits))}.get(space, 4 * params.vector)
 
 

@@ -47,7 +47,8 @@ _RUN_SECONDS = 120.0
 _TRIES = 4
 
 #: NumPy's names of the numbers that words of a space are made of; else of 32 bits.
-_KINDS = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1", Space.CODES: "u1"}
+_KINDS = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1", Space.CODES: "u1",
+          Space.COLUMN: "u1"}
 
 _SENTENCES = {
     Status.BAD_KIND: "the device does not know this kind of request",
@@ -77,7 +78,8 @@ class _Sent:
 
 
 def packed(codes, bits):
-    """Codes [count, lanes] in bytes, as ``Space.CODES`` has them; 0 in what is left of the last.
+    """Codes [count, lanes] in bytes, as ``Space.CODES`` has them, and ``Space.COLUMN`` of a byte;
+    0 in what is left of the last.
 
     >>> packed(np.array([[-1, 7, -8]]), 4).tolist(), packed(np.array([[-3, -1, 1]]), 3).tolist()
     ([[127, 8]], [[61, 1]])
@@ -190,12 +192,15 @@ class Device:
 
     def write(self, space, address, words):
         """Write ``words`` [count, elements] of integers from ``address``, as they travel: see
-        :class:`hdl.protocol.Space`. To ``CODES`` the codes of the first lanes of each word."""
+        :class:`hdl.protocol.Space`. To ``CODES`` the codes of the first lanes of each word; to
+        ``COLUMN`` those of the first lane of as many words as a byte has."""
         kind = _KINDS.get(space, "<i4")
         size, _, most = self._travels(space, np.shape(words)[-1])
         more = b""
         if space == Space.CODES:
             words, more = packed(words, self.params.bits), bytes([size - 1])
+        elif space == Space.COLUMN:
+            words = packed(words, self.params.bits)
         data = np.ascontiguousarray(words).astype(kind).tobytes()
         for offset in range(0, len(data), most * size):
             base = address + offset // size

@@ -27,10 +27,11 @@ def lanes_of(space, params):
 
     >>> from hdl.params import Params
     >>> [lanes_of(space, Params(rows=4, depth=2, lanes=1)) for space in Space]
-    [1, 8, 1, 1, 1, 1, 8, 1, 8]
+    [1, 8, 1, 1, 1, 1, 8, 1, 8, 2]
     """
     return {Space.QUANT: params.slots, Space.CODES: params.slots, Space.GROUP: 1,
-            Space.PROGRAM: 8, Space.LOG: 1}.get(space, params.vector)
+            Space.PROGRAM: 8, Space.LOG: 1,
+            Space.COLUMN: 8 // params.bits}.get(space, params.vector)
 
 
 def words_of(space, params):
@@ -205,6 +206,18 @@ def _packed_ways(base, words, cols):
            (Space.CODES, base + last, words[last:, :cols - (tiles - 1) * lanes])]
 
 
+def _column_ways(base, words, each):
+    """The same for words [1, row, lane] of one column: to ``COLUMN`` what fills bytes, of ``each``
+    words; what is left over at either end to ``CODES``."""
+    codes = words[0, :, :1]
+    lead = min(-base % each, len(codes))
+    last = len(codes) - (len(codes) - lead) % each
+    way = [(Space.CODES, base, codes[:lead]),
+           (Space.COLUMN, (base + lead) // each, codes[lead:last].reshape(-1, each)),
+           (Space.CODES, base + last, codes[last:])]
+    yield [one for one in way if len(one[2])]
+
+
 def store(device, tensor, value):
     """Write the array ``value`` [rows, cols] to a tensor's place; codes packed where the device
     takes them so and that is shorter, which leaves lanes beyond the columns as they were."""
@@ -219,6 +232,8 @@ def store(device, tensor, value):
     ways = [[(tensor.space, address, words.reshape(count, -1))]]
     if tensor.space == Space.QUANT and params.masters:
         ways += _packed_ways(tensor.base, words, cols)
+        if cols == 1:
+            ways += _column_ways(tensor.base, words, 8 // params.bits)
     for write in min(ways, key=lambda way: sum(device.write_bytes(space, part.shape)
                                                for space, _, part in way)):
         device.write(*write)

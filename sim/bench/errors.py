@@ -148,6 +148,11 @@ def _refused_codes(requests, params):
             assert requests.words(Kind.WRITE, Space.CODES, address, bytes(4)) == Status.ADDRESS
     for address, count in ((0, 1), (0, 0), (words, 1)):
         assert requests.words(Kind.READ, Space.CODES, address, count) == Status.ADDRESS
+    end = words // (8 // params.bits)
+    assert requests.words(Kind.WRITE, Space.COLUMN, 0, b"") == Status.BAD_LENGTH
+    for address in (end - 1, end, 0xFFFFFE):
+        assert requests.words(Kind.WRITE, Space.COLUMN, address, bytes(2)) == Status.ADDRESS
+    assert requests.words(Kind.READ, Space.COLUMN, 0, 1) == Status.ADDRESS
     for first in (0, words - 3):
         requests.words(Kind.READ, Space.QUANT, params.rows * first, 3)
 

@@ -97,6 +97,11 @@ class _Link:
             lanes = min(size * (8 // machine.params.bits), machine.quant.lanes)
             machine.quant.known[address:address + len(request[5:]) // size, :lanes] = True
             return ()
+        if kind == Kind.WRITE and request[0] == Space.COLUMN:
+            each = 8 // machine.params.bits
+            first = each * _address(request)
+            machine.quant.known[first:first + each * len(request[4:]), 0] = True
+            return ()
         memory = {Space.WIDE: machine.wide, Space.QUANT: machine.quant, Space.BYTES: machine.wide,
                   Space.MASTER: machine.master, Space.VELOCITY: machine.velocity}.get(
             request[0] if kind in (Kind.READ, Kind.WRITE) else None)

@@ -496,6 +496,15 @@ def spaces(params, seed, most=10):
             device.write(Space.QUANT, start, rng.integers(-128, 128, (parts, params.depth)))
             device.write(Space.CODES, first, codes)
             device.read(Space.QUANT, start, parts)
+    recording.begin("packed codes of a column")
+    each = 8 // params.bits
+    words = params.quant_words // each
+    taken = min(words, int(rng.integers(2, 2 * MAX_BODY)))
+    for first in sorted({0, words - taken}):
+        parts, start = params.rows * each * taken, params.rows * each * first
+        device.write(Space.QUANT, start, rng.integers(-128, 128, (parts, params.depth)))
+        device.write(Space.COLUMN, first, rng.integers(0, 1 << params.bits, (taken, each)))
+        device.read(Space.QUANT, start, parts)
     # Masters and velocities of the same address are apart.
     base = int(rng.integers(0, params.master_words - count))
     for space in (Space.MASTER, Space.VELOCITY):

@@ -41,7 +41,7 @@ class _Beside:
     def __init__(self, recording):
         self.recording, self.rng = recording, recording.rng
         params = recording.params
-        parts = params.rows
+        parts, self.each = params.rows, 8 // params.bits
         #: By space the first word, as words travel, and how many there are.
         self.places = {
             Space.WIDE: (recording.place(Space.WIDE, 24, 1).base, 24),
@@ -49,7 +49,8 @@ class _Beside:
             Space.QUANT: (recording.place(Space.QUANT, 8, 1).base * parts, 8 * parts),
             Space.GROUP: (recording.tables(24), 24),
             Space.PROGRAM: (PROGRAM_WORDS - _PROGRAM_TAIL, _PROGRAM_TAIL),
-            Space.CODES: (recording.place(Space.QUANT, 8, 1).base, 8)}
+            Space.CODES: (recording.place(Space.QUANT, 8, 1).base, 8),
+            Space.COLUMN: (-(-recording.place(Space.QUANT, 40, 1).base // self.each), 8)}
         assert set(self.places) == set(written_beside(params))
         for space, (_, count) in self.places.items():
             self.write(space, 0, count)
@@ -64,6 +65,11 @@ class _Beside:
             self.recording.device.write(
                 space, self.places[space][0] + first,
                 self.rng.integers(0, 1 << params.bits, (count, lanes)))
+            return
+        if space == Space.COLUMN:
+            self.recording.device.write(
+                space, self.places[space][0] + first,
+                self.rng.integers(0, 1 << params.bits, (count, self.each)))
             return
         size = word_bytes(space, params)
         data = self.rng.integers(0, 256, (count, size)).astype(np.uint8)
@@ -83,6 +89,10 @@ class _Beside:
         parts = self.recording.params.rows
         for space, (first, count) in self.places.items():
             if space == Space.CODES:
+                space, first, count = Space.QUANT, parts * first, parts * count
+            elif space == Space.COLUMN:
+                # Of words whose other lanes were never written.
+                parts *= self.each
                 space, first, count = Space.QUANT, parts * first, parts * count
             self.recording.device.read(space, first, count)
 

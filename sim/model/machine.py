@@ -256,8 +256,15 @@ class Machine:
     def _space(self, number):
         space = Space(number)
         kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1",
-                Space.CODES: "u1"}.get(space, "<i4")
+                Space.CODES: "u1", Space.COLUMN: "u1"}.get(space, "<i4")
         return space, kind, word_bytes(space, self.params)
+
+    @property
+    def _column(self):
+        """First lanes of the quantised memory, as many in a row as a byte has of them; a view."""
+        each = 8 // self.params.bits
+        lane = self.quant.array[:, 0]
+        return lane[:len(lane) - len(lane) % each].reshape(-1, each)
 
     def words(self, space, address, count):
         """``count`` words of a space as they lie in memory; a view."""
@@ -265,7 +272,8 @@ class Machine:
                  Space.QUANT: self.quant.array.reshape(-1, self.params.depth),
                  Space.GROUP: self.group.array, Space.MASTER: self.master.array,
                  Space.VELOCITY: self.velocity.array, Space.PROGRAM: self.program,
-                 Space.LOG: self.log, Space.CODES: self.quant.array}[space]
+                 Space.LOG: self.log, Space.CODES: self.quant.array,
+                 Space.COLUMN: self._column}[space]
         if address + count > len(words):
             raise RunError(Status.ADDRESS)
         return words[address:address + count]
@@ -295,6 +303,8 @@ class Machine:
             codes = unpacked(values, self.params.bits)[:, :self.params.slots]
             self.words(space, address, count)[:, :codes.shape[1]] = codes
             return Status.OK, b""
+        if space == Space.COLUMN:
+            values = unpacked(values, self.params.bits)
         bits = {Space.QUANT: self.params.bits, Space.MASTER: self.params.master_bits,
                 Space.VELOCITY: self.params.velocity_bits}.get(space)
         self.words(space, address, count)[:] = wrap(values, bits) if bits else values

@@ -357,6 +357,36 @@ def test_packed_codes_that_are_refused_change_nothing(params):
     simulate(Bench(params), process)
 
 
+@packed
+def test_packed_codes_of_a_column_are_written_to_the_first_lane_of_words(params):
+    each, slots, rows = 8 // params.bits, params.slots, params.rows
+    end = params.quant_words // each
+
+    async def process(ctx, request):
+        chance = random.Random(params.name)
+        for first, count in ((0, 5), (min(255, end - 3), 3), (end - 1, 1)):
+            held = bytearray(chance.randbytes(each * count * slots))
+            await request.write(Space.QUANT, each * first * rows, held)
+            words = chance.randbytes(count)
+            await request.write(Space.COLUMN, first, words)
+            for place in range(each * count):
+                held[place * slots] = words[place // each] >> params.bits * (place % each)
+            assert await request.read(Space.QUANT, each * first * rows, each * count * rows) == (
+                stored(Space.QUANT, bytes(held), params))
+        # What is refused changes nothing.
+        assert await request(Kind.WRITE, head(Space.COLUMN, 0)) == (Status.BAD_LENGTH, b"")
+        for address in (end - 1, end, 0xFFFF, 0xFFFFFE):
+            if address + 2 > end:
+                assert await request(Kind.WRITE, head(Space.COLUMN, address) + b"\1\1") == (
+                    Status.ADDRESS, b"")
+        assert await request(Kind.READ, read_body(Space.COLUMN, 0, 1)) == (Status.ADDRESS, b"")
+        assert await request.read(Space.QUANT, each * (end - 1) * rows, each * rows) == stored(
+            Space.QUANT, bytes(held), params)
+        assert await status_of(request) == CLEAR
+
+    simulate(Bench(params), process)
+
+
 def test_words_as_numbers_and_as_bytes():
     lanes = KEEPER.vector
 
@@ -415,7 +445,8 @@ def test_clocks_of_write_and_read(params):
         for space in spaces(params):
             size, parted = word_bytes(space, params), space == Space.QUANT
             packed = space == Space.CODES
-            for write, each in ((1, 2 + size + (size if packed else 1)), (0, size + 4 + parted)):
+            writes = {Space.CODES: size, Space.COLUMN: 8 // params.bits}.get(space, 1)
+            for write, each in ((1, 2 + size + writes), (0, size + 4 + parted)):
                 if space not in (writable(params) if write else readable(params)):
                     continue
                 first = await clocks(ctx, write, space, 1)

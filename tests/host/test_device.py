@@ -84,7 +84,7 @@ def test_a_stored_tensor_is_the_one_loaded_and_the_one_units_see(space, shape):
 
 @pytest.mark.parametrize(("bits", "shape", "most"), [
     # Packed bytes of words and frames: 8 or 9 whole words and one of the last tile, each.
-    (4, (64, 8), 64 * 4 + 13), (4, (64, 9), 64 * 4 + 64 + 26), (4, (64, 1), 64 + 13),
+    (4, (64, 8), 64 * 4 + 13), (4, (64, 9), 64 * 4 + 64 + 26), (4, (64, 1), 32 + 12),
     (4, (1, 17), 12 + 13), (4, (1000, 8), 4000 + 2 * 13), (3, (64, 7), 64 * 4 + 13),
     (2, (64, 8), 64 * 2 + 13), (2, (64, 11), 64 * 3 + 26), (5, (64, 3), 64 * 3 + 13),
     # Nothing to win.
@@ -102,6 +102,23 @@ def test_codes_are_stored_packed_where_that_is_shorter(bits, shape, most):
     assert (load(device, Tensor(Space.QUANT, 30, *shape)) == x).all()
     held = transport._machine.quant.array
     assert not held[:30].any() and not held[30 + words:].any()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(("base", "rows"), [(0, 1), (29, 1), (30, 500), (31, 502), (33, 3)])
+def test_codes_of_a_column_are_packed_wherever_it_is(bits, base, rows):
+    params = Params(bits=bits, rows=4, cols=2, depth=2, lanes=2, memory=16, masters=8)
+    transport = ModelTransport(params)
+    device, limit = Device(transport, params), 1 << bits - 1
+    held = transport._machine.quant.array
+    held[:] = limit - 1
+    x = np.random.default_rng(base).integers(-limit, limit, (rows, 1))
+    before = device.bytes_down
+    store(device, Tensor(Space.QUANT, base, rows, 1), x)
+    assert (load(device, Tensor(Space.QUANT, base, rows, 1)) == x).all()
+    assert (held[:base] == limit - 1).all() and (held[base + rows:] == limit - 1).all()
+    if rows >= 500 and bits < 8:
+        assert device.bytes_down - before < 1.06 * rows / (8 // bits) + 70
 
 
 @pytest.mark.parametrize("damage", [
