@@ -50,8 +50,8 @@ __all__ = ["Resident"]
 _CHUNK, _GROUPED_CHUNK = 270, 128
 #: Parts that the columns of all weight matrices together are in, at most.
 _BLOCKS = 24
-#: Layers of a network that is gone through in parts; exponents alone fill the programs of deeper
-#: ones.
+#: Layers of a network that is gone through in parts anyway; exponents alone fill the programs of
+#: deeper ones, whose layers are in as few blocks as have room.
 _LAYERS = 4
 #: Where a state tensor has what was found of the norm's output, until the way back.
 _FOUND = StateRow.GRAD_BETA
@@ -98,11 +98,10 @@ def _joined(blocks):
     return blocks[0][0], sum(count for _, count in blocks)
 
 
-def _blocks(params, n, layers):
-    """``(first, count)`` of the columns of a layer that instructions take at a time: whole words,
-    and what SCALE can count."""
+def _blocks(params, n, most):
+    """``(first, count)`` of the columns of a layer that instructions take at a time, at most so
+    many: whole words, and what SCALE can count."""
     unit = lcm(params.slots, COLUMN_UNIT)
-    most = _BLOCKS // layers if layers <= _LAYERS else 1
     width = unit * -(-n // (unit * most))
     return [(first, min(width, n - first)) for first in range(0, n, width)]
 
@@ -190,11 +189,10 @@ class Places:
         #: By layer the rows of weights of which gradients are made at a time, in pieces (tap, first
         #: channel, count); and places of what streams for them, which are used in turn.
         self.chunks, self.streamed = self._streamed(params, layers, batch, quant)
+        before = len(wide.places)
         #: By layer its columns in blocks, and these in parts, of which gradients are made one after
         #: the other, in places that the parts take in turn.
-        self.blocks = [_blocks(params, n, len(layers)) for _, n in rows]
-        before = len(wide.places)
-        self.parts, self.products = self._products(weights, wide)
+        self.parts, self.products = self._divided(params, weights, wide)
         #: Second places of a step's input, its exponent and the labels, or None.
         self.spare = self._spare(layers[0], weights, batch, wide, before, quant)
         self.windows = WindowTables(params, layers, batch)
@@ -242,6 +240,19 @@ class Places:
                  above.allocate("second labels", (batch, 1)))
         wide.places[:] = below.places
         return spare
+
+    def _divided(self, params, weights, wide):
+        """Divide the columns of all layers in blocks; of these :meth:`_products`."""
+        most = max(1, _BLOCKS // len(weights))
+        before = len(wide.places)
+        for count in range(most if len(weights) <= _LAYERS else 1, most + 1):
+            self.blocks = [_blocks(params, n, count) for _, n in weights]
+            try:
+                return self._products(weights, wide)
+            except MemoryFullError:
+                del wide.places[before:]
+                if count == most:
+                    raise
 
     def _products(self, weights, wide):
         """Parts and places of all layers: parts as wide as two places have room for, or blocks in
