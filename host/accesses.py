@@ -9,7 +9,6 @@ from collections import Counter, namedtuple
 from enum import Enum, auto
 
 from hdl.instructions import (
-    POOL_GEOMETRY,
     STATE_ROWS,
     TABLE_HEADER,
     WINDOW_TABLE,
@@ -27,8 +26,8 @@ from hdl.instructions import (
     ScanRow,
     StateRow,
     opcode_of,
-    unpack_fields,
 )
+from host.clocks import pool_rows
 from sim.model.order import schedule_rows
 
 __all__ = ["Accesses", "Memory", "accesses", "bound", "meet"]
@@ -226,10 +225,8 @@ def _cross_entropy(f, params, read, written):
 
 def _pool(f, params, read, written):
     flags, n = f["flags"], f["n"]
-    width, height, *window = unpack_fields(POOL_GEOMETRY, f["key0"]).values()
-    images = f["m"] * height * width
-    windows = f["m"] * (height // window[1]) * (width // window[0])
-    source, target = (windows, images) if flags & PoolFlag.SPREAD else (images, windows)
+    positions, windows = pool_rows(f)
+    source, target = (windows, positions) if flags & PoolFlag.SPREAD else (positions, windows)
     read.tensor(Memory.WIDE, f["src0"], source, n)
     written.tensor(Memory.WIDE, f["dst0"], target, n)
     if flags & PoolFlag.CLIPPED:

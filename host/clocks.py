@@ -26,7 +26,7 @@ from hdl.params import MAX_N
 from hdl.product_cycles import product_cycles
 from hdl.timing import lookup_latency
 
-__all__ = ["clocks", "move_accesses"]
+__all__ = ["clocks", "move_accesses", "pool_rows"]
 
 #: ``SCALE``: before a tile's first row, shortest tile, behind the last row; with ``ALIGN`` behind a
 #: tile's first pass, and behind the last one's; with ``PLUS`` between tiles.
@@ -83,9 +83,8 @@ def clocks(opcode, fields, params):
     if opcode == Opcode.COMBINE:
         return _WORD * tiles
     if opcode == Opcode.POOL:
-        geometry = unpack_fields(POOL_GEOMETRY, fields["key0"])
-        return (tiles * m * geometry["width"] * geometry["height"]
-                + _POOL + _POOL_GROUPS * (params.max_groups > 1))
+        positions, _ = pool_rows(fields)
+        return tiles * positions + _POOL + _POOL_GROUPS * (params.max_groups > 1)
     row = max(n + 1, _SHORTEST_ROW)
     return _LOSS + _ELEMENT * (m * row + n) + max(_ELEMENT * (n - 1) + _GRADIENT, _SUM)
 
@@ -173,3 +172,16 @@ def move_accesses(fields, params):
         return sum(passes) - len(passes) * gcd(params.slots, _BLOCK)
     # Into the first block and out of the last is a pass of its own.
     return 2 * passes[0] - (2 * gcd(params.slots, _BLOCK) if flags & MoveFlag.TRANSPOSED else 0)
+
+
+def pool_rows(fields):
+    """``(positions, windows)`` of the images of POOL, rows of tensors.
+
+    >>> from hdl.instructions import pack_fields
+    >>> size = {"width": 5, "height": 4, "window_width": 2, "window_height": 3}
+    >>> pool_rows({"m": 3, "key0": pack_fields(POOL_GEOMETRY, **size)})
+    (60, 6)
+    """
+    width, height, *window = unpack_fields(POOL_GEOMETRY, fields["key0"]).values()
+    return (fields["m"] * height * width,
+            fields["m"] * (height // window[1]) * (width // window[0]))

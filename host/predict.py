@@ -19,6 +19,7 @@ from hdl.instructions import (
     GemmFlag,
     NormFlag,
     Opcode,
+    PoolFlag,
     QuantiseFlag,
     Queue,
     ScaleFlag,
@@ -29,7 +30,7 @@ from hdl.instructions import (
 from hdl.timing import ROW_QUEUE_DEPTH, row_entries
 from host.accesses import accesses
 from host.accesses import bound as depends
-from host.clocks import clocks, move_accesses
+from host.clocks import clocks, move_accesses, pool_rows
 
 __all__ = ["Bound", "Prediction", "Timed", "bound", "one_at_a_time", "predict"]
 
@@ -138,6 +139,10 @@ def _shares(opcode, f, params, taken):
         return (2 * rows / taken if flags & BackwardFlag.CLIPPED else 0), 2 * rows / taken
     if opcode == Opcode.SCALE and not flags & (ScaleFlag.UPDATE | ScaleFlag.SUM):
         return 0, rows / taken
+    if opcode == Opcode.POOL:
+        tiles, (positions, windows) = -(-f["n"] // params.vector), pool_rows(f)
+        return ((tiles * windows / taken if flags & PoolFlag.CLIPPED else 0),
+                tiles * (positions if flags & PoolFlag.SPREAD else windows) / taken)
     return 0, 0
 
 

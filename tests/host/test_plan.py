@@ -6,13 +6,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from boards.parts import parse_part
+from hdl.build.fit import estimate, over
 from hdl.params import Params
 from host import train as host_train
 from host.device import Device
 from host.errors import ArgumentError, MemoryFullError
-from host.layers import Mlp
+from host.layers import Mlp, Network
+from host.network import convolutional, lenet
 from host.plan import plan, plan_lines
-from host.resident import Resident
+from host.resident import Places, Resident
 from host.train import Rate, main
 
 RATES = [Rate(400, 12), Rate(399, 12)]
@@ -107,6 +110,25 @@ def test_what_does_not_fit_is_said_with_what_would(params, m, sentence):
 def test_what_is_advised_is_enough_for_that_tensor():
     planned(Params(masters=8), (64, 64, 10), 16)
     planned(Params(masters=8, memory=16), (64, 64, 10), 64)
+
+
+@pytest.mark.parametrize(("layers", "image", "most"), [
+    (convolutional, (8, 8, 1), 45), (lenet, (8, 8, 1), 14),
+    (convolutional, (28, 28, 1), 5), (lenet, (28, 28, 1), 5)],
+    ids=lambda value: getattr(value, "__name__", str(value)))
+def test_one_machine_on_an_85f_holds_these_convolutional_networks(layers, image, most):
+    """docs/machine.md: with the largest batch of each."""
+    params = Params(rows=2, cols=8, lanes=4, sample_groups=1, masters=32, master_bits=16,
+                    velocity_bits=8, memory=32, codes=128)
+    used, available = estimate(params), parse_part("LFE5U-85F-6BG381C").die.has()
+    assert used["ebr"] == 185 and not over(used, available)
+    network, rng = Network(layers(image, 10), 0, params.formats), np.random.default_rng(0)
+    found = plan(params, network, rng.integers(0, 256, (most, np.prod(image))),
+                 rng.integers(0, 10, most), RATES)
+    for memory in found["memories"].values():
+        assert memory["used_words"] <= memory["words"]
+    with pytest.raises(MemoryFullError):
+        Places(params, layers(image, 10), most + 1)
 
 
 def test_a_machine_without_masters_has_no_plan():

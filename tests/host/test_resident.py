@@ -163,6 +163,20 @@ def test_bits_do_not_depend_on_how_much_memory_there_is():
     assert all(one == found[0] for one in found)
 
 
+def test_deeper_networks_are_in_blocks_where_memory_is_short():
+    sizes, m, ways, found = (20, 130, 60, 40, 24, 5), 20, [], []
+    for memory in (32, 16):
+        params = Params(rows=2, lanes=2, memory=memory, codes=256, masters=32)
+        places = Places(params, perceptron(sizes), m)
+        ways.append(([*map(len, places.blocks)], [*map(len, places.products)]))
+        found.append(trained(sizes, params, m))
+    assert ways == [([1] * 5, [1] * 5), ([3, 4, 3, 2, 1], [2, 1, 2, 2, 1])]
+    assert found[0] == found[1]
+    params = replace(params, memory=8)
+    with pytest.raises(MemoryFullError, match="wide memory"):
+        Places(params, perceptron(sizes), m)
+
+
 @pytest.mark.parametrize(("sizes", "m"), [((9, 12, 10, 3), 7), ((13, 4), 1)], ids=str)
 @pytest.mark.parametrize("params", [
     # As in tests/sim/test_sessions.py: one board is built for both.
