@@ -5,7 +5,16 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from hdl.instructions import NormFlag, Opcode, Queue, instruction, naming
+from hdl.instructions import (
+    POOL_GEOMETRY,
+    NormFlag,
+    Opcode,
+    PoolFlag,
+    Queue,
+    instruction,
+    naming,
+    pack_fields,
+)
 from hdl.params import Params
 from hdl.product_cycles import product_cycles
 from host.device import Device
@@ -96,6 +105,24 @@ def test_products_go_slower_beside_moves_when_weights_run_out():
     # 32 words for the weights of a tile, one in three clocks; alone it streams 81 rows.
     assert clocks(0) == product_cycles(params, 80, 32, 25) == clocks(32)
     assert 1 + 0.7 * (96 / 81 - 1) < clocks(4096) / clocks(0) < 96 / 81
+
+
+def test_products_go_slower_beside_pools_as_these_write():
+    """A quarter of the clocks, or all, of which two in three count."""
+    params = Params(rows=8, cols=8, lanes=8, array_clock=1, masters=64, memory=64)
+    product = instruction(Opcode.GEMM, m=300, k=32, n=32, key0=1)
+    size = pack_fields(POOL_GEOMETRY, width=20, height=20, window_width=2, window_height=2)
+
+    def clocks(*flags):
+        pools = [instruction(Opcode.POOL, flags=flag, m=20, n=8, key0=size) for flag in flags]
+        step = predict([product, *pools], params).steps[0]
+        return step.done - step.started
+
+    # Results of four column tiles, 301 rows each.
+    alone, results = clocks(), 4 * 301
+    assert alone == product_cycles(params, 300, 32, 1)
+    assert abs(clocks(0) - (alone + results / 3)) < 20
+    assert abs(clocks(PoolFlag.SPREAD) - (alone + results * 2)) < 20
 
 
 # Bounds.
