@@ -30,7 +30,7 @@ from hdl.instructions import (
 from host.clocks import pool_rows
 from sim.model.order import schedule_rows
 
-__all__ = ["Accesses", "Memory", "accesses", "bound", "meet"]
+__all__ = ["Accesses", "Memory", "accesses", "bound", "meet", "ports"]
 
 
 class Memory(Enum):
@@ -252,10 +252,10 @@ def bound(first, second):
 def meet(params, first, second):
     """Whether two units of different queues would be at one port, which takes no turns: that of
     the quantised memory or that of the tables. Products have ports of their own or wait."""
-    return bool(_ports(params, first) & _ports(params, second))
+    return bool(ports(params, first) & ports(params, second))
 
 
-def _ports(params, fields):
+def ports(params, fields):
     """Memories at whose shared ports an instruction is."""
     flags, opcode = fields["flags"], opcode_of(fields["op"], params)
     if opcode == Opcode.QUANTISE:

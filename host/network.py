@@ -130,6 +130,10 @@ class Layer:
         """Rows of the products."""
         return samples * self.positions
 
+    def rows_in(self, samples):
+        """Rows of the input."""
+        return samples * self.pixels
+
     def pooled_rows(self, samples):
         """Rows of what goes out."""
         height, width = self.outputs

@@ -10,7 +10,6 @@ from collections import Counter
 from hdl.instructions import Opcode, opcode_of, unpack_instruction
 from hdl.protocol import (
     END,
-    MAX_STORED,
     Kind,
     Space,
     Status,
@@ -21,7 +20,7 @@ from hdl.protocol import (
 )
 from host.device import Device
 from host.errors import ArgumentError
-from host.predict import Bound, bound, predict
+from host.predict import bound, predict
 from host.resident import Resident
 from host.tensors import element_bits
 
@@ -77,9 +76,9 @@ def plan(params, network, x, labels, rates):
         resident.train_step(x, labels, rate, step)
         # The first step is not like the others.
         link = {"down": device.bytes_down - before[0], "up": device.bytes_up - before[1]}
-    found["step"] = {**_program(params, resident.program), "link_bytes": link}
+    found["step"] = {**_program(params, resident.parts), "link_bytes": link}
     resident.count_correct(x, labels, len(x))
-    found["test"] = _program(params, resident.program)
+    found["test"] = _program(params, resident.parts)
     return found
 
 
@@ -107,20 +106,18 @@ def _memory(arena):
     }
 
 
-def _program(params, program):
-    """What a stored program takes; ``share_of_peak`` is what its products without padding would, at
-    the array's peak, of its clocks."""
+def _program(params, parts):
+    """What a program takes that runs in such parts; ``share_of_peak`` is what its products without
+    padding would, at the array's peak, of its clocks."""
     count, busy, predicted = Counter(), Counter(), 0
-    least = Bound(*[0] * len(Bound._fields))
-    for first in range(0, len(program), MAX_STORED):
-        # What is longer runs in parts.
-        part = program[first:first + MAX_STORED]
+    for part in parts:
         found = predict(part, params)
         predicted += found.clocks
-        least = Bound(*map(sum, zip(least, bound(part, params), strict=True)))
         for step in found.steps:
             count[step.opcode] += 1
             busy[step.opcode] += step.done - step.started
+    program = [packed for part in parts for packed in part]
+    least = bound(program, params)
     fields = [unpack_instruction(packed) for packed in program]
     products = sum(f["m"] * f["k"] * f["n"] for f in fields
                    if opcode_of(f["op"], params) == Opcode.GEMM)
@@ -165,7 +162,7 @@ def _program_lines(name, found):
                f"{_percent(used['clocks'] / clocks):>7}")
     yield (f"  bound {least['path']:,} clocks, {_percent(least['share'])} of those (alone: array "
            f"{least['array']:,}, vector units {least['vector']:,}, mover {least['mover']:,}, "
-           f"longest chain {least['chain']:,})")
+           f"the quantised memory's port {least['port']:,}, longest chain {least['chain']:,})")
     if "link_bytes" in found:
         yield f"  on the link {found['link_bytes']['down']:,} bytes down, " + (
             f"{found['link_bytes']['up']:,} up")

@@ -28,7 +28,7 @@ from hdl.instructions import (
     unpack_instruction,
 )
 from hdl.timing import ROW_QUEUE_DEPTH, row_entries
-from host.accesses import accesses
+from host.accesses import Memory, accesses, ports
 from host.accesses import bound as depends
 from host.clocks import clocks, move_accesses, pool_rows
 
@@ -40,10 +40,11 @@ Timed = namedtuple("Timed", "opcode queue queued started done")
 #: ``clocks`` of the run, and a :class:`Timed` for each instruction, in order.
 Prediction = namedtuple("Prediction", "clocks steps")
 
-#: Clocks of each queue's instructions alone; of the longest chain of instructions that need each
-#: other's results; and of the program, if its queues were of any length but ran one instruction at
-#: a time: the ``path`` is longer than all others.
-Bound = namedtuple("Bound", "array vector mover chain path")
+#: Clocks of each queue's instructions alone; of all that are at the quantised memory's shared port,
+#: where no two may meet; of the longest chain of instructions that need each other's results; and
+#: of the program, if its queues were of any length but ran one instruction at a time, and so did
+#: that port: the ``path`` is longer than all others.
+Bound = namedtuple("Bound", "array vector mover port chain path")
 
 #: The clock in which the first instruction goes to its queue; from one to the next at least; from
 #: there to its start; from ``done`` to the clock in which the queue may be loaded again and others
@@ -202,9 +203,20 @@ def _work(held, now, fetched):
 
 def bound(program, params):
     """The :class:`Bound` of a program, without a clock between instructions and without waits at
-    memories."""
+    memories.
+
+    No order is faster. Of a set of instructions of which two never run at a time, each begins no
+    sooner than its *head*, by when all that it needs can be over, and is followed by its *tail*,
+    the longest chain from its end to the instruction that is asked about; so that one begins no
+    sooner than :func:`one_at_a_time` of the set. Such sets are the queues, and whoever is at the
+    quantised memory's shared port (:func:`host.accesses.meet`), in whichever queue; of each those
+    that the instruction needs. Heads follow from each other in the program's order.
+    """
     runs = [_Run(packed, params) for packed in program]
-    words = [accesses(unpack_instruction(packed), params) for packed in program]
+    fields = [unpack_instruction(packed) for packed in program]
+    words = [accesses(each, params) for each in fields]
+    alone = [{i for i, run in enumerate(runs) if run.queue == queue} for queue in Queue]
+    alone.append({i for i, each in enumerate(fields) if Memory.QUANT in ports(params, each)})
     #: By instruction: how long all that it needs takes, and of each of these how long what is
     #: between the two does.
     ends, heads, between = [], [], []
@@ -221,9 +233,8 @@ def bound(program, params):
         between.append(tails)
         heads.append(max([*(heads[j] + runs[j].clocks for j in needs), *(
             one_at_a_time([(heads[j], runs[j].clocks, tail) for j, tail in tails.items()
-                            if runs[j].queue == queue]) for queue in Queue)], default=0))
-    sums = [sum(run.clocks for run in runs if run.queue == queue) for queue in Queue]
-    return Bound(*sums, ends[-1], heads[-1])
+                            if j in each]) for each in alone)], default=0))
+    return Bound(*(sum(runs[i].clocks for i in each) for each in alone), ends[-1], heads[-1])
 
 
 def one_at_a_time(jobs):

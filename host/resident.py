@@ -9,16 +9,17 @@ Exponents are numbers in the device's memory. A tensor's unit is ``2**e`` with e
 words, known to the device alone, and of a constant: a :class:`Unit`.
 """
 
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import lcm
 
 import numpy as np
 
 from hdl.instructions import COLUMN_UNIT, STATE_ROWS, LossRow, ScaleRow, StateRow
-from hdl.params import NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
-from hdl.protocol import INSTRUCTIONS, MAX_STORED, Space
+from hdl.params import MAX_K, NORM_FRACTION, PARAMETER_FRACTION, WIDE_BITS
+from hdl.protocol import INSTRUCTIONS, Space
 from host import program
 from host.errors import ArgumentError, MemoryFullError
 from host.network import (
@@ -106,50 +107,51 @@ def _blocks(params, n, most):
     return [(first, min(width, n - first)) for first in range(0, n, width)]
 
 
+def _each(arena, name, shapes, first=0):
+    """A place for every layer from one on."""
+    return [arena.allocate(f"{name} of layer {i}", shape) for i, shape in enumerate(shapes, first)]
+
+
+def _by_turns(arena, name, shapes):
+    """A place for every layer, which those two layers away have as well: what is done for a layer
+    need not be done when the next one is begun."""
+    layers = range(len(shapes))
+    places = [arena.allocate(
+        f"{name} of layer {' and '.join(map(str, layers[turn::2]))}", *shapes[turn::2])
+        for turn in range(2) if shapes[turn:]]
+    return [places[i % 2] for i, _ in enumerate(shapes)]
+
+
 class Places:
     """Where everything is, for batches of at most so many samples."""
 
     def __init__(self, params, layers, batch):
         check_machine(params, layers, batch)
+        self._params, self._layers = params, layers
         wide = Arena(Space.WIDE, params)
-        quant = Arena(Space.QUANT, params)
         masters = Arena(Space.MASTER, params)
         tables = Arena(Space.GROUP, params)
-        self.arenas = wide, quant, masters, tables
         weights = [(layer.k, layer.n) for layer in layers]
         outputs = [(layer.rows(batch), layer.n) for layer in layers]
         rows = [(1, layer.n) for layer in layers]
         hidden, widest = rows[:-1], max(layer.n for layer in layers)
 
-        def each(arena, name, shapes):
-            return [arena.allocate(f"{name} of layer {i}", shape)
-                    for i, shape in enumerate(shapes)]
-
-        def by_turns(arena, name, shapes):
-            """A place for every layer, which those two layers away have as well: what is done for
-            a layer need not be done when the next one is begun."""
-            layers = range(len(shapes))
-            places = [arena.allocate(
-                f"{name} of layer {' and '.join(map(str, layers[turn::2]))}", *shapes[turn::2])
-                for turn in range(2) if shapes[turn:]]
-            return [places[i % 2] for i, _ in enumerate(shapes)]
-
-        self.weights = each(masters, "the weight matrix", weights)
+        self.weights = _each(masters, "the weight matrix", weights)
         #: gamma and beta of hidden layers, the bias of the last.
-        self.gammas = each(masters, "gamma", hidden)
-        self.betas = each(masters, "beta", rows)
+        self.gammas = _each(masters, "gamma", hidden)
+        self.betas = _each(masters, "beta", rows)
 
-        self.states = each(wide, "the norm state", [(STATE_ROWS, n) for _, n in hidden])
-        self.means = each(wide, "the running mean", hidden)
-        self.deviations = each(wide, "the running deviation", hidden)
-        self.scales = each(wide, "the scale tensor", [(len(ScaleRow), n) for _, n in rows])
+        self.states = _each(wide, "the norm state", [(STATE_ROWS, n) for _, n in hidden])
+        self.means = _each(wide, "the running mean", hidden)
+        self.deviations = _each(wide, "the running deviation", hidden)
+        self.scales = _each(wide, "the scale tensor", [(len(ScaleRow), n) for _, n in rows])
         #: Of the activations that go into each layer.
-        self.exponents = each(wide, "the exponent of the input",
-                              [(1, layer.in_channels) for layer in layers])
-        self.gradient_exponents = each(wide, "the exponent of the gradient", rows)
+        self.exponents = _each(wide, "the exponent of the input",
+                               [(1, layer.in_channels) for layer in layers])
+        self.gradient_exponents = _each(wide, "the exponent of the gradient", rows)
         self.aligned = wide.allocate("the exponent of the logits' gradient", rows[-1])
         self.first, self.second = (wide.allocate("a row", (1, widest)) for _ in range(2))
-        self.sums = by_turns(wide, "the exponents' sum", [(1, 1) for _ in outputs])
+        self.sums = _by_turns(wide, "the exponents' sum", [(1, 1) for _ in outputs])
         self.zero = wide.allocate("the number 0", (1, 1))
         self.ones = wide.allocate("a scale tensor of ones", (len(ScaleRow), widest))
         #: By layer that of the gradient of its averages.
@@ -167,28 +169,13 @@ class Places:
         #: Averages of it, and their gradient.
         self.pooled = averages and wide.allocate("averages of a layer's output",
                                                  *averages.values())
-        self.contexts = each(wide, "the norm context", outputs[:-1])
-
-        self.inputs = each(quant, "the quantised input", [
-            (batch * layer.pixels, layer.in_channels) for layer in layers])
-        self.codes = each(quant, "the quantised weight matrix", weights)
-        self.gradients = by_turns(quant, "a quantised gradient", outputs)
-        passing = layers[1:]
-        self.turned = quant.allocate(
-            "a transposed weight matrix",
-            *(layer.turned for layer in passing)) if passing else None
-        #: What windows see of a gradient, without groups; by layer its exponent.
-        passed = passed_on(params, layers, batch)
-        self.passed = passed and quant.allocate("a gradient that is passed on", *passed.values())
+        self.contexts = _each(wide, "the norm context", outputs[:-1])
         self.passed_exponents = {
             number: wide.allocate("the exponent of a gradient that is passed on", (1, n))
-            for number, (_, n) in passed.items()}
-        if seen := gathered(params, layers, batch):
-            #: What outputs see through a tap, where that is sorted then.
-            self.seen = quant.allocate("what is seen through a tap", *seen)
-        #: By layer the rows of weights of which gradients are made at a time, in pieces (tap, first
-        #: channel, count); and places of what streams for them, which are used in turn.
-        self.chunks, self.streamed = self._streamed(params, layers, batch, quant)
+            for number, (_, n) in passed_on(params, layers, batch).items()}
+
+        quant = self._codes(batch)
+        self.arenas = wide, quant, masters, tables
         before = len(wide.places)
         #: By layer its columns in blocks, and these in parts, of which gradients are made one after
         #: the other, in places that the parts take in turn.
@@ -205,9 +192,73 @@ class Places:
                 tables.allocate("groups and order of a gradient", (need, 1))
         self.windows.allocate(tables.again(self.windows.left))
 
+    def _codes(self, batch):
+        """The quantised memory, with its places.
+
+        Where not all that streams for the first layer's gradients has a place it would be moved
+        anew for each part of the columns. Its input, if that is multiplied as it is, gives way to
+        it then: after the products of the way forward nothing else needs it."""
+        quant = self._lay(batch, Arena(Space.QUANT, self._params))
+        if self._layers[0].is_product and not self.stays(0):
+            other = copy(self)
+            with suppress(MemoryFullError):
+                quant = other._lay(batch, Arena(Space.QUANT, self._params), gives_way=True)
+                vars(self).update(vars(other))
+        return quant
+
+    def _lay(self, batch, quant, *, gives_way=False):
+        """Places in the quantised memory, which is returned."""
+        params, layers = self._params, self._layers
+        inputs = [(layer.rows_in(batch), layer.in_channels) for layer in layers]
+        #: The first one gives way where there is no place for it.
+        self._inputs = [None] * gives_way + _each(
+            quant, "the quantised input", inputs[gives_way:], first=int(gives_way))
+        self.codes = _each(quant, "the quantised weight matrix",
+                           [(layer.k, layer.n) for layer in layers])
+        outputs = [(layer.rows(batch), layer.n) for layer in layers]
+        self.gradients = _by_turns(quant, "a quantised gradient", outputs)
+        self.turned = quant.allocate(
+            "a transposed weight matrix",
+            *(layer.turned for layer in layers[1:])) if layers[1:] else None
+        #: What windows see of a gradient, without groups.
+        passed = passed_on(params, layers, batch)
+        self.passed = passed and quant.allocate("a gradient that is passed on", *passed.values())
+        if seen := gathered(params, layers, batch):
+            #: What outputs see through a tap, where that is sorted then.
+            self.seen = quant.allocate("what is seen through a tap", *seen)
+        #: By layer the rows of weights of which gradients are made at a time, in pieces (tap, first
+        #: channel, count); and places of what streams for them, which are used in turn.
+        room = quant.left
+        if gives_way:
+            # As few words as it may take.
+            room -= self._way_words(batch, self._chunks(layers[0], MAX_K))
+        self.chunks, self.streamed = self._streamed(batch, quant, layers[gives_way:], room)
+        self._way = None
+        if gives_way:
+            chunks, self._way = self._make_way(batch, quant)
+            self.chunks = [chunks, *self.chunks]
+        return quant
+
+    def input_of(self, number, samples):
+        """The place of the input of a layer, of so many samples."""
+        layer = self._layers[number]
+        shape = layer.rows_in(samples), layer.in_channels
+        if self._inputs[number] is None:
+            # It ends where its place does.
+            return Tensor(Space.QUANT, self._way.stop - self._words(*shape), *shape)
+        return self._inputs[number].view(*shape)
+
+    def on_the_way(self, number, first, count, cols):
+        """The place of what streams for some rows of a layer's weights, where the input gives way
+        to it; else None."""
+        if number or self._way is None:
+            return None
+        return Tensor(Space.QUANT, self._way.start + self._words(first, cols), count, cols)
+
     def stays(self, number):
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
-        return len(self.chunks[number]) <= len(self.streamed)
+        return (len(self.chunks[number]) <= len(self.streamed)
+                or (not number and self._way is not None))
 
     def on_turn(self, turn):
         """These places, with the second ones of what a batch brings if ``turn`` is 1."""
@@ -215,7 +266,7 @@ class Places:
             return self
         other = copy(self)
         first, exponent, other.labels = self.spare
-        other.inputs = [first, *self.inputs[1:]]
+        other._inputs = [first, *self._inputs[1:]]
         other.exponents = [exponent, *self.exponents[1:]]
         return other
 
@@ -225,14 +276,14 @@ class Places:
 
         ``before`` is how many places the memory had before those.
         """
-        if wide.left < batch + 1:
+        if self._way or wide.left < batch + 1:
             return None
         below, above = wide.below(batch + 1, before)
         try:
             parts, products = self._products(weights, below)
             if parts != self.parts or [*map(len, products)] != [*map(len, self.products)]:
                 return None
-            found = quant.allocate("a second input", (batch * layer.pixels, layer.in_channels))
+            found = quant.allocate("a second input", (layer.rows_in(batch), layer.in_channels))
         except MemoryFullError:
             return None
         self.products = products
@@ -285,29 +336,74 @@ class Places:
                                   for _ in range(turns)]))
         return zip(*reversed(found), strict=True)
 
-    @staticmethod
-    def _streamed(params, layers, batch, quant):
-        """Chunks of about so many rows, or as many as two places have room for; as many places as
-        there may be."""
-        usual = _GROUPED_CHUNK if params.sample_groups > 1 else _CHUNK
+    def _words(self, rows, cols):
+        """Words of the quantised memory that a tensor takes."""
+        return -(-cols // self._params.slots) * rows
+
+    def _chunks(self, layer, least):
+        """The rows of a layer's weights in chunks, as many as is usual, and ``least`` if there can
+        be."""
+        usual = _GROUPED_CHUNK if self._params.sample_groups > 1 else _CHUNK
+        pieces = layer.pieces(self._params.slots)
+        count = max(least, round(layer.k / usual) if len(self._layers) <= _LAYERS else 0, 1)
+        count = min(count, len(pieces))
+        ends = [len(pieces) * i // count for i in range(count + 1)]
+        return [merged(pieces[a:b]) for a, b in pairwise(ends)]
+
+    def _streamed(self, batch, quant, layers, room):
+        """Of the last ``layers`` chunks of about so many rows, or as many as two places have room
+        for; as many places as there may be in so many words."""
+        params = self._params
 
         def chunks(layer, cols):
             pieces = layer.pieces(params.slots)
-            most = max(1, quant.left // 2 // quant.words(max(n for *_, n in pieces), cols))
-            count = max(-(-len(pieces) // most),
-                        round(layer.k / usual) if len(layers) <= _LAYERS else 0, 1)
-            ends = [len(pieces) * i // count for i in range(count + 1)]
-            return [merged(pieces[a:b]) for a, b in pairwise(ends)]
+            most = max(1, room // 2 // quant.words(max(n for *_, n in pieces), cols))
+            return self._chunks(layer, -(-len(pieces) // most))
 
         columns = [streamed_columns(params, layer, batch) for layer in layers]
         found = list(map(chunks, layers, columns))
         shapes = [(max(layer.rows_of(chunk)[1] for chunk in each), cols)
                   for layer, each, cols in zip(layers, found, columns, strict=True)]
-        shapes += sorted_gradients(params, layers, batch)
-        useful = sum(map(len, found)) + len(layers) - 1
-        count = quant.left // max(quant.words(*shape) for shape in shapes)
+        shapes += sorted_gradients(params, self._layers, batch)
+        if not shapes:
+            return found, []
+        useful = sum(map(len, found)) + len(self._layers) - 1
+        count = room // max(quant.words(*shape) for shape in shapes)
         return found, [quant.allocate("a streamed operand", *shapes)
                        for _ in range(min(max(count, 1), useful))]
+
+    def _make_way(self, batch, quant):
+        """``(chunks, words)``: what streams for the first layer's gradients is moved to the words
+        before the input, and then to those of the input that were moved already.
+
+        The chunk i of D words of what streams is moved from S words of the input. Before it has
+        been moved the i - 1 before lie at the beginning of the place, the input's words that are
+        left at its end, and in between there is room for it if::
+
+            D[0] + ... + D[i] + S[i] + S[i+1] + ... <= words of the place
+
+        Both D and S grow with the samples; so fewer samples have room there too.
+        """
+        layer, base = self._layers[0], quant.used
+        for least in range(1, len(layer.pieces(self._params.slots)) + 1):
+            chunks = self._chunks(layer, least)
+            if (need := self._way_words(batch, chunks)) <= quant.left:
+                break
+        shape = layer.rows_in(batch), layer.in_channels
+        # As a place of its own it would be refused as the others are.
+        quant.again(base + need - quant.words(*shape)).allocate(
+            "the quantised input of layer 0", shape)
+        quant.allocate("what streams for the gradients of layer 0",
+                       (layer.k, streamed_columns(self._params, layer, batch)))
+        return chunks, range(base, base + need)
+
+    def _way_words(self, batch, chunks):
+        """Words that the place takes in which the input gives way to such chunks."""
+        layer = self._layers[0]
+        rows, cols = layer.rows_in(batch), streamed_columns(self._params, layer, batch)
+        sizes = [layer.rows_of(chunk)[1] for chunk in chunks]
+        return max(self._words(sum(sizes[:i + 1]), cols) + self._words(rows, sum(sizes[i:]))
+                   for i, _ in enumerate(sizes))
 
 
 class Steps:
@@ -370,15 +466,15 @@ class Steps:
         layer = self.layers[number]
         return tensor.view(layer.rows(self.m), layer.n)
 
-    def _input(self, tensor, number):
-        """The place of one of its input."""
-        layer = self.layers[number]
-        return tensor.view(self.m * layer.pixels, layer.in_channels)
+    def _input(self, number):
+        """The place of its input."""
+        return self.at.input_of(number, self.m)
 
     def _activation(self, number):
         """Where the activations of a layer are before they are quantised, and their gradient."""
         place = self.at.pooled if self.layers[number].pools else self.at.work
-        return self._input(place, number + 1)
+        after = self.layers[number + 1]
+        return place.view(after.rows_in(self.m), after.in_channels)
 
     def _streamed(self, rows, cols):
         """A place for what streams, the one that was used the longest time ago."""
@@ -409,7 +505,7 @@ class Steps:
         at, work = self.at, self._output(self.at.work, number)
         for block in self.at.blocks[number]:
             products, shift = program.product(
-                self.params, self._input(at.inputs[number], number),
+                self.params, self._input(number),
                 self._columns(at.codes[number], block), self._columns(work, block),
                 at.windows.forward(number, self.m), unsigned=True, limit=_ACTIVATION_BITS)
             self._do(*products)
@@ -442,8 +538,7 @@ class Steps:
                                        layer.pool))
             self._do(program.scan(y, _row(statistic, _FOUND)))
         self._do(program.quantise(self.params, activation,
-                                  self._input(at.inputs[number + 1], number + 1),
-                                  at.exponents[number + 1], unsigned=True,
+                                  self._input(number + 1), at.exponents[number + 1], unsigned=True,
                                   clip=ACTIVATION_CLIP[self.params.bits],
                                   scanned=_row(state, _FOUND)))
         if not inference:
@@ -491,7 +586,7 @@ class Steps:
         work, state, self._sum = (self._output(at.work, number), at.states[number],
                                   at.sums[number])
         unit = unit - self.unit_of(number + 1)
-        codes = self._input(at.inputs[number + 1], number + 1)
+        codes = self._input(number + 1)
         if layer.pools:
             exponents = at.pooled_exponents[number]
             self._do(*program.pool_gradient(
@@ -616,12 +711,12 @@ class Steps:
         streams, a row for each of them, of all outputs alike, so that all products are in one
         unit."""
         at, params, layer = self.at, self.params, self.layers[number]
-        m, (_, count) = layer.rows(self.m), layer.rows_of(chunk)
+        m, (first, count), done = layer.rows(self.m), layer.rows_of(chunk), 0
         windows = at.windows.forward(number, self.m)
-        operand, done = self._streamed(
-            count, program.slot_columns(params, m, rows.count) if rows else m), 0
+        cols = program.slot_columns(params, m, rows.count) if rows else m
+        operand = at.on_the_way(number, first, count, cols) or self._streamed(count, cols)
         for tap, channel, size in chunk:
-            x = self._input(at.inputs[number], number).columns_from(channel, size, params)
+            x = self._input(number).columns_from(channel, size, params)
             source = windows and {"windows": replace(windows, channels=size),
                                   "tap": layer.place(tap), "unsigned": True}
             if windows and rows:
@@ -697,8 +792,8 @@ class Resident:
         self._samples = self._seen = None
         #: The first step finds what it needs.
         self._prepared = False
-        #: The program that was compiled last, and what follows the stored part of a longer step.
-        self.program = []
+        #: The program that was compiled last, in parts, and what follows the stored one of a step.
+        self.parts = []
         self._rest = []
         #: The step that is on the device already, and whether there is room for one beside it.
         self._ahead, self._turn, self._both = None, 0, False
@@ -711,6 +806,11 @@ class Resident:
         self._send()
         store(device, self._places.ones, scale_of_ones(self._places.ones.cols))
         store(device, self._places.zero, np.zeros((1, 1), np.int64))
+
+    @property
+    def program(self):
+        """The program that was compiled last."""
+        return [step for part in self.parts for step in part]
 
     @property
     def arenas(self):
@@ -758,7 +858,7 @@ class Resident:
             self._seen = len(x)
             at.windows.store(device, len(x))
         codes, exponent = batch_codes(x, self._network.shapes[0], device.params.bits)
-        store(device, at.inputs[0].view(*codes.shape), codes)
+        store(device, at.input_of(0, len(x)), codes)
         if self._sent.get(turn) != exponent:
             store(device, _word(at.exponents[0]), np.array([[exponent]]))
             self._sent[turn] = exponent
@@ -767,13 +867,14 @@ class Resident:
         store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
 
     def _scheduled(self, kind, samples, steps, turn=0):
-        """Programs of a kind, for so many samples, differ in numbers alone. One that is longer than
-        what can be stored comes in parts."""
+        """The parts of a program. Those of a kind, for so many samples, differ in numbers
+        alone."""
         plan = self._plans.get((kind, samples, turn))
         if plan is None:
             plan = self._plans[kind, samples, turn] = schedule(steps, self._device.params)
-        self.program = steps = scheduled(steps, plan)
-        return [steps[first:first + MAX_STORED] for first in range(0, len(steps), MAX_STORED)]
+        steps = scheduled(steps, plan)
+        self.parts = [steps[a:b] for a, b in pairwise(accumulate(plan.parts, initial=0))]
+        return self.parts
 
     def _run(self, kind, samples, steps):
         for part in self._scheduled(kind, samples, steps):

@@ -8,34 +8,44 @@ may come in either order, but not at a time.
 An instruction waits for what the queues that it names hold when it is loaded, and of a queue all
 but the last instruction loaded before it have ended by then (:mod:`hdl.dispatch`). So it names a
 queue if and only if it is bound to, or meets, the last instruction before it in that queue.
+
+A program that is longer than what can be stored runs in parts, each of which begins when the one
+before has ended.
 """
 
+from bisect import insort
 from collections import namedtuple
+from functools import cache
+from itertools import accumulate, pairwise
 
 from hdl.instructions import Opcode, Queue, naming, opcode_of, queue_of, unpack_instruction
-from host.accesses import accesses, bound, meet
+from hdl.protocol import MAX_STORED
+from host.accesses import accesses, bound, ports
 from host.clocks import clocks
+from host.predict import predict
 
 __all__ = ["Schedule", "after", "schedule", "scheduled"]
 
 #: Of an instruction beside the clocks of its unit, and at least between two of them.
 _BESIDE, _FETCH = 4, 7
+#: How often an order is improved with the clocks that were predicted for the one before.
+_ROUNDS = 4
 
 #: ``order``: places in the program as it was written, as they follow each other; ``after``: the
-#: queues that each of them names.
-Schedule = namedtuple("Schedule", "order after")
+#: queues that each of them names; ``parts``: how many of them each part has.
+Schedule = namedtuple("Schedule", "order after parts")
 
 
 class _Step:
     """What there is to know of an instruction."""
 
     def __init__(self, packed, params):
-        self.params = params
-        self.fields = unpack_instruction(packed)
-        opcode = Opcode(opcode_of(self.fields["op"], params))
+        fields = unpack_instruction(packed)
+        opcode = Opcode(opcode_of(fields["op"], params))
         self.queue = queue_of(opcode)
-        self.accesses = accesses(self.fields, params)
-        self.clocks = clocks(opcode, self.fields, params) + _BESIDE
+        self.accesses = accesses(fields, params)
+        self.ports = ports(params, fields)
+        self.clocks = clocks(opcode, fields, params) + _BESIDE
 
     def excludes(self, other):
         """Whether the two must not run at a time."""
@@ -43,7 +53,7 @@ class _Step:
 
     def meets(self, other):
         """Whether the two, of different queues, would be at one port."""
-        return self.queue != other.queue and meet(self.params, self.fields, other.fields)
+        return self.queue != other.queue and bool(self.ports & other.ports)
 
 
 def after(program, params):
@@ -68,13 +78,13 @@ def _after(steps):
 
 
 def schedule(program, params):
-    """The :class:`Schedule` of a program, such that queues are idle as little as may be.
+    """The :class:`Schedule` of a program, such that it takes as few clocks as may be.
 
-    Of all instructions that may be next the one that can start first is, and of those that can
-    start at once the one that most clocks follow (list scheduling); or such an instruction is even
-    waited for, if that ends sooner. Instructions take what :mod:`host.clocks` says; that products
-    give way to other units is left out (:mod:`host.predict` has it), which costs time, but nothing
-    else.
+    Orders to begin with are that in which it was written and two that list scheduling makes of it:
+    of all instructions that may be next the one that can start first is, and of those that can
+    start at once the one that most clocks follow; or such an instruction is even waited for. They
+    are improved (:func:`_settled`), and of all orders the one that is predicted to be over first
+    (:func:`host.predict.predict`) is taken.
     """
     steps = [_Step(packed, params) for packed in program]
     before = [[j for j in range(i) if bound(steps[j].accesses, step.accesses)]
@@ -84,14 +94,98 @@ def schedule(program, params):
         for j in before[i]:
             behind[j] = max(behind[j], steps[j].clocks + behind[i])
 
-    orders = [_listed(steps, before, behind, waits) for waits in (False, True)]
-    _, order = min(orders, key=lambda found: found[0])
-    return Schedule(order, _after([steps[i] for i in order]))
+    @cache
+    def run(order):
+        return predict(scheduled(program, _planned(steps, order)), params)
+
+    orders = [tuple(_listed(steps, before, behind, waits)) for waits in (False, True)]
+    orders.append(tuple(range(len(steps))))
+    orders += [better for order in orders for better in _settled(steps, before, order, run)]
+    order = min(orders, key=lambda order: run(order).clocks)
+    return _planned(steps, order, _cut(run(order).steps))
+
+
+def _planned(steps, order, parts=()):
+    """The schedule of an order."""
+    return Schedule(list(order), _after([steps[i] for i in order]), parts)
+
+
+def _cut(runs):
+    """The lengths of as few parts as there may be of a program, such that these take as little as
+    may be one after the other; ``runs`` are its instructions as they are predicted without a cut.
+
+    What a part takes is from its first instruction's queueing to its last one's end.
+    """
+    size, count = len(runs), -(-len(runs) // MAX_STORED)
+    last = list(accumulate((run.done for run in runs), max))
+    #: By instructions of the parts before: what these take, and where they end.
+    least = {0: (0, (0,))}
+    for left in reversed(range(count)):
+        longer = {}
+        for first, (taken, ends) in least.items():
+            for end in range(max(first + 1, size - left * MAX_STORED),
+                             min(first + MAX_STORED, size) + 1):
+                found = taken + last[end - 1] - runs[first].queued, (*ends, end)
+                longer[end] = min(longer.get(end, found), found)
+        least = longer
+    return [b - a for a, b in pairwise(least[size][1])]
+
+
+def _settled(steps, before, order, run):
+    """Orders that may be better than one. Each is improved with clocks that products are predicted
+    to take beside the instructions that were beside them in the one before (``run``)."""
+    after = [[] for _ in steps]
+    for i, needs in enumerate(before):
+        for j in needs:
+            after[j].append(i)
+    excludes = [{j for j, other in enumerate(steps) if other.queue == step.queue
+                 or other.meets(step)} for step in steps]
+    taken, found = [step.clocks for step in steps], []
+    for _ in range(_ROUNDS):
+        order = tuple(_justified(before, after, excludes, taken, order))
+        if found and order == found[-1]:
+            break
+        found.append(order)
+        taken = [step.clocks for step in steps]
+        for i, timed in zip(order, run(order).steps, strict=True):
+            taken[i] = max(taken[i], timed.done - timed.started + _BESIDE)
+    return found
+
+
+def _justified(before, after, excludes, taken, order):
+    """An order that ends no later (forward-backward improvement): what ends last is moved as far
+    behind as it can, and what then starts first as far ahead, as long as that is better."""
+    best, count = None, len(taken)
+    while True:
+        start = _inserted(order, before, excludes, taken)
+        end = max(map(int.__add__, start, taken), default=0)
+        if best and best[0] <= end:
+            return best[1]
+        best = end, sorted(range(count), key=lambda i: (start[i], i))
+        order = sorted(range(count), key=lambda i: (-start[i] - taken[i], -start[i], -i))
+        start = _inserted(order, after, excludes, taken)
+        order = sorted(range(count), key=lambda i: (-start[i] - taken[i], -start[i], i))
+
+
+def _inserted(order, needs, excludes, taken):
+    """When each starts, if one after the other is put where it fits first: after all that it needs,
+    and beside none of those that it excludes."""
+    found, runs = [0] * len(taken), []
+    for i in order:
+        begin = max((found[j] + taken[j] for j in needs[i]), default=0)
+        for start, end, j in runs:
+            if end > begin and j in excludes[i]:
+                if start >= begin + taken[i]:
+                    break
+                begin = end
+        found[i] = begin
+        insort(runs, (begin, begin + taken[i], i))
+    return found
 
 
 def _listed(steps, before, behind, waits):
-    """``(end, order)`` of all instructions, one chosen after the other. If it ``waits``, one that
-    would delay another that more clocks follow comes after that."""
+    """An order of all instructions, one chosen after the other. If it ``waits``, one that would
+    delay another that more clocks follow comes after that."""
     forecast, order, left = _Forecast(steps, before), [], set(range(len(steps)))
     while left:
         start = {i: forecast.start(i) for i in left
@@ -110,7 +204,7 @@ def _listed(steps, before, behind, waits):
         forecast.load(chosen)
         order.append(chosen)
         left.remove(chosen)
-    return max(forecast.ends.values()), order
+    return order
 
 
 class _Forecast:

@@ -98,7 +98,7 @@ def test_a_gradient_of_rows_that_no_factor_is_in_is_the_same_on_the_host():
 
 def test_a_step_that_cannot_be_stored_whole_runs_in_parts(monkeypatch):
     whole = trained(LAYERS, KEEPER, 8, Resident)
-    monkeypatch.setattr("host.resident.MAX_STORED", 50)
+    monkeypatch.setattr("host.schedule.MAX_STORED", 50)
     assert trained(LAYERS, KEEPER, 8, Resident) == whole
 
 

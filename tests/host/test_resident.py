@@ -8,7 +8,7 @@ import pytest
 
 from boards.parts import parse_part
 from hdl.build.fit import estimate
-from hdl.instructions import Opcode, QuantiseFlag, instruction, unpack_instruction
+from hdl.instructions import Opcode, QuantiseFlag, instruction, opcode_of, unpack_instruction
 from hdl.params import Params
 from hdl.protocol import MAX_STORED, Kind, Space
 from host.accesses import Memory, accesses
@@ -112,8 +112,8 @@ def test_no_step_touches_what_is_written_for_the_next(sizes, m, params):
     for turn in range(2):
         other = places.on_turn(1 - turn)
         words = {
-            Memory.QUANT: range(base := other.inputs[0].base, base + m * -(-sizes[0]
-                                                                           // params.slots)),
+            Memory.QUANT: range(base := other.input_of(0, m).base,
+                                base + m * -(-sizes[0] // params.slots)),
             Memory.WIDE: {other.exponents[0].base, *range(
                 base := other.labels.base, base + m)}}
         for step in Steps(params, layers, places.on_turn(turn), m).train(
@@ -175,6 +175,47 @@ def test_deeper_networks_are_in_blocks_where_memory_is_short():
     params = replace(params, memory=8)
     with pytest.raises(MemoryFullError, match="wide memory"):
         Places(params, perceptron(sizes), m)
+
+
+#: Machines and networks whose first input gives way to what streams for its gradients.
+GIVES_WAY = [(Params(rows=2, lanes=2, memory=32, codes=16, masters=16, sample_groups=samples,
+                     channel_groups=channels), sizes, m)
+             for samples, channels, sizes, m in (
+                 (4, 4, (130, 24, 5), 40), (4, 4, (120, 40, 5), 31), (1, 4, (200, 40, 7), 20),
+                 (1, 4, (200, 24, 7), 31), (1, 1, (100, 30, 20, 5), 40))]
+
+
+@pytest.mark.parametrize(("params", "sizes", "m"), GIVES_WAY, ids=str)
+def test_bits_do_not_depend_on_whether_the_input_gives_way(params, sizes, m):
+    room = replace(params, codes=64)
+    for machine in params, room:
+        at = Places(machine, perceptron(sizes), m)
+        assert at.stays(0) and bool(at.on_the_way(0, 0, 1, m)) == (machine is params)
+    assert trained(sizes, params, m) == trained(sizes, room, m)
+
+
+@pytest.mark.parametrize(("params", "sizes", "m"), GIVES_WAY, ids=str)
+def test_an_input_that_gives_way_is_moved_before_it_is_lost(params, sizes, m):
+    """In steps of fewer samples as well; all that streams is there at the end."""
+    layers = perceptron(sizes)
+    places = Places(params, layers, m)
+    for samples in range(1, m + 1):
+        x, made, left = places.input_of(0, samples), 0, 0
+        for step in Steps(params, layers, places, samples).train(
+                Rate(400, 12), lambda tensor: (tensor, 0, 0, 0), first=False):
+            fields = unpack_instruction(step)
+            found = accesses(fields, params)
+            words = (1 << x.rows * -(-x.cols // params.slots)) - 1 << x.base
+            if opcode_of(fields["op"], params) != Opcode.MOVE or not (
+                    x.base <= fields["src0"] < x.base + words.bit_count()):
+                # Nothing else is there, and what streams is not written again.
+                assert not found.written[Memory.QUANT] & (words | made)
+                continue
+            read, written = found.read[Memory.QUANT], found.written[Memory.QUANT]
+            assert not read & written and not read & made and not written & made
+            made, left = made | written, left | read
+            assert not made & words & ~left
+        assert left == words and made.bit_length() <= params.quant_words
 
 
 @pytest.mark.parametrize(("sizes", "m"), [((9, 12, 10, 3), 7), ((13, 4), 1)], ids=str)
