@@ -178,13 +178,14 @@ class Places:
             for positions in sorted({layer.positions for layer in layers})}
         self.labels = wide.allocate("the labels", (batch, 1))
         self.loss = wide.allocate("the loss", (len(LossRow), 1))
+        self._reused = wide.used
+        #: What goes past layers, on the way back its gradient. The one that this meets lies behind
+        #: it: a layer's output has been quantised then.
+        self.stream = past and wide.allocate("what goes past layers", *past.values())
         self.work = wide.allocate("a layer's output", *outputs)
         #: Averages of it, and their gradient.
         self.pooled = averages and wide.allocate("averages of a layer's output",
                                                  *averages.values())
-        #: What goes past layers, on the way back its gradient, and beside it the one it meets.
-        self.stream = past and wide.allocate("what goes past layers", *(
-            (rows, 2 * program.whole_words(params, n)) for rows, n in past.values()))
         self.contexts = each(wide, "the norm context", outputs[:-1])
 
         self.inputs = each(quant, "the quantised input", [
@@ -272,7 +273,7 @@ class Places:
         found, free = [], wide.left
         for number in reversed(range(len(weights))):
             k, blocks = weights[number][0], self.blocks[number]
-            whole = wide.again(wide.used if number else self.work.base)
+            whole = wide.again(wide.used if number else self._reused)
             # What streams can only stay for one part after the other; columns that share it else.
             few = min(2, len(blocks)) if self.stays(number) else 1
             for count in range(few, len(blocks) + 1):
@@ -384,7 +385,7 @@ class Steps:
         return tensor.view(self.m * layer.pixels, layer.in_channels)
 
     def _parts(self, number):
-        """What goes past layers, beside it a place of the same size; and both together."""
+        """What goes past layers, behind it a place of the same size; and both side by side."""
         layer, width = self.layers[number], program.whole_words(self.params, self.layers[number].n)
         both = self.at.stream.view(layer.pooled_rows(self.m), 2 * width)
         return *(both.columns_from(first, layer.n, self.params) for first in (0, width)), both
@@ -397,7 +398,7 @@ class Steps:
         return self._input(place, number + 1)
 
     def _gradient(self, number):
-        """Where the layer behind leaves their gradient: beside one that waits to be added."""
+        """Where the layer behind leaves their gradient: beside one that waits to be added to it."""
         return self._parts(number)[1] if number in self.at.begins else self._activation(number)
 
     def _streamed(self, rows, cols):
