@@ -279,7 +279,7 @@ def fails(capsys, *arguments):
     (["--groups", "3"], 2, "each number one of 1, 2, 4 or 8, got '3'"),
     (["--rows", "65"], 2, "rows must be a whole number from 1 to 64, got 65"),
     (["--data", "mnist"], 2, "data must be one of digits, fashion-mnist or a .npz file"),
-    (["--model", "vit"], 2, "model must be one of mlp, cnn, lenet, got 'vit'"),
+    (["--model", "vit"], 2, "model must be one of mlp, cnn, lenet, resnet, got 'vit'"),
     (["--model", "cnn"], 2,
      "convolutions and pools need a machine that keeps the masters: add --masters 8"),
     (["--model", "cnn", "--masters", "8", "--batch", "200"], 1, "choose a batch of at most 122"),
