@@ -165,7 +165,7 @@ class Places:
         past = joined(layers, batch)
         #: Of two gradients that meet, by layer their exponents, by channels their scale tensor.
         self.stream_exponents = {
-            number: wide.allocate(f"the exponent of the sum of gradients of layer {number}",
+            number: wide.allocate(f"the exponent of the output's gradient of layer {number}",
                                   (1, 2 * program.whole_words(params, n)))
             for number, (_, n) in sorted(past.items())}
         self.stream_scales = {
