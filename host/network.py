@@ -251,13 +251,13 @@ def lenet(image, classes):
 
 def residual(image, classes):
     """Layers for images of (height, width, channels): convolutions of 3x3 taps and 16 channels that
-    halve both until there are 7x7 positions at most, before them one of 5x5 taps and 8 channels of
-    images above 16; then two blocks of two convolutions of 3x3 taps with a shortcut round both, and
-    the head, which sees what is left.
+    halve both until there are 8x8 positions at most, before them one of 5x5 taps and 8 channels of
+    images above 16; then two blocks of two convolutions of 3x3 taps with a shortcut round both; one
+    that halves both once more, with 32 channels, and the head, which sees what is left.
 
     >>> layers = residual((28, 28, 1), 10)
     >>> [(layer.n, layer.maps, layer.shortcut) for layer in layers[1:4]], layers[-1].kernel
-    ([(16, (7, 7), 0), (16, (7, 7), 0), (16, (7, 7), 2)], (7, 7))
+    ([(16, (7, 7), 0), (16, (7, 7), 0), (16, (7, 7), 2)], (4, 4))
     """
     layers = []
 
@@ -267,10 +267,11 @@ def residual(image, classes):
     if max(image[:2]) > 16:
         add(8, (5, 5), stride=2, padding=2)
     add(16, (3, 3), stride=2, padding=1)
-    while max(layers[-1].outputs) > 7:
+    while max(layers[-1].outputs) > 8:
         add(16, (3, 3), stride=2, padding=1)
     for shortcut in (0, 2, 0, 2):
         add(16, (3, 3), padding=1, shortcut=shortcut)
+    add(32, (3, 3), stride=2, padding=1)
     add(classes, layers[-1].outputs)
     return tuple(layers)
 

@@ -141,15 +141,15 @@ def test_the_command_opens_no_device_and_prints_the_plan(no_device, capsys):
 
 
 def test_of_a_residual_network_there_is_a_plan(no_device, capsys):
-    arguments = ["--plan", "--model", "resnet", "--masters", "16", "--batch", "32", "--memory"]
+    arguments = ["--plan", "--model", "resnet", "--masters", "16", "--batch", "28", "--memory"]
     assert main([*arguments, "64", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["weights"] == [[9, 16], *[[144, 16]] * 4, [256, 10]]
-    # Three layers where a shortcut begins or ends, two sums forward and two back.
+    assert found["weights"] == [[9, 16], *[[144, 16]] * 4, [144, 32], [128, 10]]
+    # There are three layers where a shortcut begins or ends.
     assert found["step"]["units"]["POOL"]["instructions"] == 3
     stream, = (place for place in found["memories"]["wide"]["places"]
                if place["tensor"] == "what goes past layers")
-    assert stream["shapes"] == [[512, 16]] * 3
+    assert stream["shapes"] == [[448, 16]] * 3
     assert main([*arguments, "32"]) == 1
     assert "choose a smaller batch or --memory 64 at least\n" in capsys.readouterr().err
 

@@ -441,8 +441,8 @@ def test_a_killed_run_of_convolutions_resumes_to_the_same_bits(capsys, tmp_path,
 
 
 def test_a_residual_network_learns(capsys):
-    arguments = ["--model=resnet", "--device=model:", "--masters=16", "--memory=64", "--limit=128",
-                 "--batch=32", "--epochs=5", "--json"]
+    arguments = ["--model=resnet", "--device=model:", "--masters=16", "--memory=64", "--limit=112",
+                 "--batch=28", "--epochs=4", "--json"]
     assert main(arguments) == 0
     epochs = json.loads(capsys.readouterr().out)["epochs"]
     first, last = epochs[0], epochs[-1]
