@@ -160,8 +160,8 @@ class Places:
         self.pooled_exponents = {
             number: wide.allocate(f"the exponent of the averages' gradient of layer {number}",
                                   (1, n)) for number, (_, n) in averages.items()}
-        #: Layers where shortcuts begin, and where they end.
-        self.begins, self.ends = set(shortcuts(layers).values()), shortcuts(layers).keys()
+        #: Layers where shortcuts begin.
+        self.begins = set(shortcuts(layers).values())
         past = joined(layers, batch)
         #: Of two gradients that meet, by layer their exponents, by channels their scale tensor.
         self.stream_exponents = {
@@ -178,6 +178,7 @@ class Places:
             for positions in sorted({layer.positions for layer in layers})}
         self.labels = wide.allocate("the labels", (batch, 1))
         self.loss = wide.allocate("the loss", (len(LossRow), 1))
+        # From here on is what the first layer's gradient has room in.
         self._reused = wide.used
         #: What goes past layers, on the way back its gradient. The one that this meets lies behind
         #: it: a layer's output has been quantised then.
