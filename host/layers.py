@@ -27,6 +27,10 @@ A hidden layer may average y over windows before it is quantised. On the way bac
 codes are clipped pass nothing; the gradient of the others is aligned, which gives it an exponent of
 its own, and each position gets that of its window divided by the window's positions
 (:mod:`sim.model.pool`). The norm then looks at the rectifier's mask alone.
+
+Where a shortcut begins or ends (:mod:`host.network`) the host adds, with the model's functions: y
+and what goes past it, and on the way back the two gradients, of which the one that comes through
+the quantiser has passed its mask.
 """
 
 from dataclasses import dataclass
@@ -50,15 +54,18 @@ from host.network import (
     check_layers,
     check_machine,
     gathered,
+    joined,
     passed_on,
     perceptron,
     pooled,
+    shortcuts,
     sorted_gradients,
     streamed_columns,
 )
 from host.tensor_ids import Noise, tensor_id
 from host.tensors import Arena, load, store
 from sim.model import noise
+from sim.model.add import add, add_gradients
 from sim.model.initialise import uniform_weights
 from sim.model.norm import GRADIENT_BITS, RUNNING_FRACTION, follow, gradient_exponent
 from sim.model.quantise import (
@@ -68,6 +75,7 @@ from sim.model.quantise import (
     fold,
     normalise_columns,
 )
+from sim.model.relu import relu_gradient, unclipped
 from sim.model.rounding import rescale, round_shift, saturate
 from sim.model.scale import count_factor, scale_of_ones
 from sim.model.softmax import LOGIT_FRACTION, cross_entropy
@@ -254,8 +262,8 @@ class Product:
 
 
 class Hidden:
-    """Product, L1 norm over the batch and all positions, ReLU, averages where the shape pools,
-    quantisation to unsigned activations."""
+    """Product, L1 norm over the batch and all positions, ReLU, averages where the shape pools, the
+    sum with what its shortcut adds, quantisation to unsigned activations."""
 
     def __init__(self, number, shape, seed, formats):
         self.product = Product(number, shape, seed, formats)
@@ -297,18 +305,43 @@ class Hidden:
                 from_running = NORM_FRACTION - exponent - RUNNING_FRACTION + finer
                 rows[row] = rescale(value, from_running, WIDE_BITS)[0]
         store(device, state, rows)
-        device.run([
+        steps = [
             *products,
             program.norm_forward(space.params, work, work, space.contexts[number].view(m, n), state,
                                  relu=True, inference=inference),
             *(program.pool(work, y, space.ones.view(len(ScaleRow), n),
                            (space.samples, *shape.maps), shape.pool) if shape.pools else []),
-            program.quantise(space.params, y, out, space.activation_exponents[number],
-                             unsigned=True, clip=ACTIVATION_CLIP[space.params.bits]),
-        ])
+        ]
+        if number in space.joined:
+            device.run(steps)
+            steps = []
+            self._add(space, y)
+        device.run([*steps, program.quantise(
+            space.params, y, out, space.activation_exponents[number], unsigned=True,
+            clip=ACTIVATION_CLIP[space.params.bits])])
         if not inference:
             self._follow(load(device, state), exponent)
         return out, space.exponent_of(space.activation_exponents[number]) - PARAMETER_FRACTION
+
+    def _add(self, space, place):
+        """What goes out at a place to the stream, with what is there where a shortcut ends."""
+        z = load(space.device, place)
+        if self.product.shape.shortcut:
+            z, _ = add(z, space.stream)
+            store(space.device, place, z)
+        space.stream = z
+
+    def _meet(self, space, place, codes, unit):
+        """The exponent of the gradient of what goes out, which it leaves at the place of the one
+        that comes through the quantiser, and on the stream."""
+        offset = 1 << space.params.bits - 1
+        passing = unclipped(load(space.device, codes) + offset, space.params.bits)
+        gradient = relu_gradient(load(space.device, place), passing), unit
+        if self.product.number in space.begins:
+            gradient = add_gradients([space.stream, gradient])
+        space.stream = gradient
+        store(space.device, place, gradient[0])
+        return gradient[1]
 
     def _follow(self, state, exponent):
         """Move the running statistics towards this batch's; the first batch sets them."""
@@ -326,9 +359,12 @@ class Hidden:
         m, n = shape.rows(space.samples), shape.n
         work, state = space.work.view(m, n), space.states[number]
         codes = space.activations[number].view(shape.pooled_rows(space.samples), n)
+        gradient = space.activation(number).view(codes.rows, n)
+        if number in space.joined:
+            unit, codes = self._meet(space, gradient, codes, unit), None
         if shape.pools:
             space.device.run(program.pool_gradient(
-                space.pooled.view(codes.rows, n), work, space.pooled_exponent.view(1, n),
+                gradient, work, space.pooled_exponent.view(1, n),
                 space.ones.view(len(ScaleRow), n), (space.samples, *shape.maps), shape.pool,
                 codes=codes))
             unit, codes = unit + space.exponent_of(space.pooled_exponent), None
@@ -454,6 +490,10 @@ class Workspace:
             #: What outputs see through a tap.
             self.seen = quant.allocate("what is seen through a tap", *seen)
         self.windows = WindowTables(params, layers, batch)
+        #: Numbers of layers where shortcuts begin, and with those where they end.
+        self.begins, self.joined = set(shortcuts(layers).values()), joined(layers, batch).keys()
+        #: What goes past layers: activations, on the way back a gradient and its exponent.
+        self.stream = None
         #: Samples of the batch.
         self.samples = None
         self.key_of = None

@@ -5,6 +5,16 @@ in the order (sample, line, column); k goes through the taps of the kernel, line
 channels of each; n are the channels of the outputs. The input has a row for every position in the
 same order, and a column for every channel. A hidden layer may average its activations over windows
 before they are quantised: then fewer positions go out than its norm has seen.
+
+A hidden layer may have a shortcut: what an earlier one of the same outputs makes is added to what
+it makes. With u what goes into layer l, W its weights, and a shortcut from d layers back
+
+    y_l = relu(norm_l(u_l W_l)),    z_l = sat_24(y_l + z_(l-d)),    u_(l+1) = quantise(z_l),
+
+and ``z_l = y_l``, or its averages, without one. The rectifier is before the sum, since the norm
+keeps its mask; so z is never negative. The gradient of z is that which passes the quantiser (codes
+below the largest), and where a shortcut begins the one of its end is added to it, as
+:func:`sim.model.add.add_gradients` does. Both :func:`sim.model.add.add` and that are the device's.
 """
 
 from dataclasses import dataclass, replace
@@ -18,8 +28,8 @@ from sim.model.convolution import output_size
 from sim.model.quantise import ACTIVATION_CLIP, quantise
 
 __all__ = ["Layer", "WindowTables", "batch_codes", "check_layers", "check_machine",
-           "convolutional", "gathered", "group_words", "lenet", "merged", "passed_on", "perceptron",
-           "pooled", "sorted_gradients", "streamed_columns"]
+           "convolutional", "gathered", "group_words", "joined", "lenet", "merged", "passed_on",
+           "perceptron", "pooled", "residual", "shortcuts", "sorted_gradients", "streamed_columns"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,8 @@ class Layer:
     pool : (int, int)
         Height and width of the windows over which activations are averaged, a power of two of
         positions, up to 256. What is left over at the right and at the bottom is in none.
+    shortcut : int
+        How many layers back the one is whose output is added to this one's; 0 for none.
 
     >>> layer = Layer(in_channels=8, out_channels=16, height=14, width=14, kernel=(3, 3), stride=2,
     ...               padding=1)
@@ -56,6 +68,7 @@ class Layer:
     stride: int = 1
     padding: int = 0
     pool: tuple = (1, 1)
+    shortcut: int = 0
 
     def __post_init__(self):
         if not self.is_product:
@@ -66,6 +79,11 @@ class Layer:
         if self.pools:
             # It refuses what is no window.
             pool_shift(self.maps, self.pool)
+        if not isinstance(self.shortcut, int) or self.shortcut < 0:
+            raise ArgumentError("shortcut must be a whole number of layers, 0 for none, "
+                                f"got {self.shortcut}")
+        if self.shortcut and self.pools:
+            raise ArgumentError(f"a layer with a shortcut must have no pool, got {_by(self.pool)}")
 
     @property
     def maps(self):
@@ -180,6 +198,13 @@ def perceptron(sizes):
     return tuple(Layer(in_channels=a, out_channels=b) for a, b in pairwise(sizes))
 
 
+def _behind(layers, image, count, kernel, **options):
+    """A layer of so many channels behind the last of some, or of an image if there are none."""
+    height, width, channels = (*layers[-1].outputs, layers[-1].n) if layers else image
+    return Layer(in_channels=channels, out_channels=count, height=height, width=width,
+                 kernel=kernel, **options)
+
+
 def convolutional(image, classes):
     """Layers for images of (height, width, channels): each halves both, with 16 channels, then 32;
     of images above 16 there is one before, of 5x5 taps and 8 channels. The head sees what is left,
@@ -191,9 +216,7 @@ def convolutional(image, classes):
     layers = []
 
     def add(count, kernel, **steps):
-        height, width, channels = (*layers[-1].outputs, layers[-1].n) if layers else image
-        layers.append(Layer(in_channels=channels, out_channels=count, height=height, width=width,
-                            kernel=kernel, **steps))
+        layers.append(_behind(layers, image, count, kernel, **steps))
 
     if max(image[:2]) > 16:
         add(8, (5, 5), stride=2, padding=2)
@@ -217,9 +240,7 @@ def lenet(image, classes):
     layers = []
 
     def add(count, kernel, pool=1, **steps):
-        height, width, channels = (*layers[-1].outputs, layers[-1].n) if layers else image
-        layer = Layer(in_channels=channels, out_channels=count, height=height, width=width,
-                      kernel=kernel, **steps)
+        layer = _behind(layers, image, count, kernel, **steps)
         # A line of one position is not averaged.
         layers.append(replace(layer, pool=tuple(min(pool, size) for size in layer.maps)))
 
@@ -229,6 +250,33 @@ def lenet(image, classes):
         add(16, (5, 5), pool=2, padding=2)
     for count in (120, 84, classes):
         add(count, layers[-1].outputs)
+    return tuple(layers)
+
+
+def residual(image, classes):
+    """Layers for images of (height, width, channels): convolutions of 3x3 taps and 16 channels that
+    halve both until there are 8x8 positions at most, before them one of 5x5 taps and 8 channels of
+    images above 16; then two blocks of two convolutions of 3x3 taps with a shortcut round both; one
+    that halves both once more, with 32 channels, and the head, which sees what is left.
+
+    >>> layers = residual((28, 28, 1), 10)
+    >>> [(layer.n, layer.maps, layer.shortcut) for layer in layers[1:4]], layers[-1].kernel
+    ([(16, (7, 7), 0), (16, (7, 7), 0), (16, (7, 7), 2)], (4, 4))
+    """
+    layers = []
+
+    def add(count, kernel, **options):
+        layers.append(_behind(layers, image, count, kernel, **options))
+
+    if max(image[:2]) > 16:
+        add(8, (5, 5), stride=2, padding=2)
+    add(16, (3, 3), stride=2, padding=1)
+    while max(layers[-1].outputs) > 8:
+        add(16, (3, 3), stride=2, padding=1)
+    for shortcut in (0, 2, 0, 2):
+        add(16, (3, 3), padding=1, shortcut=shortcut)
+    add(32, (3, 3), stride=2, padding=1)
+    add(classes, layers[-1].outputs)
     return tuple(layers)
 
 
@@ -251,8 +299,38 @@ def check_layers(layers):
     last = layers[-1]
     if last.pools:
         raise ArgumentError(f"the last layer must have no pool, got {_by(last.pool)}")
+    if last.shortcut:
+        raise ArgumentError(f"the last layer must have no shortcut, got one of {last.shortcut}")
     if last.positions != 1:
         raise ArgumentError(f"the last layer must have outputs of 1x1, got {_by(last.outputs)}")
+    _check_shortcuts(layers)
+
+
+def _check_shortcuts(layers):
+    """Refuse shortcuts that begin nowhere, add what has another shape, or go past each other."""
+    before = 0
+    for number, first in shortcuts(layers).items():
+        if first < 0:
+            raise ArgumentError(f"the shortcut of layer {number} must be of {number} at most, "
+                                f"got {layers[number].shortcut}")
+        made, added = (_words((*layers[i].outputs, layers[i].n)) for i in (number, first))
+        if made != added:
+            raise ArgumentError(f"the shortcut of layer {number} must add {made}, which it makes, "
+                                f"got {added} of layer {first}")
+        if first < before:
+            raise ArgumentError(f"the shortcut of layer {number} must not begin before layer "
+                                f"{before}, where the one before it ends, got layer {first}")
+        before = number
+
+
+def shortcuts(layers):
+    """By number of each layer that has a shortcut the number of the one where that begins.
+
+    >>> shortcuts(residual((8, 8, 1), 10))
+    {2: 0, 4: 2}
+    """
+    return {number: number - layer.shortcut for number, layer in enumerate(layers)
+            if layer.shortcut}
 
 
 def _by(pair):
@@ -331,6 +409,12 @@ def pooled(layers, batch):
     """By number the shapes of activations that are averages."""
     return {number: (layer.pooled_rows(batch), layer.n) for number, layer in enumerate(layers)
             if layer.pools}
+
+
+def joined(layers, batch):
+    """By number the shapes of what goes out where a shortcut begins or ends."""
+    return {number: (layers[number].pooled_rows(batch), layers[number].n)
+            for ends in shortcuts(layers).items() for number in ends}
 
 
 def gathered(params, layers, batch):

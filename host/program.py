@@ -30,10 +30,11 @@ from sim.model.noise import key_words
 from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
-__all__ = ["Groups", "add_gradients", "align", "column_sums", "combine", "convolution",
-           "cross_entropy", "gemm", "gemm_shift", "gradient_groups", "move", "norm_backward",
-           "norm_forward", "pool", "pool_gradient", "pool_shift", "product", "quantise",
-           "quantise_masters", "scale", "slot_columns", "sort", "table_words", "update"]
+__all__ = ["Groups", "add_gradients", "align", "clip_gradient", "column_sums", "combine",
+           "convolution", "cross_entropy", "gemm", "gemm_shift", "gradient_groups", "move",
+           "norm_backward", "norm_forward", "pool", "pool_gradient", "pool_shift", "product",
+           "quantise", "quantise_masters", "scale", "slot_columns", "sort", "table_words", "update",
+           "whole_words"]
 
 #: Longest side of an image, and most positions of a window, whose sum fits a wide element.
 _MAX_SIDE, _MAX_WINDOW = 255, 1 << WIDE_BITS - ACTIVATION_BITS
@@ -56,6 +57,11 @@ def table_words(params, count):
     """Words of the tables that the groups and the order of ``count`` indices take."""
     rows = schedule_rows(count, params.depth, params.max_groups)
     return TABLE_HEADER + rows * params.depth
+
+
+def whole_words(params, count):
+    """Columns of the wide words that so many columns take."""
+    return -(-count // params.vector) * params.vector
 
 
 def slot_columns(params, count, groups):
@@ -264,8 +270,8 @@ def add_gradients(params, gradients, parts, out, exponents, scales, ones):
     ones : Tensor
         A scale tensor of factors 1 and exponents 0 of n columns.
     """
-    count, lanes = out.cols, params.vector
-    width = -(-count // lanes) * lanes
+    count = out.cols
+    width = whole_words(params, count)
     if (parts.rows, parts.cols) != (out.rows, width * len(gradients)):
         raise ArgumentError(f"the parts of {len(gradients)} gradients must be {out.rows} x "
                             f"{width * len(gradients)}, got {parts.rows} x {parts.cols}")
@@ -295,6 +301,14 @@ def pool(x, out, ones, images, window):
             scale(out, ones, out, bits=ACTIVATION_BITS, exponent=-shift)]
 
 
+def clip_gradient(dy, codes):
+    """The gradient ``dy``, in its place, of what was quantised to unsigned ``codes``: 0 where they
+    are the largest, as :func:`sim.model.relu.unclipped`."""
+    # Images and windows of one position.
+    return _pool(PoolFlag.SPREAD | PoolFlag.CLIPPED, dy, dy, (dy.rows, 1, 1), (1, 1),
+                 tab0=codes.base)
+
+
 def pool_gradient(dy, dx, exponents, ones, images, window, *, exponent=0, scalar=None, codes=None):
     """The instructions for ``dx``, the gradient of :func:`pool`'s ``x`` from that of its output, as
     :func:`sim.model.pool.average_gradient`; its exponent goes to each of ``exponents`` [1, n].
@@ -306,10 +320,7 @@ def pool_gradient(dy, dx, exponents, ones, images, window, *, exponent=0, scalar
     shift = _checked_shift(dx, dy, images, window)
     steps = []
     if codes:
-        # Windows of one position: only what is clipped becomes 0.
-        count = images[0], *(side // part for side, part in zip(images[1:], window, strict=True))
-        steps.append(_pool(PoolFlag.SPREAD | PoolFlag.CLIPPED, dy, dy, count, (1, 1),
-                           tab0=codes.base))
+        steps.append(clip_gradient(dy, codes))
     steps.append(align(dy, ones, dy, exponents, exponent=exponent, scalar=scalar))
     if shift:
         zero = ones.rows_from(ScaleRow.EXPONENT, 1)

@@ -28,9 +28,11 @@ from host.network import (
     check_machine,
     gathered,
     group_words,
+    joined,
     merged,
     passed_on,
     pooled,
+    shortcuts,
     sorted_gradients,
     streamed_columns,
 )
@@ -159,12 +161,29 @@ class Places:
         self.pooled_exponents = {
             number: wide.allocate(f"the exponent of the averages' gradient of layer {number}",
                                   (1, n)) for number, (_, n) in averages.items()}
+        #: Layers where shortcuts begin.
+        self.begins = set(shortcuts(layers).values())
+        past = joined(layers, batch)
+        #: Of two gradients that meet, by layer their exponents, by channels their scale tensor.
+        self.stream_exponents = {
+            number: wide.allocate(f"the exponent of the output's gradient of layer {number}",
+                                  (1, 2 * program.whole_words(params, n)))
+            for number, (_, n) in sorted(past.items())}
+        self.stream_scales = {
+            n: wide.allocate("the scale tensor of gradients that meet",
+                             (len(ScaleRow), 2 * program.whole_words(params, n)))
+            for n in sorted({n for _, n in past.values()})}
         #: By output positions of a sample, the rows of the batch.
         self.batches = {
             positions: wide.allocate("the scale tensor of the batch", (len(ScaleRow), widest))
             for positions in sorted({layer.positions for layer in layers})}
         self.labels = wide.allocate("the labels", (batch, 1))
         self.loss = wide.allocate("the loss", (len(LossRow), 1))
+        # From here on is what the first layer's gradient has room in.
+        self._reused = wide.used
+        #: What goes past layers, on the way back its gradient. The one that this meets lies behind
+        #: it: a layer's output has been quantised then.
+        self.stream = past and wide.allocate("what goes past layers", *past.values())
         self.work = wide.allocate("a layer's output", *outputs)
         #: Averages of it, and their gradient.
         self.pooled = averages and wide.allocate("averages of a layer's output",
@@ -317,7 +336,7 @@ class Places:
         found, free = [], wide.left
         for number in reversed(range(len(weights))):
             k, blocks = weights[number][0], self.blocks[number]
-            whole = wide.again(wide.used if number else self.work.base)
+            whole = wide.again(wide.used if number else self._reused)
             # What streams can only stay for one part after the other; columns that share it else.
             few = min(2, len(blocks)) if self.stays(number) else 1
             for count in range(few, len(blocks) + 1):
@@ -414,6 +433,8 @@ class Steps:
         self.fraction = params.formats.master[1]
         self.list = []
         self._places_used, self._sum = 0, places.sums[0]
+        #: The exponent of the gradient that waits where its shortcut begins.
+        self._waiting = None
 
     def _do(self, *instructions):
         self.list += instructions
@@ -470,11 +491,23 @@ class Steps:
         """The place of its input."""
         return self.at.input_of(number, self.m)
 
+    def _parts(self, number):
+        """What goes past layers, behind it a place of the same size; and both side by side."""
+        layer, width = self.layers[number], program.whole_words(self.params, self.layers[number].n)
+        both = self.at.stream.view(layer.pooled_rows(self.m), 2 * width)
+        return *(both.columns_from(first, layer.n, self.params) for first in (0, width)), both
+
     def _activation(self, number):
-        """Where the activations of a layer are before they are quantised, and their gradient."""
+        """Where the activations of a layer are before they are quantised."""
+        if number in self.at.stream_exponents:
+            return self._parts(number)[0]
         place = self.at.pooled if self.layers[number].pools else self.at.work
         after = self.layers[number + 1]
         return place.view(after.rows_in(self.m), after.in_channels)
+
+    def _gradient(self, number):
+        """Where the layer behind leaves their gradient: beside one that waits to be added to it."""
+        return self._parts(number)[1] if number in self.at.begins else self._activation(number)
 
     def _streamed(self, rows, cols):
         """A place for what streams, the one that was used the longest time ago."""
@@ -531,11 +564,14 @@ class Steps:
         for block in self.at.blocks[number]:
             x, kept, statistic, y = (self._columns(tensor, block)
                                      for tensor in (work, context, state, activation))
-            self._do(program.norm_forward(self.params, x, x, kept, statistic, relu=True,
-                                          inference=inference))
+            alone = not layer.pools and not layer.shortcut
+            self._do(program.norm_forward(self.params, x, y if alone else x, kept, statistic,
+                                          relu=True, inference=inference))
             if layer.pools:
                 self._do(*program.pool(x, y, self._ones(y.cols), (self.m, *layer.maps),
                                        layer.pool))
+            if layer.shortcut:
+                self._do(program.scale(x, self._ones(y.cols), y, bits=_ACTIVATION_BITS, plus=y))
             self._do(program.scan(y, _row(statistic, _FOUND)))
         self._do(program.quantise(self.params, activation,
                                   self._input(number + 1), at.exponents[number + 1], unsigned=True,
@@ -586,15 +622,18 @@ class Steps:
         work, state, self._sum = (self._output(at.work, number), at.states[number],
                                   at.sums[number])
         unit = unit - self.unit_of(number + 1)
-        codes = self._input(number + 1)
+        codes, gradient = self._input(number + 1), self._gradient(number)
+        if number in at.stream_exponents:
+            unit = self._meet(number, unit, gradient, codes)
+            gradient, codes = self._parts(number)[0], None
         if layer.pools:
             exponents = at.pooled_exponents[number]
             self._do(*program.pool_gradient(
-                self._activation(number), work, exponents, self._ones(layer.n),
-                (self.m, *layer.maps), layer.pool, codes=codes))
-            unit, codes = unit + Unit((_word(exponents),)), None
+                gradient, work, exponents, self._ones(layer.n), (self.m, *layer.maps), layer.pool,
+                codes=codes))
+            unit, gradient, codes = unit + Unit((_word(exponents),)), work, None
         self._do(program.norm_backward(
-            self.params, work, work, self._output(at.contexts[number], number), state, codes,
+            self.params, gradient, work, self._output(at.contexts[number], number), state, codes,
             scan=True))
         length, deviation = (Unit((_word(_row(state, row)),)) for row in (
             StateRow.GRAD_BITS, StateRow.DEVIATION_BITS))
@@ -612,6 +651,22 @@ class Steps:
         return self._backward(number, unit + length - deviation + (
             14 - GRADIENT_BITS + NORM_FRACTION - PARAMETER_FRACTION - shift),
             scanned=_row(state, StateRow.LARGEST))
+
+    def _meet(self, number, unit, gradient, codes):
+        """The unit of the gradient of what goes out where a shortcut begins or ends, which it
+        leaves there where the forward pass had that: what passes the quantiser, and where one
+        begins the gradient of its end with it."""
+        at, exponents = self.at, self.at.stream_exponents[number]
+        word = _word(exponents)
+        self._do(program.clip_gradient(gradient, codes),
+                 program.combine(self._scalar(unit) or at.zero, at.zero, word, added=unit.const))
+        if number in at.begins:
+            stream, _, both = self._parts(number)
+            self._do(*program.add_gradients(
+                self.params, [(stream, self._waiting), (gradient, word)], both, stream, exponents,
+                at.stream_scales[gradient.cols], self._ones(gradient.cols)))
+        self._waiting = word
+        return Unit((word,))
 
     def _backward(self, number, unit, scanned=None):
         """From the gradient of a layer's products, of that unit; ``scanned`` are its columns'
@@ -653,7 +708,7 @@ class Steps:
             operand = self._streamed(q.rows, program.slot_columns(params, q.cols, cols.count))
             self._do(program.move(q, operand, order=cols))
         products, shift = program.gemm(
-            params, operand, transposed, self._activation(number - 1), inner=cols, rows=rows,
+            params, operand, transposed, self._gradient(number - 1), inner=cols, rows=rows,
             limit=_ACTIVATION_BITS)
         self._do(*products)
         return shift
@@ -667,7 +722,7 @@ class Steps:
                                 turned.rows_from((last - tap) * n, n), transposed=True)
                    for tap in range(layer.taps)))
         products, shift = program.convolution(
-            self.params, q, turned, self._activation(number - 1),
+            self.params, q, turned, self._gradient(number - 1),
             at.windows.gradient(number, self.m), limit=_ACTIVATION_BITS)
         self._do(*products)
         return shift
@@ -806,6 +861,10 @@ class Resident:
         self._send()
         store(device, self._places.ones, scale_of_ones(self._places.ones.cols))
         store(device, self._places.zero, np.zeros((1, 1), np.int64))
+        for count, place in self._places.stream_scales.items():
+            scales = np.zeros((len(ScaleRow), place.cols), np.int64)
+            scales[ScaleRow.FACTOR] = np.arange(place.cols) % (place.cols // 2) < count
+            store(device, place, scales)
 
     @property
     def program(self):

@@ -27,7 +27,7 @@ from host.device import Device
 from host.errors import ArgumentError, HostError
 from host.events import EventLog
 from host.layers import Hosted, Network
-from host.network import check_machine, convolutional, lenet, perceptron
+from host.network import check_machine, convolutional, lenet, perceptron, residual
 from host.plan import plan, plan_lines
 from host.progress import (
     NO_COST,
@@ -81,7 +81,8 @@ def _of_images(layers):
 
 
 #: What makes the layers of the networks by name, from data and recipe.
-MODELS = {"mlp": _perceptron, "cnn": _of_images(convolutional), "lenet": _of_images(lenet)}
+MODELS = {"mlp": _perceptron, "cnn": _of_images(convolutional), "lenet": _of_images(lenet),
+          "resnet": _of_images(residual)}
 
 
 def hidden_sizes(text):
@@ -240,7 +241,8 @@ def _arguments(arguments):
                              "x_test, y_test")
     parser.add_argument("--model", default="mlp",
                         help="mlp, a perceptron; for images and a device with --masters cnn, "
-                             "convolutions with strides, or lenet, with pooling, and dense layers")
+                             "convolutions with strides, lenet, with pooling, and dense layers, or "
+                             "resnet, with shortcuts")
     parser.add_argument("--hidden", default=None, metavar="N[,N...]",
                         help=f"channels of the hidden layers of mlp (default {HIDDEN})")
     parser.add_argument("--bits", type=_whole("bits", 2, 8), default=Params.bits,

@@ -11,7 +11,7 @@ from host.checkpoint import state_sha256
 from host.device import Device
 from host.errors import ArgumentError, MemoryFullError
 from host.layers import Hosted, Network
-from host.network import Layer, check_machine, convolutional, lenet, perceptron
+from host.network import Layer, check_machine, convolutional, lenet, perceptron, residual
 from host.resident import Places, Resident
 from host.train import Rate
 from sim.model.update import MASTER_FRACTION, VELOCITY_FRACTION
@@ -38,6 +38,22 @@ POOLED = (Layer(in_channels=2, out_channels=6, height=7, width=6, kernel=(3, 3),
                 pool=(1, 2)),
           Layer(in_channels=20, out_channels=40, height=4, width=2, pool=(4, 1)),
           Layer(in_channels=40, out_channels=5, width=2, kernel=(1, 2)))
+#: Shortcuts, from averages on, from the end of another, beside a plain product of each position.
+SHORTCUTS = (Layer(in_channels=2, out_channels=6, height=7, width=6, kernel=(3, 3), padding=1,
+                   pool=(2, 2)),
+             Layer(in_channels=6, out_channels=20, height=3, width=3, kernel=(3, 3), padding=1),
+             Layer(in_channels=20, out_channels=6, height=3, width=3, kernel=(3, 3), padding=1,
+                   shortcut=2),
+             Layer(in_channels=6, out_channels=6, height=3, width=3, shortcut=1),
+             Layer(in_channels=6, out_channels=5, height=3, width=3, kernel=(3, 3)))
+#: The same of dense layers; one begins behind the end of another, with other channels.
+DENSE = (*perceptron((10, 12, 9)), Layer(in_channels=9, out_channels=9, shortcut=1),
+         *perceptron((9, 17, 33)), Layer(in_channels=33, out_channels=17, shortcut=2),
+         *perceptron((17, 4)))
+#: So few that columns are in blocks.
+BLOCKS = (Layer(in_channels=2, out_channels=40, height=3, width=4),
+          Layer(in_channels=40, out_channels=40, height=3, width=4, shortcut=1),
+          Layer(in_channels=40, out_channels=5, height=3, width=4, kernel=(3, 4)))
 
 
 def trained(layers, params, m, trainer, steps=3, url="model:", formats=None):
@@ -63,7 +79,8 @@ def trained(layers, params, m, trainer, steps=3, url="model:", formats=None):
 
 @pytest.mark.parametrize("groups", [(1, 1), (1, 4), (4, 1), (4, 4)], ids=str)
 @pytest.mark.parametrize("shape", [(4, 4, 4, 1), (3, 5, 2, 1)], ids=str)
-@pytest.mark.parametrize("layers", [LAYERS, POOLED], ids=["convolutions", "pools"])
+@pytest.mark.parametrize("layers", [LAYERS, POOLED, SHORTCUTS, DENSE],
+                         ids=["convolutions", "pools", "shortcuts", "dense"])
 def test_bits_are_those_of_the_hosted_network(layers, groups, shape):
     rows, cols, depth, lanes = shape
     params = replace(KEEPER, sample_groups=groups[0], channel_groups=groups[1], rows=rows,
@@ -80,8 +97,9 @@ def test_bits_are_those_of_the_hosted_network(layers, groups, shape):
     (LAYERS[0], replace(LAYERS[1], out_channels=9),
      replace(LAYERS[2], in_channels=9, out_channels=5, kernel=(3, 3))),
     (POOLED[0], replace(POOLED[1], out_channels=9),
-     replace(POOLED[2], in_channels=9, out_channels=11), replace(POOLED[3], in_channels=11))],
-    ids=["convolutions", "pools"])
+     replace(POOLED[2], in_channels=9, out_channels=11), replace(POOLED[3], in_channels=11)),
+    (SHORTCUTS[0], replace(SHORTCUTS[1], out_channels=9), replace(SHORTCUTS[2], in_channels=9),
+     *SHORTCUTS[3:])], ids=["convolutions", "pools", "shortcuts"])
 def test_the_simulated_board_computes_what_the_model_does(layers, params):
     assert trained(layers, params, 5, Resident, url="sim:") == trained(layers, params, 5, Resident)
 
@@ -105,7 +123,8 @@ def test_a_step_that_cannot_be_stored_whole_runs_in_parts(monkeypatch):
 @pytest.mark.parametrize("params", [
     KEEPER, replace(KEEPER, rows=3, cols=6, depth=2, lanes=0), replace(KEEPER, rows=8, cols=8,
     lanes=8, memory=256), replace(KEEPER, rows=1, cols=1, depth=1)], ids=lambda params: params.name)
-@pytest.mark.parametrize("layers", [LAYERS, FEWER, POOLED], ids=len)
+@pytest.mark.parametrize("layers", [LAYERS, FEWER, POOLED, SHORTCUTS, DENSE, BLOCKS], ids=[
+    "convolutions", "fewer", "pools", "shortcuts", "dense", "blocks"])
 def test_bits_do_not_depend_on_the_array(layers, params):
     assert trained(layers, params, 8, Resident) == trained(layers, KEEPER, 8, Hosted)
 
@@ -121,6 +140,13 @@ def test_bits_do_not_depend_on_how_much_memory_there_is():
         found.append(trained(FEWER, params, 8, Resident))
     assert ways == [([True] * 3, 2, [1, 1, 1]), ([False] * 3, 1, [5, 3, 6])]
     assert found[0] == found[1]
+
+
+def test_shortcuts_of_dense_layers_need_no_machine_that_keeps_masters():
+    params = replace(KEEPER, masters=0)
+    assert trained(DENSE, params, 8, Hosted) == trained(DENSE, KEEPER, 8, Resident)
+    plain = tuple(replace(layer, shortcut=0) for layer in DENSE)
+    assert trained(plain, params, 8, Hosted) != trained(DENSE, params, 8, Hosted)
 
 
 def sight(layer, samples):
@@ -166,7 +192,7 @@ def float_gradients(network, x, labels):
         full.reshape(-1)[place] = share / np.prod(shape.pool)
         return full
 
-    kept, h = [], x.reshape(-1, network.shapes[0].in_channels).astype(float)
+    kept, outs, h = [], [], x.reshape(-1, network.shapes[0].in_channels).astype(float)
     for shape, p in zip(network.shapes, map(real, network.hidden), strict=False):
         a = seen(shape, h)
         d = a @ p["weight"]
@@ -175,6 +201,8 @@ def float_gradients(network, x, labels):
         out = p["gamma"] * d / s + p["beta"]
         kept.append((a, d, s, out))
         h = windows(shape, np.maximum(out, 0)).mean((2, 4)).reshape(-1, shape.n)
+        h = h + (outs[-shape.shortcut] if shape.shortcut else 0)
+        outs.append(h)
     head, shape = real(network.head), network.shapes[-1]
     a = seen(shape, h)
     logits = a @ head["weight"] + head["bias"]
@@ -184,8 +212,12 @@ def float_gradients(network, x, labels):
     g /= len(labels)
     found = [{"weight": a.T @ g, "bias": g.sum(axis=0)}]
     g = passed(shape, g, head["weight"])
-    for shape, p, (a, d, s, out) in reversed(list(zip(
-            network.shapes, map(real, network.hidden), kept, strict=False))):
+    past = [0] * len(kept)
+    for number, shape, p, (a, d, s, out) in reversed(list(zip(
+            range(len(kept)), network.shapes, map(real, network.hidden), kept, strict=False))):
+        g = g + past[number]
+        if shape.shortcut:
+            past[number - shape.shortcut] = g
         g = spread(shape, g) * (out > 0)
         gradients = {"gamma": (g * d / s).sum(axis=0), "beta": g.sum(axis=0)}
         sign, g = np.sign(d), p["gamma"] * g
@@ -196,7 +228,8 @@ def float_gradients(network, x, labels):
 
 
 @pytest.mark.parametrize("groups", [1, 8])
-@pytest.mark.parametrize("layers", [LAYERS, POOLED], ids=["convolutions", "pools"])
+@pytest.mark.parametrize("layers", [LAYERS, POOLED, SHORTCUTS],
+                         ids=["convolutions", "pools", "shortcuts"])
 def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, layers, groups):
     # Scales are those of the maxima here: clipping is not in the float network.
     for module in ("layers", "network"):
@@ -206,7 +239,7 @@ def test_one_step_at_eight_bits_follows_the_float_gradients(monkeypatch, layers,
                     masters=8)
     rng, m = np.random.default_rng(3), 24
     features = layers[0].pixels * layers[0].in_channels
-    x, y = rng.integers(0, 17, (m, features)), rng.integers(0, 5, m)
+    x, y = rng.integers(0, 17, (m, features)), rng.integers(0, layers[-1].n, m)
     network = Network(layers, 1)
     expected = float_gradients(network, x, y)
     with Device.open("model:", params) as device:
@@ -256,7 +289,22 @@ IMAGE = {"in_channels": 1, "out_channels": 4, "height": 8, "width": 8, "kernel":
     ([Layer(**IMAGE), Layer(**{**IMAGE, "in_channels": 4, "height": 6, "width": 6, "stride": 4})],
      "strides are (1, 1) or (2, 2) and its spread is 1, got (4, 4) and 1"),
     ([Layer(**IMAGE), Layer(**{**IMAGE, "in_channels": 4, "height": 6, "width": 6, "padding": 3})],
-     "the padding of the height must be a whole number from 0 to 15, got -1")])
+     "the padding of the height must be a whole number from 0 to 15, got -1"),
+    ([Layer(**IMAGE, padding=1), Layer(**{**IMAGE, "in_channels": 4}, shortcut=1),
+      Layer(in_channels=4, out_channels=2, height=6, width=6, kernel=(6, 6))],
+     "the shortcut of layer 1 must add 6x6 images of 4 channels, which it makes, got 8x8 images of "
+     "4 channels of layer 0"),
+    ([*perceptron((5, 4)), Layer(in_channels=4, out_channels=3, shortcut=1), *perceptron((3, 2))],
+     "the shortcut of layer 1 must add 1x1 images of 3 channels, which it makes, got 1x1 images of "
+     "4 channels of layer 0"),
+    ([Layer(in_channels=4, out_channels=4, shortcut=1), *perceptron((4, 2))],
+     "the shortcut of layer 0 must be of 0 at most, got 1"),
+    ([*perceptron((4, 4)), Layer(in_channels=4, out_channels=4, shortcut=1)],
+     "the last layer must have no shortcut, got one of 1"),
+    ([*perceptron((4, 4, 4)), *(Layer(in_channels=4, out_channels=4, shortcut=i) for i in (2, 2)),
+      *perceptron((4, 2))],
+     "the shortcut of layer 3 must not begin before layer 2, where the one before it ends, got "
+     "layer 1")])
 def test_layers_that_do_not_follow_each_other_are_refused(layers, sentence):
     with pytest.raises(ArgumentError) as refused:
         Network(layers, 0)
@@ -279,6 +327,16 @@ def test_what_is_no_window_is_refused(pool, sentence):
         Layer(**IMAGE, pool=pool)
 
 
+@pytest.mark.parametrize(("shortcut", "sentence"), [
+    (-1, "shortcut must be a whole number of layers, 0 for none, got -1"),
+    (1.0, "shortcut must be a whole number of layers, 0 for none, got 1.0"),
+    (1, "a layer with a shortcut must have no pool, got 2x2")], ids=str)
+def test_what_is_no_shortcut_is_refused(shortcut, sentence):
+    with pytest.raises(ArgumentError) as refused:
+        Layer(**IMAGE, pool=(2, 2), shortcut=shortcut)
+    assert str(refused.value) == sentence
+
+
 DIGITS, LARGER = convolutional((8, 8, 1), 10), convolutional((28, 28, 1), 10)
 
 
@@ -290,6 +348,8 @@ DIGITS, LARGER = convolutional((8, 8, 1), 10), convolutional((28, 28, 1), 10)
      "than there are: choose a batch of at most 10"),
     (DIGITS, Params(), 64,
      "convolutions and pools need a machine that keeps the masters: add --masters 8"),
+    (residual((8, 8, 1), 10), Params(), 64,
+     "convolutions and pools need a machine that keeps the masters: add --masters 16"),
     (LARGER, Params(masters=16, sample_groups=1, channel_groups=1), 21,
      "layer 0 has 4116 rows, 21 samples of 14x14 outputs, and this machine takes 4096: choose a "
      "batch of at most 20"),

@@ -162,6 +162,20 @@ def test_the_command_opens_no_device_and_prints_the_plan(no_device, capsys):
     assert json.loads(capsys.readouterr().out)["step"]["clocks"] < found["step"]["clocks"]
 
 
+def test_of_a_residual_network_there_is_a_plan(no_device, capsys):
+    arguments = ["--plan", "--model", "resnet", "--masters", "16", "--batch", "28", "--memory"]
+    assert main([*arguments, "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["weights"] == [[9, 16], *[[144, 16]] * 4, [144, 32], [128, 10]]
+    # There are three layers where a shortcut begins or ends.
+    assert found["step"]["units"]["POOL"]["instructions"] == 3
+    stream, = (place for place in found["memories"]["wide"]["places"]
+               if place["tensor"] == "what goes past layers")
+    assert stream["shapes"] == [[448, 16]] * 3
+    assert main([*arguments, "32"]) == 1
+    assert "choose a smaller batch or --memory 64 at least\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("arguments", "code", "end"), [
     (["--masters", "4"], 1, "choose --masters 8 at least\n"),
     ([], 2, "choose --masters 1 or more, got 0\n"),

@@ -45,6 +45,13 @@ NETWORKS += [((Layer(in_channels=2, out_channels=6, height=7, width=6, kernel=(3
                      pool=(2, 2)),
                Layer(in_channels=6, out_channels=9, height=3, width=3, kernel=(2, 2), pool=(1, 2)),
                Layer(in_channels=9, out_channels=5, height=2, kernel=(2, 1))), 5)]
+#: Shortcuts, of convolutions and of dense layers.
+NETWORKS += [((Layer(in_channels=2, out_channels=6, height=4, width=5, kernel=(3, 3), padding=1),
+               Layer(in_channels=6, out_channels=9, height=4, width=5, kernel=(3, 3), padding=1),
+               Layer(in_channels=9, out_channels=6, height=4, width=5, shortcut=2),
+               Layer(in_channels=6, out_channels=5, height=4, width=5, kernel=(4, 5))), 5),
+             ((*perceptron((9, 12)), Layer(in_channels=12, out_channels=12, shortcut=1),
+               Layer(in_channels=12, out_channels=12, shortcut=1), *perceptron((12, 3))), 9)]
 
 
 class Log:

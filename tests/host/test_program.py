@@ -20,6 +20,7 @@ from sim.model.gemm import gemm
 from sim.model.norm import l1_forward
 from sim.model.pool import average, average_gradient, spread, sums
 from sim.model.quantise import quantise
+from sim.model.relu import relu_gradient, unclipped
 from tests.support.images import rows_of, weights_of
 
 PARAMS = Params(rows=2, cols=2, depth=2, lanes=1, memory=16)
@@ -300,6 +301,17 @@ def test_gradients_that_meet_are_added_as_the_model_does(n, count, seed):
             total, exponent = add_gradients(expected)
             assert (load(device, out) == total).all()
             assert (load(device, exponents) == exponent).all()
+
+
+def test_a_gradient_passes_where_codes_are_not_clipped():
+    rng, m, n = np.random.default_rng(0), 9, 7
+    codes, x = rng.integers(0, 16, (m, n)), rng.integers(-2**23, 2**23, (m, n))
+    with Device.open("model:", WIDE) as device:
+        place = Places(device).stored(x)
+        q = Tensor(Space.QUANT, 0, m, n)
+        store(device, q, codes - 8)
+        device.run([program.clip_gradient(place, q)])
+        assert (load(device, place) == relu_gradient(x, unclipped(codes, 4))).all()
 
 
 def test_parts_that_do_not_hold_the_gradients_are_refused():

@@ -279,9 +279,11 @@ def fails(capsys, *arguments):
     (["--groups", "3"], 2, "each number one of 1, 2, 4 or 8, got '3'"),
     (["--rows", "65"], 2, "rows must be a whole number from 1 to 64, got 65"),
     (["--data", "mnist"], 2, "data must be one of digits, fashion-mnist or a .npz file"),
-    (["--model", "vit"], 2, "model must be one of mlp, cnn, lenet, got 'vit'"),
+    (["--model", "vit"], 2, "model must be one of mlp, cnn, lenet, resnet, got 'vit'"),
     (["--model", "cnn"], 2,
      "convolutions and pools need a machine that keeps the masters: add --masters 8"),
+    (["--model", "resnet"], 2,
+     "convolutions and pools need a machine that keeps the masters: add --masters 16"),
     (["--model", "cnn", "--masters", "8", "--batch", "200"], 1, "choose a batch of at most 122"),
     (["--model", "cnn", "--hidden", "9"], 2, "--hidden is for --model mlp, got --model cnn"),
     (["--hidden", "64,0"], 2, "hidden must be whole numbers from 1 to 4096 with commas between, "
@@ -436,6 +438,15 @@ def test_a_killed_run_of_convolutions_resumes_to_the_same_bits(capsys, tmp_path,
     again = json.loads(capsys.readouterr().out)
     assert again["state_sha256"] == whole["state_sha256"]
     assert again["hidden"] is None and again["test_accuracy"] == whole["test_accuracy"]
+
+
+def test_a_residual_network_learns(capsys):
+    arguments = ["--model=resnet", "--device=model:", "--masters=16", "--memory=64", "--limit=112",
+                 "--batch=28", "--epochs=4", "--json"]
+    assert main(arguments) == 0
+    epochs = json.loads(capsys.readouterr().out)["epochs"]
+    first, last = epochs[0], epochs[-1]
+    assert last["loss"] < 0.5 * first["loss"] and last["train_accuracy"] > 60
 
 
 @pytest.mark.parametrize("shape", [(50, 7), (50, 6, 6), (50, 5, 7, 3)], ids=str)

@@ -11,19 +11,40 @@ import host.torch as sg
 from hdl.params import Params
 from host.data import load_dataset
 from host.device import Device
+from host.network import Layer, perceptron
 from host.tensor_ids import Noise, tensor_id
-from host.train import Recipe, hidden_sizes, rate_at, train
+from host.train import MODELS, Recipe, hidden_sizes, rate_at, train
 from sim.model import noise
 
 
-def torch_hash(recipe, data):
-    """Train as :func:`host.train.train` does; the SHA-256 of the masters as it hashes them."""
-    (hidden,), form = hidden_sizes(recipe.hidden), {
-        "bits": recipe.bits, "groups": tuple(int(g) for g in recipe.groups.split("x"))}
+class Past(nn.Module):
+    """What comes in, added to what a part makes of it."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part, self.fork = part, sg.Fork(2)
+
+    def forward(self, x):
+        through, past = self.fork(x)
+        return past + self.part(through)
+
+
+def form(recipe):
+    return {"bits": recipe.bits, "groups": tuple(int(g) for g in recipe.groups.split("x"))}
+
+
+def hidden_layer(inputs, outputs, recipe):
+    return nn.Sequential(
+        sg.Linear(inputs, outputs, bias=False, accumulators=True, **form(recipe)),
+        sg.L1BatchNorm1d(outputs), nn.ReLU())
+
+
+def torch_hash(recipe, data, *hidden):
+    """Train such hidden layers as :func:`host.train.train` does; the SHA-256 of the masters as it
+    hashes them."""
+    width, = hidden_sizes(recipe.hidden)
     net = sg.initialise(nn.Sequential(
-        sg.Linear(data.features, hidden, bias=False, accumulators=True, **form),
-        sg.L1BatchNorm1d(hidden), nn.ReLU(), sg.Linear(hidden, data.classes, **form)),
-        recipe.seed)
+        *hidden, sg.Linear(width, data.classes, **form(recipe))), recipe.seed)
     optimiser = sg.SGD(net, 0.1)
     steps = len(data.x_train) // recipe.batch
     total = recipe.epochs * steps
@@ -39,11 +60,9 @@ def torch_hash(recipe, data):
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    parts = sg.masters(net)
     digest = hashlib.sha256()
-    for name in ("0.weight", "1.weight", "1.bias", "3.weight", "3.bias"):
-        k = parts[name].numpy()
-        digest.update(np.ascontiguousarray(k.T).astype("<i4").tobytes())
+    for master in sg.masters(net).values():
+        digest.update(np.ascontiguousarray(master.numpy().T).astype("<i4").tobytes())
     return digest.hexdigest()
 
 
@@ -59,4 +78,22 @@ def test_weights_are_those_of_the_device(bits, groups, limit, epochs):
     params = Params(bits=bits, sample_groups=sample, channel_groups=channel)
     with Device.open("model:", params) as device:
         report = train(device, data, recipe)
-    assert torch_hash(recipe, data) == report["weights_sha256"]
+    hidden = hidden_layer(data.features, *hidden_sizes(recipe.hidden), recipe)
+    assert torch_hash(recipe, data, hidden) == report["weights_sha256"]
+
+
+def test_shortcuts_are_those_of_the_device(monkeypatch):
+    data, n = load_dataset("digits").limited(256), 20
+    recipe = Recipe("digits", "mlp", 4, "4x4", 5, 3, 64, 256, hidden=str(n))
+    layers = (*perceptron((data.features, n, n)), *(
+        Layer(in_channels=n, out_channels=n, shortcut=back) for back in (2, 1)),
+        *perceptron((n, n, data.classes)))
+    monkeypatch.setitem(MODELS, "mlp", lambda *_: layers)
+    with Device.open("model:", Params(masters=8)) as device:
+        report = train(device, data, recipe)
+
+    def hidden(inputs=n):
+        return hidden_layer(inputs, n, recipe)
+
+    assert torch_hash(recipe, data, hidden(data.features), Past(nn.Sequential(hidden(), hidden())),
+                      Past(hidden()), hidden()) == report["weights_sha256"]
