@@ -70,6 +70,7 @@ class _Sent:
     seconds: float = 0
     accept: tuple = ()
     program: list | None = None
+    about: tuple = ()
     phases: tuple = ()
     start: int | None = None
     seq: int = 0
@@ -127,10 +128,10 @@ class Device:
         #: which the link was free again.
         self._unanswered, self._sends_ahead, self._link_free = [], False, 0
         #: The words of the program memory, -1 where they are not known; the program that was
-        #: stored last and the number of its first instruction; and the one that was started, with
-        #: the clock at which it was.
+        #: stored last, the number of its first instruction and what each is of; and the one that
+        #: was started, with the clock at which it was.
         self._words = np.full((PROGRAM_WORDS, word_bytes(Space.PROGRAM, params)), -1, np.int16)
-        self._stored, self._running = ([], 0), None
+        self._stored, self._running = ([], 0, ()), None
 
     @classmethod
     def open(cls, url, params, *, progress=None, **options):
@@ -273,9 +274,10 @@ class Device:
             part = program[first:first + step]
             self._run(b"".join(part), part)
 
-    def store_program(self, program, *, overlap=False, first=0):
+    def store_program(self, program, *, overlap=False, first=0, about=()):
         """Keep a list of packed instructions in the device, from number ``first`` on; of those that
-        were sent before only words that changed travel. ``overlap`` is that of :meth:`run`."""
+        were sent before only words that changed travel. ``overlap`` is that of :meth:`run`;
+        ``about`` says of each what it is of, for errors."""
         program = self._ordered(program, overlap)
         most = min(MAX_STORED, INSTRUCTIONS - first)
         if len(program) > most:
@@ -292,27 +294,27 @@ class Device:
             if len(run):
                 self.write(Space.PROGRAM, start + int(run[0]), words[run[0]:run[-1] + 1])
         known[:] = words
-        self._stored = program, first
+        self._stored = program, first, about
 
     def run_stored(self):
         """Execute the program that was stored last."""
-        program, first = self._stored
+        program, first, about = self._stored
         if program:
-            self._run(_range(first, len(program)), program)
+            self._run(_range(first, len(program)), program, about)
 
     def start_stored(self):
         """Begin to execute the program that was stored last, on a device that keeps masters. Until
         :meth:`wait` it can be written to, but for masters and velocities, and not read."""
-        program, first = self._stored
+        program, first, about = self._stored
         if program:
-            self._request(Kind.START, _range(first, len(program)), program=program)
-            self._running = program, self.clock
+            self._request(Kind.START, _range(first, len(program)), program=program, about=about)
+            self._running = program, about, self.clock
 
     def wait(self):
         """Until the program that was started has ended; its errors are raised here."""
         if self._running:
-            (program, start), self._running = self._running, None
-            body = self._request(Kind.WAIT, seconds=self._run_seconds, program=program)
+            (program, about, start), self._running = self._running, None
+            body = self._request(Kind.WAIT, seconds=self._run_seconds, program=program, about=about)
             self._count(program, body, start)
 
     def _ordered(self, program, overlap):
@@ -320,8 +322,9 @@ class Device:
         return (list(program) if overlap or not self.params.masters
                 else [in_order(step) for step in program])
 
-    def _run(self, request, part):
-        body = self._request(Kind.RUN, request, seconds=self._run_seconds, program=part)
+    def _run(self, request, part, about=()):
+        body = self._request(Kind.RUN, request, seconds=self._run_seconds, program=part,
+                             about=about)
         self._count(part, body)
 
     def _count(self, part, body, start=None):
@@ -353,13 +356,13 @@ class Device:
         self._flush()
         return sent.answer
 
-    def _post(self, kind, body=b"", *, seconds=None, accept=(), program=None):
+    def _post(self, kind, body=b"", *, seconds=None, accept=(), program=None, about=()):
         """Send a request as soon as the device has room for it, and leave its answer to
         :meth:`_flush`. What must not be done twice waits for all before it."""
         if kind in (Kind.RUN, Kind.START):
             self._flush()
         sent = _Sent(kind, body, seconds or self._answer_seconds, accept, program,
-                     tuple(reversed(self._phases)), self.clock)
+                     about, tuple(reversed(self._phases)), self.clock)
         self._frame(sent)
         offset = 0
         while offset < len(sent.frame):
@@ -443,6 +446,8 @@ class Device:
             op = opcode_of(unpack_instruction(program[rest[0]])["op"], self.params)
             name = Opcode(op).name if op in set(Opcode) else f"opcode {op}"
             text += f": instruction {rest[0]} ({name})"
+            if sent.about:
+                text += f" of {sent.about[rest[0]]}"
         return ", ".join([text, *(f"in {phase}" for phase in sent.phases)])
 
     def _await(self, sent, *, lone=True):

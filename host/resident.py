@@ -431,13 +431,16 @@ class Steps:
     def __init__(self, params, layers, places, m):
         self.params, self.layers, self.at, self.m = params, layers, places, m
         self.fraction = params.formats.master[1]
-        self.list = []
+        #: Instructions, and by instruction what it is of.
+        self.list, self.about = [], []
+        self._about = ""
         self._places_used, self._sum = 0, places.sums[0]
         #: The exponent of the gradient that waits where its shortcut begins.
         self._waiting = None
 
     def _do(self, *instructions):
         self.list += instructions
+        self.about += [self._about] * len(instructions)
 
     def unit_of(self, number):
         """Of the activations that go into a layer."""
@@ -529,8 +532,10 @@ class Steps:
         """All gammas, betas and biases as the forward pass takes them."""
         at = self.at
         for number, state in enumerate(at.states):
+            self._about = f"layer {number} forward"
             self._parameter(at.gammas[number], _row(state, StateRow.GAMMA), 16)
             self._parameter(at.betas[number], _row(state, StateRow.BETA), WIDE_BITS)
+        self._about = f"layer {len(at.states)} forward"
         self._parameter(at.betas[-1], _row(at.scales[-1], ScaleRow.BIAS), WIDE_BITS)
 
     def _gemm_forward(self, number):
@@ -546,6 +551,7 @@ class Steps:
 
     def forward_hidden(self, number, *, inference=False, first=False):
         """Products, norm, rectifier, quantisation; the running statistics follow."""
+        self._about = f"layer {number} forward"
         at, n = self.at, self.layers[number].n
         state, scales = at.states[number], at.scales[number]
         statistics = (StateRow.MEAN, at.means[number]), (StateRow.DEVIATION, at.deviations[number])
@@ -590,6 +596,7 @@ class Steps:
     def forward_head(self):
         """Products, logits, and from them the loss and the gradient, which takes their place."""
         at, number = self.at, len(self.layers) - 1
+        self._about = f"layer {number} forward"
         work, unit = self._gemm_forward(number)
         self._do(
             program.scale(work, at.scales[number], work, bits=_ACTIVATION_BITS, bias=True,
@@ -607,6 +614,7 @@ class Steps:
     def backward_head(self):
         """From the gradient of the logits: update, and the unit of the one that is passed on."""
         at, number = self.at, len(self.layers) - 1
+        self._about = f"layer {number} backward"
         self._sum, work = at.sums[number], self._output(at.work, number)
         row = at.first.view(1, work.cols)
         unit = Unit(const=-PROBABILITY_FRACTION - (self.m - 1).bit_length())
@@ -618,6 +626,7 @@ class Steps:
 
     def backward_hidden(self, number, unit):
         """From the gradient of its activations, of the unit of the layer behind."""
+        self._about = f"layer {number} backward"
         at, layer = self.at, self.layers[number]
         work, state, self._sum = (self._output(at.work, number), at.states[number],
                                   at.sums[number])
@@ -789,6 +798,7 @@ class Steps:
     def prepare(self):
         """All weights and parameters as a step, or a test, finds them; a step leaves them so."""
         for number in range(len(self.layers)):
+            self._about = f"layer {number} forward"
             self._quantise_weights(number, self.at.blocks[number])
         self._parameters()
         return self.list
@@ -800,6 +810,7 @@ class Steps:
         last = len(self.layers) - 1
         for number in range(last + 1):
             ahead = self._ahead(number)
+            self._about = f"layer {number} forward"
             self._quantise_weights(number, [block for block in self.at.blocks[number]
                                             if block not in ahead])
         for number in range(last):
@@ -926,18 +937,23 @@ class Resident:
         store(device, _in(Space.BYTES, place) if labels.max() < 256 else place, labels)
 
     def _scheduled(self, kind, samples, steps, turn=0):
-        """The parts of a program. Those of a kind, for so many samples, differ in numbers
-        alone."""
+        """The parts of a program, and of each what its instructions are of. Programs of a kind, for
+        so many samples, differ in numbers alone."""
         plan = self._plans.get((kind, samples, turn))
         if plan is None:
-            plan = self._plans[kind, samples, turn] = schedule(steps, self._device.params)
-        steps = scheduled(steps, plan)
-        self.parts = [steps[a:b] for a, b in pairwise(accumulate(plan.parts, initial=0))]
-        return self.parts
+            plan = self._plans[kind, samples, turn] = schedule(steps.list, self._device.params)
+        ordered, about = scheduled(steps.list, plan), [steps.about[i] for i in plan.order]
+        places = [slice(*ends) for ends in pairwise(accumulate(plan.parts, initial=0))]
+        self.parts = [ordered[place] for place in places]
+        return list(zip(self.parts, (about[place] for place in places), strict=True))
+
+    def _store(self, part, first=0):
+        program, about = part
+        self._device.store_program(program, overlap=self.overlap, first=first, about=about)
 
     def _run(self, kind, samples, steps):
         for part in self._scheduled(kind, samples, steps):
-            self._device.store_program(part, overlap=self.overlap)
+            self._store(part)
             self._device.run_stored()
 
     def train_step(self, x, labels, rate, step, following=None):
@@ -962,7 +978,7 @@ class Resident:
         self._ahead = None
         for part in self._rest:
             device.run_stored()
-            device.store_program(part, overlap=self.overlap)
+            self._store(part)
         device.start_stored()
         self._first = False
         with device.ahead():
@@ -979,16 +995,17 @@ class Resident:
         network, at = self._network, self._places.on_turn(turn)
         with self._device.phase("the batch"):
             self._batch(x, labels, turn)
-        steps = Steps(self._device.params, network.shapes, at, len(x)).train(
-            rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
+        steps = Steps(self._device.params, network.shapes, at, len(x))
+        steps.train(rate, lambda tensor: noise.key(network.seed, step, tensor), first=self._first)
         first, *self._rest = self._scheduled("train", len(x), steps, turn)
-        self._device.store_program(first, overlap=self.overlap, first=turn * INSTRUCTIONS // 2)
+        self._store(first, turn * INSTRUCTIONS // 2)
         self._turn = turn
-        self._both = self._places.spare is not None and len(steps) <= INSTRUCTIONS // 2
+        self._both = self._places.spare is not None and len(steps.list) <= INSTRUCTIONS // 2
 
     def _prepare(self):
         steps = Steps(self._device.params, self._network.shapes, self._places, 1)
-        self._run("prepare", 1, steps.prepare())
+        steps.prepare()
+        self._run("prepare", 1, steps)
         self._prepared = True
 
     def count_correct(self, x, labels, batch):
@@ -998,8 +1015,9 @@ class Resident:
         self._ahead, correct = None, 0
         for i in range(0, len(x), batch):
             self._batch(x[i:i + batch], labels[i:i + batch])
-            samples = len(x[i:i + batch])
-            self._run("test", samples, Steps(device.params, layers, at, samples).test())
+            steps = Steps(device.params, layers, at, len(x[i:i + batch]))
+            steps.test()
+            self._run("test", steps.m, steps)
             correct += int(load(device, at.loss)[LossRow.CORRECT, 0])
         self._first = False
         return correct

@@ -11,6 +11,7 @@ from hdl.build.fit import estimate
 from hdl.instructions import Opcode, QuantiseFlag, instruction, opcode_of, unpack_instruction
 from hdl.params import Params
 from hdl.protocol import MAX_STORED, Kind, Space
+from host import program
 from host.accesses import Memory, accesses
 from host.checkpoint import state_sha256, weights_sha256
 from host.device import Device
@@ -374,6 +375,18 @@ def test_programs_run_in_order_unless_the_device_is_told_otherwise():
             device.run([combine(), instruction(Opcode.COMBINE)])
     with Device.open("model:", Params()) as device:
         device.run([instruction(Opcode.QUANTISE, m=1, n=1)])
+
+
+@pytest.mark.parametrize(("broken", "where"), [
+    ("cross_entropy", "layer 1 forward"), ("norm_backward", "layer 0 backward"),
+    ("scan", "layer 0 forward")])
+def test_an_error_names_the_layer(monkeypatch, broken, where):
+    params = Params(rows=2, masters=8)
+    with Device.open("model:", params) as device:
+        resident = Resident(Mlp((9, 12, 3), 0, params.formats), device, 5)
+        monkeypatch.setattr(program, broken, lambda *_, **options: instruction(Opcode.COMBINE))
+        with pytest.raises(DeviceError, match=rf"instruction \d+ \(COMBINE\) of {where}$"):
+            resident.train_step(np.ones((5, 9), int), np.zeros(5, int), Rate(400, 12), 0)
 
 
 def test_bad_programs_are_refused_with_the_number_of_the_instruction():
