@@ -22,9 +22,10 @@ from hdl.params import Params
 from hdl.product_cycles import product_cycles
 from host.accesses import accesses
 from host.accesses import bound as depends
+from host.checkpoint import state_sha256
 from host.device import Device
 from host.layers import Mlp, Network
-from host.network import Layer, perceptron
+from host.network import Layer, lenet, perceptron
 from host.plan import plan
 from host.predict import Bound, bound, one_at_a_time, predict
 from host.resident import Resident
@@ -94,6 +95,27 @@ def test_clocks_are_predicted_within_two_percent(params):
             predicted, least = predict(program, params), bound(program, params)
             assert abs(predicted.clocks / clocks - 1) <= 0.02, (layers, m)
             assert max(least) == least.path <= clocks, (layers, m)
+
+
+def test_a_step_of_images_of_28x28_has_the_bits_of_the_model_and_the_clocks_of_the_plan():
+    """LeNet for Fashion-MNIST, on the machine of tests/host/test_plan.py that an 85F holds."""
+    params = Params(rows=2, cols=8, lanes=4, sample_groups=1, masters=32, master_bits=16,
+                    velocity_bits=8, memory=32, codes=128)
+    layers, found = lenet((28, 28, 1), 10), []
+    for url in ("model:", "sim:"):
+        rng, network = np.random.default_rng(0), Network(layers, 0, params.formats)
+        with Device.open(url, params) as device:
+            resident = Resident(network, device, 2)
+            for step in range(2):
+                before = device.run_cycles
+                loss = resident.train_step(rng.integers(0, 256, (2, 784)), rng.integers(0, 10, 2),
+                                           RATE, step)
+            clocks = device.run_cycles and device.run_cycles - before
+            resident.fetch()
+            found.append((loss, state_sha256(network)))
+    assert found[0] == found[1]
+    planned = sum(predict(part, params).clocks for part in resident.parts)
+    assert abs(planned / clocks - 1) <= 0.02
 
 
 def test_where_nothing_waits_at_a_memory_every_clock_is_predicted():
