@@ -82,6 +82,17 @@ def test_weights_are_those_of_the_device(bits, groups, limit, epochs):
     assert torch_hash(recipe, data, hidden) == report["weights_sha256"]
 
 
+@pytest.mark.regress
+@pytest.mark.parametrize("masters", [0, 8])
+def test_two_hundred_steps_are_those_of_the_simulated_board(masters):
+    """220 of them, with the host's help or a stored program each."""
+    data, recipe = load_dataset("digits"), Recipe("digits", "mlp", 4, "4x4", 5, 10, 64, None)
+    with Device.open("sim:", Params(masters=masters)) as device:
+        report = train(device, data, recipe)
+    hidden = hidden_layer(data.features, *hidden_sizes(recipe.hidden), recipe)
+    assert torch_hash(recipe, data, hidden) == report["weights_sha256"]
+
+
 def test_shortcuts_are_those_of_the_device(monkeypatch):
     data, n = load_dataset("digits").limited(256), 20
     recipe = Recipe("digits", "mlp", 4, "4x4", 5, 3, 64, 256, hidden=str(n))
