@@ -224,7 +224,7 @@ class Handover:
     @property
     def _few(self):
         # Half of the rows, at two clocks, is close to what can be.
-        return self.readouts <= (2 if self.params.array_clock == 2 else 8)
+        return self.readouts <= (1 if self.params.array_clock == 2 else 8)
 
     @property
     def early(self):

@@ -392,6 +392,6 @@ def test_what_a_started_device_refuses_is_named():
             device.start_stored()
     with Device.open("model:", PARAMS) as device:
         device.store_program([])
-        device._stored = [step], 0
+        device._stored = [step], 0, ()
         with pytest.raises(DeviceError, match="does not know this kind"):
             device.start_stored()
