@@ -233,7 +233,7 @@ class Product:
                  for tap in range(shape.taps)]
         products, shift = program.convolution(
             space.params, q, turned,
-            space.activation(self.number - 1).view(space.samples * shape.pixels, c),
+            space.activation(self.number - 1).view(shape.rows_in(space.samples), c),
             space.windows.gradient(self.number, space.samples), limit=_ACTIVATION_BITS)
         return steps + products, shift
 
@@ -438,7 +438,7 @@ class Workspace:
         wide = Arena(Space.WIDE, params)
         quant = Arena(Space.QUANT, params)
         weights = [(layer.k, layer.n) for layer in layers]
-        inputs = [(batch * layer.pixels, layer.in_channels) for layer in layers]
+        inputs = [(layer.rows_in(batch), layer.in_channels) for layer in layers]
         outputs = [(layer.rows(batch), layer.n) for layer in layers]
         averages = pooled(layers, batch)
         columns = [(1, layer.n) for layer in layers]
@@ -553,7 +553,7 @@ class Network:
     def _input(self, space, x):
         """The batch's codes on the device, and the exponent of a step."""
         first = self.shapes[0]
-        u = space.input.view(len(x) * first.pixels, first.in_channels)
+        u = space.input.view(first.rows_in(len(x)), first.in_channels)
         if first.is_product:
             stage = space.stage.view(u.rows, u.cols)
             store(space.device, stage, x.reshape(u.rows, u.cols))

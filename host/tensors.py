@@ -233,7 +233,7 @@ def store(device, tensor, value):
     if tensor.space == Space.QUANT and params.masters:
         ways += _packed_ways(tensor.base, words, cols)
         if cols == 1:
-            ways += _column_ways(tensor.base, words, 8 // params.bits)
+            ways += _column_ways(tensor.base, words, lanes_of(Space.COLUMN, params))
     for write in min(ways, key=lambda way: sum(device.write_bytes(space, part.shape)
                                                for space, _, part in way)):
         device.write(*write)
