@@ -1,6 +1,7 @@
 # make run      build the accelerator for a board, then train on the simulated board
 # make test     everything that must hold, in less than 15 minutes on two cores
-# make regress  longer: cocotb on the generated Verilog, place and route of several designs
+# make regress  longer: cocotb on the generated Verilog, place and route of several designs; a run that
+#               was stopped goes on where it was
 # make clean    removes what was built; .venv stays
 #
 # PYTHON names the Python (3.11 or newer) that .venv is made with. EXTRAS names extras of
@@ -32,7 +33,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto
 
 regress: $(STAMP)
-	$(BIN)/python -m pytest -n auto -m regress
+	$(BIN)/python -m pytest -n auto -m regress --resume build/regress.txt
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

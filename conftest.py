@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 from hypothesis import settings
 
+pytest_plugins = ["tests.support.resume"]
+
 # A slow machine is not a failure.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

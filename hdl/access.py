@@ -49,7 +49,8 @@ def depths(params):
              Space.GROUP: params.table_words, Space.MASTER: params.master_words,
              Space.VELOCITY: params.master_words, Space.BYTES: params.wide_words,
              Space.PROGRAM: PROGRAM_WORDS, Space.LOG: LOG_PART * len(LogPart),
-             Space.CODES: params.quant_words, Space.COLUMN: params.quant_words // _each(params)}
+             Space.CODES: params.quant_words, Space.COLUMN: params.quant_words // _each(params),
+             Space.PATCH: PROGRAM_WORDS}
     return {space: words[space] for space in spaces(params)}
 
 
@@ -80,8 +81,10 @@ def _log_port(params):
 
 
 def _longest(params):
-    """Bytes of the longest word or part that is written or read at once; of ``CODES`` a byte is."""
-    return max(word_bytes(space, params) for space in spaces(params) if space != Space.CODES)
+    """Bytes of the longest word or part that is written or read at once; of ``CODES`` a byte is,
+    and of ``PATCH`` a word of ``PROGRAM``."""
+    return max(word_bytes(space, params) for space in spaces(params)
+               if space not in (Space.CODES, Space.PATCH))
 
 
 def _places(params):
@@ -106,7 +109,8 @@ class Access(wiring.Component):
     stream, and a word to write for a clock in which its memory is not ``taken``. Before the first
     part its address is divided by the number of rows, a clock for every bit of it. Packed words are
     written byte by byte as they come: two clocks for each byte, two for the word, and two for their
-    size. A byte of ``COLUMN`` takes a clock for each of its words, and three.
+    size. A byte of ``COLUMN`` takes a clock for each of its words, and three. The first byte of a
+    word of ``PATCH`` is added to the address, modulo the words of ``PROGRAM``.
 
     Parameters
     ----------
@@ -177,9 +181,12 @@ class Access(wiring.Component):
         packed, packed_size = Signal(), Signal(8)
         # A byte has a code of each of several words; the row is the word.
         column = Signal()
+        # A word comes after how many are left out before it.
+        patch = Signal()
         if self.params.masters:
             m.d.sync += [packed.eq(head.space == Space.CODES),
-                         column.eq(head.space == Space.COLUMN)]
+                         column.eq(head.space == Space.COLUMN),
+                         patch.eq(head.space == Space.PATCH)]
         with m.Switch(head.space):
             for space in spaces(self.params):
                 size = word_bytes(space, self.params)
@@ -320,6 +327,9 @@ class Access(wiring.Component):
                 m.d.comb += self.i.ready.eq(1), word.shift.eq(self.i.valid)
                 with m.If(self.i.valid):
                     m.d.sync += left.eq(left - 1)
+                    if self.params.masters:
+                        with m.If(patch & (left == word_bytes(Space.PATCH, self.params))):
+                            m.d.sync += head.address.eq(head.address + self.i.payload)
                     with m.If((left == 1) | packed if self.params.masters else left == 1):
                         m.next = "WRITE"
             with m.State("WRITE"):
@@ -368,8 +378,9 @@ class _Word(wiring.Component):
     """A word of any space, or a part of one, in and out byte by byte.
 
     A byte enters at the top while the lowest one leaves, so a word that is complete fills the
-    top bytes of the register, whatever its size; a word that was read fills the bottom ones. Of a
-    packed word each byte is written by itself, of a byte of ``COLUMN`` each code.
+    top bytes of the register, whatever its size; a word that was read fills the bottom ones. Of
+    ``PATCH`` the first byte is none of the word's. Of a packed word each byte is written by itself,
+    of a byte of ``COLUMN`` each code.
 
     Members
     -------
@@ -451,7 +462,8 @@ class _Word(wiring.Component):
             taken = {Space.WIDE: self.wide_taken, Space.QUANT: self.quant_taken,
                      Space.GROUP: self.group_taken}
             m.d.comb += self.written.eq(self.write)
-        others = {Space.WIDE: (Space.BYTES,), Space.QUANT: (Space.CODES, Space.COLUMN)}
+        others = {Space.WIDE: (Space.BYTES,), Space.QUANT: (Space.CODES, Space.COLUMN),
+                  Space.PROGRAM: (Space.PATCH,)}
         for space, (read, write, value) in sources.items():
             # The space is known long before its words.
             chosen = Signal(name=f"chosen_{space.name.lower()}")
@@ -483,6 +495,8 @@ class _Word(wiring.Component):
                 *(lane.eq(part) for port in (self.master_w, self.velocity_w)
                   for lane, part in zip(port.data, _split(wide, WIDE_BITS), strict=True)),
                 self.program_w.data.eq(word[-len(self.program_w.data):]),
+                # Words that are apart may go on from the last to the first.
+                self.program_w.addr.eq(self.address[:exact_log2(PROGRAM_WORDS)]),
             ]
         in_byte = [word[-8:].word_select(place, bits) for place in range(_each(self.params))]
         for lane in range(rows * depth):

@@ -48,6 +48,8 @@ __all__ = [
 NUMERICS_VERSION = 2
 #: Raised whenever a frame's or an instruction's layout or meaning changes.
 PROTOCOL_VERSION = 5
+#: The same, of what only machines that keep masters have: part of their fingerprint alone.
+MASTERS_PROTOCOL_VERSION = 2
 
 #: Width of one element of a wide tensor (GEMM results, norm inputs and outputs), signed.
 WIDE_BITS = 32
@@ -393,8 +395,9 @@ class Params:
         """Everything that decides what this machine is, as plain JSON types."""
         # Nothing depends on what other machines have.
         values = {name: value for name, value in asdict(self).items() if name not in SOME_HAVE}
-        return {**values, **self.beyond_usual, "lanes": self.vector, "protocol": PROTOCOL_VERSION,
-                "numerics": NUMERICS_VERSION}
+        version = {"masters_protocol": MASTERS_PROTOCOL_VERSION} if self.masters else {}
+        return {**values, **self.beyond_usual, **version, "lanes": self.vector,
+                "protocol": PROTOCOL_VERSION, "numerics": NUMERICS_VERSION}
 
     @property
     def beyond_usual(self):

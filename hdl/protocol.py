@@ -41,7 +41,9 @@ START   first (2), count (2)                   (nothing)
 WAIT    (nothing)                              as RUN
 ======  =====================================  ==================================================
 
-Numbers are unsigned and least significant byte first. Words of a space: see :class:`Space`.
+Numbers are unsigned and least significant byte first. Words of a space: see :class:`Space`. On a
+machine that keeps masters ``instructions completed`` and STATUS's ``its instruction`` take two
+bytes.
 A request with a bad body is answered by its status alone, as is a RUN that is refused with
 ``STICKY``. HELLO with another protocol version is answered by ``VERSION``, its own version and
 fingerprint. WRITE and READ move at least one word, or are refused with ``BAD_LENGTH``, and touch
@@ -49,7 +51,7 @@ no memory unless all of it is there; an unknown space is an ``ADDRESS``. ``high`
 of the address on a machine that keeps masters, and has no meaning on others, which take 0.
 
 RUN takes 1 to 64 instructions, or, on a machine that keeps masters, runs ``count`` of those that
-are stored in ``PROGRAM``, 1 to 255 of them, from number ``first`` on. It stops at the first that
+are stored in ``PROGRAM``, 1 to 511 of them, from number ``first`` on. It stops at the first that
 fails: the first number of its answer is then that instruction's, counted from 0. Its ``unit`` is
 the one that ran last, ``NONE`` after ``BAD_INSTRUCTION``. The error is kept, as STATUS shows it,
 and further RUNs are refused with ``STICKY`` until RESET. What earlier instructions wrote stays, and
@@ -97,6 +99,7 @@ __all__ = [
     "decode",
     "encode",
     "escape",
+    "number_bytes",
     "readable",
     "spaces",
     "unescape",
@@ -112,9 +115,9 @@ MAX_BODY = 2048
 #: Bytes that a machine that keeps masters holds of further requests while one is under way.
 LINK_BYTES = 256
 #: Words of ``PROGRAM``, the instructions that these are, and most of them in one RUN.
-PROGRAM_WORDS, INSTRUCTIONS, MAX_STORED = 1024, 256, 255
+PROGRAM_WORDS, INSTRUCTIONS, MAX_STORED = 2048, 512, 511
 #: Words of one part of ``LOG``, one for each instruction of a RUN.
-LOG_PART = 256
+LOG_PART = 512
 #: Requests other than RUN and START after which the answer to one of these is forgotten, so that a
 #: ``seq`` that comes round again is not taken for a repetition.
 REPEAT_WINDOW = 128
@@ -183,6 +186,10 @@ class Space(IntEnum):
     ``COLUMN`` are those words of which the first lane alone is written, as many in a byte: word i
     of it is a byte with those of ``(8 // bits) i`` on, from its lowest bits on. For WRITE alone as
     well.
+
+    ``PATCH`` are words of ``PROGRAM`` that are apart, for WRITE alone too. Before the 8 bytes of
+    each comes one that says how many words lie between it and the one before, of the first how many
+    lie between the address and it. From the last word of ``PROGRAM`` on they go on with the first.
     """
     WIDE = 0
     QUANT = 1
@@ -194,6 +201,7 @@ class Space(IntEnum):
     LOG = 7
     CODES = 8
     COLUMN = 9
+    PATCH = 10
 
 
 class LogPart(IntEnum):
@@ -214,7 +222,7 @@ def spaces(params):
 
     >>> from hdl.params import Params
     >>> len(spaces(Params())), len(spaces(Params(masters=8)))
-    (3, 10)
+    (3, 11)
     """
     return list(Space) if params.masters else [Space.WIDE, Space.QUANT, Space.GROUP]
 
@@ -226,7 +234,8 @@ def writable(params):
 
 def readable(params):
     """The spaces that the host can read."""
-    return [space for space in spaces(params) if space not in (Space.CODES, Space.COLUMN)]
+    apart = Space.CODES, Space.COLUMN, Space.PATCH
+    return [space for space in spaces(params) if space not in apart]
 
 
 def written_beside(params):
@@ -239,11 +248,16 @@ def word_bytes(space, params):
 
     >>> from hdl.params import Params
     >>> [word_bytes(space, Params(lanes=2)) for space in Space]
-    [8, 4, 4, 8, 8, 2, 8, 4, 8, 1]
+    [8, 4, 4, 8, 8, 2, 8, 4, 8, 1, 9]
     """
     return {Space.QUANT: params.depth, Space.GROUP: 4, Space.BYTES: params.vector,
-            Space.PROGRAM: 8, Space.LOG: 4, Space.COLUMN: 1,
+            Space.PROGRAM: 8, Space.LOG: 4, Space.COLUMN: 1, Space.PATCH: 9,
             Space.CODES: -(-params.slots // (8 // params.bits))}.get(space, 4 * params.vector)
+
+
+def number_bytes(params):
+    """Bytes of an instruction's number in answers."""
+    return 2 if params.masters else 1
 
 
 class Unit(IntEnum):

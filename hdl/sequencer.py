@@ -12,7 +12,14 @@ from hdl.instructions import INSTRUCTION_BYTES, Queue
 from hdl.link.frame import ANSWER_BYTE, FramePort
 from hdl.params import PROTOCOL_VERSION
 from hdl.program import WATCHDOG_CYCLES, Program, units_of
-from hdl.protocol import MAX_STORED, PROGRAM_WORDS, REPEAT_WINDOW, Kind, Status
+from hdl.protocol import (
+    MAX_STORED,
+    PROGRAM_WORDS,
+    REPEAT_WINDOW,
+    Kind,
+    Status,
+    number_bytes,
+)
 from hdl.stored import Stored
 from hdl.unit import UnitPort
 
@@ -134,7 +141,10 @@ class Sequencer(wiring.Component):
 
         # What a request changes.
         bad_frames = Signal(32)
-        error, error_at, error_unit = Signal(8), Signal(8), Signal(8)
+        number, completed = 8 * number_bytes(self.params), program.completed
+        if stored:
+            completed = completed | Const(0, number)
+        error, error_at, error_unit = Signal(8), Signal(number), Signal(8)
         restart = Signal()
         if stored:
             # What is stopped may clamp until it is reset.
@@ -167,7 +177,7 @@ class Sequencer(wiring.Component):
             access.write.eq(kinds[Kind.WRITE]),
             answer.seq.eq(Mux(frame.damaged, 0, frame.seq)),
             answer.kind.eq(Mux(frame.damaged, Kind.NAK, frame.kind) | Kind.ANSWER),
-            answer.run.eq(Cat(program.completed, program.unit, program.cycles)),
+            answer.run.eq(Cat(completed, program.unit, program.cycles)),
             answer.counters.eq(Cat(bad_frames, clamps.total, error, error_at, error_unit)),
         ]
 
@@ -347,9 +357,9 @@ class Answer(wiring.Component):
         These hold, as do ``alone``, ``run`` and ``counters``, until ``done``.
     alone : In(1)
         The status is all of the answer.
-    run : In(48)
+    run : In(48), or In(56) on a machine that keeps masters
         The body of RUN's answer, and of WAIT's, after the status.
-    counters : In(88)
+    counters : In(88), or In(96)
         The body of STATUS's answer after the status.
     words : In(stream.Signature(ANSWER_BYTE))
         The words of a READ.
@@ -360,14 +370,15 @@ class Answer(wiring.Component):
     def __init__(self, params):
         self.fingerprint = bytes.fromhex(params.fingerprint)
         self.waits = params.masters > 0
+        number = 8 * number_bytes(params)
         super().__init__({
             "start": In(1),
             "seq": In(8),
             "kind": In(8),
             "status": In(8),
             "alone": In(1),
-            "run": In(48),
-            "counters": In(88),
+            "run": In(number + 40),
+            "counters": In(number + 80),
             "words": In(stream.Signature(ANSWER_BYTE)),
             "o": Out(stream.Signature(ANSWER_BYTE)),
             "done": Out(1),

@@ -30,6 +30,7 @@ from hdl.protocol import (
     Unit,
     decode,
     encode,
+    number_bytes,
     unescape,
     word_bytes,
 )
@@ -45,10 +46,12 @@ DeviceStatus = namedtuple("DeviceStatus", "bad_frames saturations error instruct
 _ANSWER_SECONDS = 2.0
 _RUN_SECONDS = 120.0
 _TRIES = 4
+#: Words of a program that travel as a run: apart each takes a byte more, and a request takes 12.
+_RUN = 12
 
 #: NumPy's names of the numbers that words of a space are made of; else of 32 bits.
 _KINDS = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1", Space.CODES: "u1",
-          Space.COLUMN: "u1"}
+          Space.COLUMN: "u1", Space.PATCH: "u1"}
 
 _SENTENCES = {
     Status.BAD_KIND: "the device does not know this kind of request",
@@ -189,7 +192,7 @@ class Device:
         body = self._request(Kind.STATUS)
         return DeviceStatus(int.from_bytes(body[:4], "little"),
                             int.from_bytes(body[4:8], "little"),
-                            Status(body[8]), body[9], Unit(body[10]))
+                            Status(body[8]), self._number(body[9:-1]), Unit(body[-1]))
 
     def write(self, space, address, words):
         """Write ``words`` [count, elements] of integers from ``address``, as they travel: see
@@ -289,10 +292,19 @@ class Device:
         start = first * INSTRUCTION_BYTES // word_bytes(Space.PROGRAM, self.params)
         known = self._words[start:start + len(words)]
         places = np.flatnonzero((words != known).any(axis=1))
-        # Two runs of words with one between them are shorter as one.
-        for run in np.split(places, np.flatnonzero(np.diff(places) > 2) + 1):
-            if len(run):
+        # Runs of words, in which one that stays is shorter than a gap; and what lies apart.
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 2) + 1)
+        for run in runs:
+            if len(run) >= _RUN:
                 self.write(Space.PROGRAM, start + int(run[0]), words[run[0]:run[-1] + 1])
+        apart = np.concatenate([run for run in runs if len(run) < _RUN] or [places[:0]])
+        while len(apart):
+            # As many as a request has, and no gap longer than a byte says.
+            gaps = np.diff(apart[:self._travels(Space.PATCH, 0)[2]], prepend=apart[0] - 1) - 1
+            count = int(np.argmax(np.append(gaps, 256) > 255))
+            self.write(Space.PATCH, start + int(apart[0]),
+                       np.column_stack([gaps, words[apart[:len(gaps)]]])[:count])
+            apart = apart[count:]
         known[:] = words
         self._stored = program, first, about
 
@@ -330,7 +342,7 @@ class Device:
     def _count(self, part, body, start=None):
         """The clocks of a program, which began at ``start``, or has ended now."""
         if self.run_cycles is not None:
-            clocks = int.from_bytes(body[2:6], "little")
+            clocks = int.from_bytes(body[-4:], "little")
             self.run_cycles += clocks
             if self.observer:
                 self._observe(part, self.clock if start is None else start + clocks, clocks)
@@ -442,13 +454,18 @@ class Device:
     def _sentence(self, status, sent):
         program, rest = sent.program, sent.answer
         text = _SENTENCES.get(status, f"the device answered {status.name}")
-        if program and len(rest) >= 2 and rest[0] < len(program):
-            op = opcode_of(unpack_instruction(program[rest[0]])["op"], self.params)
+        number = self._number(rest)
+        if program and rest and number < len(program):
+            op = opcode_of(unpack_instruction(program[number])["op"], self.params)
             name = Opcode(op).name if op in set(Opcode) else f"opcode {op}"
-            text += f": instruction {rest[0]} ({name})"
+            text += f": instruction {number} ({name})"
             if sent.about:
-                text += f" of {sent.about[rest[0]]}"
+                text += f" of {sent.about[number]}"
         return ", ".join([text, *(f"in {phase}" for phase in sent.phases)])
+
+    def _number(self, body):
+        """The number of an instruction, with which a body begins."""
+        return int.from_bytes(body[:number_bytes(self.params)], "little")
 
     def _await(self, sent, *, lone=True):
         """The body of the answer to a request; None if it was lost or, of a ``lone`` one,

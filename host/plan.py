@@ -15,6 +15,7 @@ from hdl.protocol import (
     Status,
     decode,
     encode,
+    number_bytes,
     unescape,
     word_bytes,
 )
@@ -44,7 +45,8 @@ class _Nothing:
             count = int.from_bytes(body[4:6], "little") if kind == Kind.READ else 0
             size = count * word_bytes(Space(body[0]), self._params) if count else 0
             # RUN and WAIT count instructions and clocks.
-            rest = bytes(6 if kind in (Kind.RUN, Kind.WAIT) else size)
+            ended = number_bytes(self._params) + 5
+            rest = bytes(ended if kind in (Kind.RUN, Kind.WAIT) else size)
             self._answers += encode(seq, kind | Kind.ANSWER, bytes([Status.OK]) + rest)
 
     def receive(self, deadline):

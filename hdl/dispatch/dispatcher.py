@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.dispatch.fetch import Fetch
-from hdl.dispatch.log import CLOCK_BITS, RunLog
+from hdl.dispatch.log import CLOCK_BITS, NUMBER_BITS, RunLog
 from hdl.dispatch.quarters import QUARTER_BITS
 from hdl.dispatch.queue import UnitQueue
 from hdl.instructions import AFTER_MASK, AFTER_SHIFT, Queue, opcode_of, queue_of
@@ -64,7 +64,7 @@ class Dispatcher(wiring.Component):
         Pulses at the end; what follows holds until the next ``start`` or ``stop``.
     status : Out(8)
         ``OK``, ``BAD_INSTRUCTION``, ``ADDRESS`` or ``WATCHDOG``.
-    completed : Out(8)
+    completed : Out(NUMBER_BITS)
         How many instructions there were; the number of the one that failed, from 0.
     unit : Out(8)
         The unit of the one that failed, or of the last one; ``Unit.NONE`` after
@@ -88,7 +88,7 @@ class Dispatcher(wiring.Component):
             "active": Out(1),
             "done": Out(1),
             "status": Out(8),
-            "completed": Out(8),
+            "completed": Out(NUMBER_BITS),
             "unit": Out(8),
             "cycles": Out(CLOCK_BITS),
             "log_r": In(ReadPort(CLOCK_BITS)),

@@ -9,11 +9,12 @@ from hdl.instructions import Queue
 from hdl.memory import READ_LATENCY, ReadPort
 from hdl.protocol import LOG_PART, LogPart
 
-__all__ = ["CLOCK_BITS", "EventClocks", "RunLog"]
+__all__ = ["CLOCK_BITS", "NUMBER_BITS", "EventClocks", "RunLog"]
 
 #: Width of a run's clocks.
 CLOCK_BITS = 32
-_NUMBER_BITS = (LOG_PART - 1).bit_length()
+#: Width of an instruction's number, and of how many there are.
+NUMBER_BITS = (LOG_PART - 1).bit_length()
 
 
 class EventClocks(wiring.Component):
@@ -34,9 +35,9 @@ class EventClocks(wiring.Component):
     clock : In(CLOCK_BITS)
         Counts on for ``sources`` clocks after an event.
     event : In(1) x sources
-    number : In(8) x sources
+    number : In(NUMBER_BITS) x sources
         Of the instruction.
-    raddr : In(8)
+    raddr : In(NUMBER_BITS)
     data : Out(CLOCK_BITS)
         The clock of the event of instruction ``raddr``, ``READ_LATENCY`` clocks later.
     """
@@ -45,8 +46,8 @@ class EventClocks(wiring.Component):
         self.late = late
         super().__init__({
             "clock": In(CLOCK_BITS), "event": In(1).array(sources),
-            "number": In(_NUMBER_BITS).array(sources),
-            "raddr": In(_NUMBER_BITS), "data": Out(CLOCK_BITS),
+            "number": In(NUMBER_BITS).array(sources),
+            "raddr": In(NUMBER_BITS), "data": Out(CLOCK_BITS),
         })
 
     def elaborate(self, platform):
@@ -55,7 +56,7 @@ class EventClocks(wiring.Component):
         m.d.comb += [memory.raddr.eq(self.raddr), self.data.eq(memory.data)]
 
         # One source a clock, the lowest; ``back`` counts the clocks since the event.
-        pending, number = Signal(), Signal(_NUMBER_BITS, reset_less=True)
+        pending, number = Signal(), Signal(NUMBER_BITS, reset_less=True)
         back = Signal(range(self.sources + self.late + 1), reset_less=True)
         taken = Const(0)
         for source in range(self.sources):
@@ -83,19 +84,19 @@ class RunLog(wiring.Component):
         Of the run.
     queued : In(1)
         The instruction ``queued_number`` goes to its queue in this clock.
-    queued_number : In(8)
+    queued_number : In(NUMBER_BITS)
     started, done : In(len(Queue))
         The instruction in that queue starts in this clock; was done in the clock before.
-    number : In(8) x queues
+    number : In(NUMBER_BITS) x queues
         The instruction that is there, until 3 clocks after ``done``.
     r : In(ReadPort(CLOCK_BITS))
         Word ``LOG_PART * part + number``.
     """
     def __init__(self):
         super().__init__({
-            "clock": In(CLOCK_BITS), "queued": In(1), "queued_number": In(_NUMBER_BITS),
+            "clock": In(CLOCK_BITS), "queued": In(1), "queued_number": In(NUMBER_BITS),
             "started": In(len(Queue)), "done": In(len(Queue)),
-            "number": In(_NUMBER_BITS).array(len(Queue)),
+            "number": In(NUMBER_BITS).array(len(Queue)),
             "r": In(ReadPort(CLOCK_BITS)),
         })
 
@@ -114,7 +115,7 @@ class RunLog(wiring.Component):
             ]
         parts = {LogPart.QUEUED: queued, LogPart.STARTED: started, LogPart.DONE: done}
         m.d.comb += [memory.raddr.eq(self.r.addr) for memory in parts.values()]
-        part = self.r.addr[_NUMBER_BITS:][:(len(LogPart) - 1).bit_length()]
+        part = self.r.addr[NUMBER_BITS:][:(len(LogPart) - 1).bit_length()]
         for _ in range(READ_LATENCY):
             late = Signal.like(part)
             m.d.sync += late.eq(part)

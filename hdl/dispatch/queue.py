@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.dispatch.log import NUMBER_BITS
 from hdl.instructions import Queue, opcode_of
 from hdl.protocol import Status
 from hdl.unit import INSTRUCTION_LAYOUT, UnitPort
@@ -31,7 +32,7 @@ class UnitQueue(wiring.Component):
     load : In(1)
         Takes ``instruction``, its ``number`` and ``waits``; not while ``occupied``.
     instruction : In(INSTRUCTION_LAYOUT)
-    number : In(8)
+    number : In(NUMBER_BITS)
     waits : In(len(Queue))
         Queues that have to end what they hold before this one starts.
     ended : In(len(Queue))
@@ -54,7 +55,8 @@ class UnitQueue(wiring.Component):
         The instruction has failed; until ``clear``.
     status : Out(8)
         If so, ``ADDRESS`` or ``WATCHDOG``.
-    held, unit : Out(8)
+    held : Out(NUMBER_BITS)
+    unit : Out(8)
         Number and unit of the instruction.
     """
     def __init__(self, params, units, *, watchdog):
@@ -62,17 +64,17 @@ class UnitQueue(wiring.Component):
         self.units = units
         self.watchdog = watchdog
         super().__init__({
-            "load": In(1), "instruction": In(INSTRUCTION_LAYOUT), "number": In(8),
+            "load": In(1), "instruction": In(INSTRUCTION_LAYOUT), "number": In(NUMBER_BITS),
             "waits": In(len(Queue)), "ended": In(len(Queue)), "go": In(1), "clear": In(1),
             "fault": In(1), "control": In(UnitPort()).array(len(units)),
             "occupied": Out(1), "end": Out(1), "started": Out(1), "done": Out(1),
-            "failed": Out(1), "status": Out(8), "held": Out(8), "unit": Out(8),
+            "failed": Out(1), "status": Out(8), "held": Out(NUMBER_BITS), "unit": Out(8),
         })
 
     def elaborate(self, platform):
         m = Module()
         instruction = Signal(INSTRUCTION_LAYOUT, reset_less=True)
-        number = Signal(8, reset_less=True)
+        number = Signal(NUMBER_BITS, reset_less=True)
         waits = Signal(len(Queue))
         waiting, running, settling = Signal(), Signal(), Signal()
         m.d.comb += [

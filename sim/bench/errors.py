@@ -148,6 +148,12 @@ def _refused_codes(requests, params):
             assert requests.words(Kind.WRITE, Space.CODES, address, bytes(4)) == Status.ADDRESS
     for address, count in ((0, 1), (0, 0), (words, 1)):
         assert requests.words(Kind.READ, Space.CODES, address, count) == Status.ADDRESS
+    patch = word_bytes(Space.PATCH, params)
+    for count in (0, patch - 1, patch + 1, 2 * patch - 1):
+        assert requests.words(Kind.WRITE, Space.PATCH, 0, b"\1" * count) == Status.BAD_LENGTH
+    for address in (PROGRAM_WORDS - 1, PROGRAM_WORDS, 0xFFFFFE):
+        assert requests.words(Kind.WRITE, Space.PATCH, address, bytes(2 * patch)) == Status.ADDRESS
+    assert requests.words(Kind.READ, Space.PATCH, 0, 1) == Status.ADDRESS
     end = words // (8 // params.bits)
     assert requests.words(Kind.WRITE, Space.COLUMN, 0, b"") == Status.BAD_LENGTH
     for address in (end - 1, end, 0xFFFFFE):
@@ -749,11 +755,11 @@ def errors_stored(params, seed, most=0):
                          (some, 5), (5, some)):
         assert run(first, count) == Status.OK
     recording.about("stored programs that are not there")
-    for first, count in ((0, 0), (0, MAX_STORED + 1), (0, 0xFFFF), (some, 0x100 | some),
-                         (instructions, 0), (0xFFFF, 0x100)):
+    for first, count in ((0, 0), (0, MAX_STORED + 1), (0, 0xFFFF), (some, 0x200 | some),
+                         (instructions, 0), (0xFFFF, 0x200)):
         assert run(first, count) == Status.BAD_LENGTH
     for first, count in ((instructions - 1, 2), (instructions, 1), (2, MAX_STORED), (0xFFFF, 1),
-                         (0xFFFF, MAX_STORED), (0x8000, 1), (0x100 | some, 1)):
+                         (0xFFFF, MAX_STORED), (0x8000, 1), (0x200 | some, 1)):
         assert run(first, count) == Status.ADDRESS
     # Nothing of that is an error of a program.
     requests.say(Kind.STATUS)

@@ -8,8 +8,8 @@ from hdl.protocol import END, FrameError, Kind, Space, Status, Unit, decode, enc
 
 __all__ = ["Exchange", "Mismatch", "Session", "complete", "decoded", "describe", "frames"]
 
-#: Bytes of the answer to RUN or WAIT that only a machine with a clock knows: cycles.
-_CYCLES = range(3, 7)
+#: Last bytes of the answer to RUN or WAIT, which only a machine with a clock knows: cycles.
+_CYCLES = 4
 #: Differing elements, and instructions of a program, that a message lists.
 _LISTED = 8
 
@@ -137,7 +137,7 @@ def _masked(frame, ignored):
     seq, kind, body = frame
     hidden = set(ignored)
     if kind in (Kind.RUN | Kind.ANSWER, Kind.WAIT | Kind.ANSWER):
-        hidden |= set(_CYCLES)
+        hidden |= set(range(len(body) - _CYCLES, len(body)))
     return seq, kind, bytes(0 if i in hidden else byte for i, byte in enumerate(body))
 
 
@@ -206,8 +206,8 @@ def _words(body, other, space, address, shape):
 def _counters(body):
     return (f"bad frames {int.from_bytes(body[1:5], 'little')}, "
             f"saturations {int.from_bytes(body[5:9], 'little')}, "
-            f"error {_name(Status, body[9])} at {body[10]} of {_name(Unit, body[11])}"
-            if len(body) == 12 else body.hex())
+            f"error {_name(Status, body[9])} at {int.from_bytes(body[10:-1], 'little')} "
+            f"of {_name(Unit, body[-1])}" if len(body) in (12, 13) else body.hex())
 
 
 def _address(body):

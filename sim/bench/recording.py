@@ -168,6 +168,12 @@ class Recording:
         # From either end, so that every address bit matters.
         self._down = bool(self.rng.integers(2))
 
+    def forget(self):
+        """What the memories hold is not known any more, but for what is written from now on."""
+        for memory in (self.machine.wide, self.machine.quant, self.machine.master,
+                       self.machine.velocity):
+            memory.known[:] = False
+
     def about(self, text):
         """What follows is about this; places are kept."""
         self._link.about = text

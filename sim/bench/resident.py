@@ -505,6 +505,14 @@ def spaces(params, seed, most=10):
         device.write(Space.QUANT, start, rng.integers(-128, 128, (parts, params.depth)))
         device.write(Space.COLUMN, first, rng.integers(0, 1 << params.bits, (taken, each)))
         device.read(Space.QUANT, start, parts)
+    recording.begin("words of a program that are apart")
+    for count, first in ((1, PROGRAM_WORDS - 1), (20, 3), (150, PROGRAM_WORDS - 200),
+                         (30, int(rng.integers(PROGRAM_WORDS - 30)))):
+        device.write(Space.PROGRAM, 0, rng.integers(0, 256, (PROGRAM_WORDS, 8)))
+        gaps = rng.integers(0, 1 + min(255, 2 * PROGRAM_WORDS // count), count)
+        words = rng.integers(0, 256, (count, 8))
+        device.write(Space.PATCH, first, np.column_stack([gaps, words]))
+        device.read(Space.PROGRAM, 0, PROGRAM_WORDS)
     # Masters and velocities of the same address are apart.
     base = int(rng.integers(0, params.master_words - count))
     for space in (Space.MASTER, Space.VELOCITY):

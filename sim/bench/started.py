@@ -6,6 +6,7 @@ from hdl.instructions import INSTRUCTION_BYTES, Opcode, in_order, instruction
 from hdl.params import PROTOCOL_VERSION
 from hdl.protocol import (
     END,
+    INSTRUCTIONS,
     MAX_STORED,
     PROGRAM_WORDS,
     Kind,
@@ -50,7 +51,8 @@ class _Beside:
             Space.GROUP: (recording.tables(24), 24),
             Space.PROGRAM: (PROGRAM_WORDS - _PROGRAM_TAIL, _PROGRAM_TAIL),
             Space.CODES: (recording.place(Space.QUANT, 8, 1).base, 8),
-            Space.COLUMN: (-(-recording.place(Space.QUANT, 40, 1).base // self.each), 8)}
+            Space.COLUMN: (-(-recording.place(Space.QUANT, 40, 1).base // self.each), 8),
+            Space.PATCH: (PROGRAM_WORDS - 2 * _PROGRAM_TAIL, _PROGRAM_TAIL)}
         assert set(self.places) == set(written_beside(params))
         for space, (_, count) in self.places.items():
             self.write(space, 0, count)
@@ -73,7 +75,15 @@ class _Beside:
             return
         size = word_bytes(space, params)
         data = self.rng.integers(0, 256, (count, size)).astype(np.uint8)
-        kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1"}.get(space, "<i4")
+        if space == Space.PATCH:
+            # All words at first, else as many as gaps leave room for.
+            data[:, 0] %= 1 if count == self.places[space][1] else 4
+            ends = first + np.cumsum(data[:, 0] + 1)
+            data = data[ends <= self.places[space][1]]
+            if not len(data):
+                return
+        kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1",
+                Space.PATCH: "u1"}.get(space, "<i4")
         words = data.view(kind)
         self.recording.device.write(space, self.places[space][0] + first, words)
 
@@ -94,6 +104,8 @@ class _Beside:
                 # Of words whose other lanes were never written.
                 parts *= self.each
                 space, first, count = Space.QUANT, parts * first, parts * count
+            elif space == Space.PATCH:
+                space = Space.PROGRAM
             self.recording.device.read(space, first, count)
 
 
@@ -147,7 +159,7 @@ def started_programs(params, seed, most=10):
         beside, mix = _Beside(recording), Mix(recording, most)
         for _ in range(3):
             steps = mix.steps(60)
-            assert len(steps) * 4 <= PROGRAM_WORDS - _PROGRAM_TAIL
+            assert len(steps) * 4 <= PROGRAM_WORDS - 2 * _PROGRAM_TAIL
             device.store_program(scheduled(steps, schedule(steps, params)), overlap=True)
             run = (0, len(steps))
             again = requests.seq = requests.seq % 255 + 1
@@ -166,6 +178,7 @@ def started_programs(params, seed, most=10):
                 requests.say(Kind.STATUS)
                 assert requests.say(Kind.WAIT) == Status.OK
                 beside.read()
+                recording.forget()
                 return
             if rng.random() < 0.5:
                 delayed(Kind.WAIT)
@@ -209,11 +222,11 @@ def errors_started(params, seed, most=0):
         recording.read(counter)
 
     assert wait() == Status.OK
-    for first in range(0, 256, 32):
+    for first in range(0, INSTRUCTIONS, 32):
         store(first, *[step] * 32)
     recording.about("programs that are not there")
     for body in (b"", b"1", bytes(3), bytes(5), step, _range(0, 0), _range(0, MAX_STORED + 1),
-                 _range(255, 2), _range(0xFFFF, 1)):
+                 _range(MAX_STORED, 2), _range(0xFFFF, 1)):
         assert requests.say(Kind.START, body) in (Status.BAD_LENGTH, Status.ADDRESS)
         assert wait() == Status.OK
     seen()

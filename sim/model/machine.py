@@ -54,6 +54,7 @@ from hdl.protocol import (
     Unit,
     decode,
     encode,
+    number_bytes,
     readable,
     unescape,
     word_bytes,
@@ -256,7 +257,7 @@ class Machine:
     def _space(self, number):
         space = Space(number)
         kind = {Space.QUANT: "i1", Space.BYTES: "u1", Space.PROGRAM: "u1",
-                Space.CODES: "u1", Space.COLUMN: "u1"}.get(space, "<i4")
+                Space.CODES: "u1", Space.COLUMN: "u1", Space.PATCH: "u1"}.get(space, "<i4")
         return space, kind, word_bytes(space, self.params)
 
     @property
@@ -273,7 +274,7 @@ class Machine:
                  Space.GROUP: self.group.array, Space.MASTER: self.master.array,
                  Space.VELOCITY: self.velocity.array, Space.PROGRAM: self.program,
                  Space.LOG: self.log, Space.CODES: self.quant.array,
-                 Space.COLUMN: self._column}[space]
+                 Space.COLUMN: self._column, Space.PATCH: self.program}[space]
         if address + count > len(words):
             raise RunError(Status.ADDRESS)
         return words[address:address + count]
@@ -303,6 +304,11 @@ class Machine:
             codes = unpacked(values, self.params.bits)[:, :self.params.slots]
             self.words(space, address, count)[:, :codes.shape[1]] = codes
             return Status.OK, b""
+        if space == Space.PATCH:
+            self.words(space, address, count)
+            places = address + np.cumsum(values[:, 0] + 1) - 1
+            self.program[places % PROGRAM_WORDS] = values[:, 1:]
+            return Status.OK, b""
         if space == Space.COLUMN:
             values = unpacked(values, self.params.bits)
         bits = {Space.QUANT: self.params.bits, Space.MASTER: self.params.master_bits,
@@ -329,7 +335,7 @@ class Machine:
         status, index, unit = self.error
         return Status.OK, (self.bad_frames.to_bytes(4, "little")
                            + (self.saturations & 0xFFFFFFFF).to_bytes(4, "little")
-                           + bytes([status, index, unit]))
+                           + bytes([status]) + self._number(index) + bytes([unit]))
 
     def _on_reset(self, body):
         if body:
@@ -373,7 +379,10 @@ class Machine:
         status, done, unit = self.outcome
         if status != Status.OK:
             self.error = self.outcome
-        return status, bytes([done, unit]) + (0).to_bytes(4, "little")
+        return status, self._number(done) + bytes([unit]) + (0).to_bytes(4, "little")
+
+    def _number(self, number):
+        return number.to_bytes(number_bytes(self.params), "little")
 
     def _execute(self, program):
         """The instructions up to one that fails."""

@@ -186,16 +186,17 @@ def norm(m=1, n=1, dst0=0, clamped=0, key1=0, op=Opcode.NORM_FORWARD):
 
 def run_answer(answer):
     """``(completed, unit, cycles)``."""
-    assert len(answer) == 6
-    return answer[0], Unit(answer[1]), int.from_bytes(answer[2:], "little")
+    assert len(answer) in (6, 7)
+    return (int.from_bytes(answer[:-5], "little"), Unit(answer[-5]),
+            int.from_bytes(answer[-4:], "little"))
 
 
 async def status_of(request):
     """``(bad frames, saturations, error, instruction, unit)``."""
     status, body = await request(Kind.STATUS)
-    assert status == Status.OK and len(body) == 11
+    assert status == Status.OK and len(body) in (11, 12)
     return (int.from_bytes(body[:4], "little"), int.from_bytes(body[4:8], "little"),
-            Status(body[8]), body[9], Unit(body[10]))
+            Status(body[8]), int.from_bytes(body[9:-1], "little"), Unit(body[-1]))
 
 
 CLEAR = (0, 0, Status.OK, 0, Unit.NONE)
@@ -385,6 +386,43 @@ def test_packed_codes_of_a_column_are_written_to_the_first_lane_of_words(params)
         assert await status_of(request) == CLEAR
 
     simulate(Bench(params), process)
+
+
+def test_words_of_a_program_that_are_apart_are_written_where_they_belong():
+    size = word_bytes(Space.PATCH, KEEPER)
+
+    async def process(ctx, request):
+        chance = random.Random(6)
+        held = {}
+        for place in range(0, PROGRAM_WORDS, 128):
+            words = chance.randbytes(128 * 8)
+            await request.write(Space.PROGRAM, place, words)
+            held |= {place + i: words[8 * i:8 * i + 8] for i in range(128)}
+        for first, gaps in ((0, [0]), (PROGRAM_WORDS - 1, [0]), (5, [0, 0, 3, 255, 1]),
+                            (PROGRAM_WORDS - 4, [1, 0, 0, 7]), (19, [200] * 30)):
+            place, body = first - 1, b""
+            for gap in gaps:
+                place, word = (place + 1 + gap) % PROGRAM_WORDS, chance.randbytes(8)
+                held[place] = word
+                body += bytes([gap]) + word
+            await request.write(Space.PATCH, first, body)
+        for place in range(0, PROGRAM_WORDS, 128):
+            assert await request.read(Space.PROGRAM, place, 128) == b"".join(
+                held[place + i] for i in range(128))
+        # What is refused changes nothing.
+        for body in (b"", b"\1" * (size - 1), b"\1" * (size + 1)):
+            assert await request(Kind.WRITE, head(Space.PATCH, 0) + body) == (
+                Status.BAD_LENGTH, b"")
+        for address in (PROGRAM_WORDS - 1, PROGRAM_WORDS, 0xFFFF, 1 << 16):
+            assert await request(Kind.WRITE, head(Space.PATCH, address) + b"\1" * 2 * size) == (
+                Status.ADDRESS, b"")
+        assert await request(Kind.READ, read_body(Space.PATCH, 0, 1)) == (Status.ADDRESS, b"")
+        for place in (0, PROGRAM_WORDS - 64):
+            assert await request.read(Space.PROGRAM, place, 64) == b"".join(
+                held[place + i] for i in range(64))
+        assert await status_of(request) == CLEAR
+
+    simulate(Bench(KEEPER), process)
 
 
 def test_words_as_numbers_and_as_bytes():
@@ -716,7 +754,7 @@ def test_stored_instructions_that_are_not_there_are_refused():
         for first, count, status in (
                 (0, 0, Status.BAD_LENGTH), (0, MAX_STORED + 1, Status.BAD_LENGTH),
                 (0xFFFF, 0, Status.BAD_LENGTH), (5, 0xFFFF, Status.BAD_LENGTH),
-                (0, 0x101, Status.BAD_LENGTH),
+                (0, 0x201, Status.BAD_LENGTH),
                 (PLACES, 1, Status.ADDRESS), (PLACES - 1, 2, Status.ADDRESS),
                 (2, MAX_STORED, Status.ADDRESS), (0xFFFF, 1, Status.ADDRESS),
                 (0xFFFF, MAX_STORED, Status.ADDRESS), (0x8000, 1, Status.ADDRESS)):
@@ -864,7 +902,7 @@ def test_reset_stops_a_program_that_was_started():
         await request.write(Space.WIDE, 2, bytes(8))
         assert await request(Kind.START, several(0, 2)) == (Status.OK, b"")
         assert await request(Kind.RESET) == (Status.OK, b"")
-        nothing = (Status.OK, bytes(6))
+        nothing = (Status.OK, bytes(7))
         assert await request(Kind.WAIT) == nothing
         assert await status_of(request) == CLEAR
         # It does not go on, and no watchdog barks.

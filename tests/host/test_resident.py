@@ -391,7 +391,7 @@ def test_an_error_names_the_layer(monkeypatch, broken, where):
 
 def test_bad_programs_are_refused_with_the_number_of_the_instruction():
     with Device.open("model:", Params(masters=8)) as device:
-        with pytest.raises(MemoryFullError, match="at most 255 instructions, got 256"):
+        with pytest.raises(MemoryFullError, match="at most 511 instructions, got 512"):
             device.store_program([combine()] * (MAX_STORED + 1))
         device.store_program([combine(), combine(), instruction(Opcode.COMBINE)])
         with pytest.raises(DeviceError, match=r"refused the instruction: instruction 2 \(COMBINE"):
