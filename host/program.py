@@ -31,10 +31,10 @@ from sim.model.order import inner_tiles, schedule_rows
 from sim.model.requantise import safe_shift
 
 __all__ = ["Groups", "add_gradients", "align", "clip_gradient", "column_sums", "combine",
-           "convolution", "cross_entropy", "gemm", "gemm_shift", "gradient_groups", "move",
-           "norm_backward", "norm_forward", "pool", "pool_gradient", "pool_shift", "product",
-           "quantise", "quantise_masters", "scale", "slot_columns", "sort", "table_words", "update",
-           "whole_words"]
+           "convolution", "cross_entropy", "digits_product", "gemm", "gemm_shift",
+           "gradient_groups", "move", "norm_backward", "norm_forward", "pool", "pool_gradient",
+           "pool_shift", "product", "quantise", "quantise_masters", "scale", "slot_columns", "sort",
+           "table_words", "update", "whole_words"]
 
 #: Longest side of an image, and most positions of a window, whose sum fits a wide element.
 _MAX_SIDE, _MAX_WINDOW = 255, 1 << WIDE_BITS - ACTIVATION_BITS
@@ -180,6 +180,39 @@ def product(params, a, b, out, windows, **options):
     if windows:
         return convolution(params, a, b, out, windows, **options)
     return gemm(params, a, b, out, **options)
+
+
+def digits_product(params, a, b, out, part, ones, windows=None, *, unsigned=False, **groups):
+    """The instructions for ``out = A B``, exactly, where one of the two has more bits than codes
+    have: a list of tensors, its digits, least significant first.
+
+    Of A, ``sim.model.digits.streamed``; all but the last are stored as unsigned codes are, the last
+    is what A is (``unsigned``). Of B, ``sim.model.digits.stationary``. ``out = d_last``, and then
+    from the last but one on ``out = out 2**bits + d``, with ``bits - 1`` for those of B, d being a
+    digit's :func:`product`, which is made in ``part``; ``ones`` is a scale tensor of factors 1 and
+    exponents 0. A product that more than 32 bits might be needed for is refused.
+    """
+    of_b = isinstance(b, list)
+    digits, base = (b, params.bits - 1) if of_b else (a, params.bits)
+    if not digits:
+        raise ArgumentError("an operand must have a digit, got none")
+    k = digits[0].rows if of_b else b.rows
+    shifts = sum(g.count - 1 for g in groups.values() if g)
+    bits_a = params.bits * (1 if of_b else len(digits)) - (not unsigned)
+    bits_b = (params.bits - 1) * (len(digits) if of_b else 1)
+    largest = k * (2**bits_a - unsigned) * (2**bits_b - 1) << shifts
+    if largest >= 2**(WIDE_BITS - 1):
+        raise ArgumentError(f"a product in digits must fit {WIDE_BITS} bits, got one of "
+                            f"{largest.bit_length() + 1}")
+    steps = []
+    for number, digit in reversed(list(enumerate(digits))):
+        is_last = number == len(digits) - 1
+        made, _ = product(params, *((a, digit) if of_b else (digit, b)), out if is_last else part,
+                          windows, unsigned=unsigned or not (of_b or is_last), **groups)
+        steps += made
+        if not is_last:
+            steps.append(scale(out, ones, out, bits=WIDE_BITS, exponent=base, plus=part))
+    return steps
 
 
 def _product_fields(params, b, flags, tiles, unsigned, groups, limit):

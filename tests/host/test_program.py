@@ -16,11 +16,13 @@ from host.train import Rate
 from host.windows import Windows
 from sim.model.add import add, add_gradients
 from sim.model.convolution import fold, patches
+from sim.model.digits import stationary, streamed
 from sim.model.gemm import gemm
 from sim.model.norm import l1_forward
 from sim.model.pool import average, average_gradient, spread, sums
 from sim.model.quantise import quantise
 from sim.model.relu import relu_gradient, unclipped
+from sim.model.scale import scale_of_ones
 from tests.support.images import rows_of, weights_of
 
 PARAMS = Params(rows=2, cols=2, depth=2, lanes=1, memory=16)
@@ -67,6 +69,115 @@ def test_a_product_of_any_number_of_rows(m):
 def test_rows_of_rows_are_rows_of_the_whole():
     whole = Tensor(Space.QUANT, 100, 50, 9)
     assert whole.rows_from(10, 30).rows_from(5, 8) == whole.rows_from(15, 8)
+
+
+# Operands of more bits than codes have.
+
+def wide_operand(rng, bits, shape, low, high):
+    """Any numbers, those at the limits among them."""
+    x = rng.integers(low, high, shape, endpoint=True)
+    x.flat[:2] = low, high
+    return x
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize(("bits", "count"), [(2, 1), (2, 4), (4, 2), (4, 3), (5, 2), (8, 2)])
+def test_a_streamed_operand_in_digits(bits, count, unsigned):
+    rng = np.random.default_rng(bits)
+    params = Params(bits=bits, rows=2, cols=2, depth=2, lanes=2, memory=16, masters=4)
+    m, k, n = 9, 7, 3
+    low = 0 if unsigned else -(1 << bits * count - 1)
+    a = wide_operand(rng, bits, (m, k), low, (1 << bits * count) - 1 + low)
+    b = rng.integers(1 - (1 << bits - 1), 1 << bits - 1, (k, n))
+    out, part = Tensor(Space.WIDE, 7, m, n), Tensor(Space.WIDE, 70, m, n)
+    ones, weights = Tensor(Space.WIDE, 50, len(ScaleRow), n), Tensor(Space.QUANT, 10, k, n)
+    digits = [Tensor(Space.QUANT, 100 + 50 * i, m, k) for i in range(count)]
+    with Device.open("model:", params) as device:
+        for i, (place, digit) in enumerate(zip(digits, streamed(a, bits, count), strict=True)):
+            is_unsigned = unsigned or i < count - 1
+            store(device, place, digit - (1 << bits - 1) * is_unsigned)
+        store(device, weights, b)
+        store(device, ones, scale_of_ones(n))
+        device.run(program.digits_product(params, digits, weights, out, part, ones,
+                                          unsigned=unsigned))
+        assert (load(device, out) == a @ b).all()
+
+
+@pytest.mark.parametrize(("bits", "count"), [(2, 3), (4, 2), (4, 3), (8, 2)])
+def test_a_stationary_operand_in_digits_with_groups_of_rows(bits, count):
+    rng = np.random.default_rng(bits)
+    params = Params(bits=bits, rows=2, cols=2, depth=2, lanes=2, memory=16, masters=4)
+    m, k, n = 9, 7, 3
+    a = rng.integers(-(1 << bits - 1), 1 << bits - 1, (m, k))
+    low = -((1 << bits - 1) - 1 << (bits - 1) * (count - 1))
+    b = wide_operand(rng, bits, (k, n), low, (1 << (bits - 1) * count) - 1)
+    groups = rng.integers(0, 4, m)
+    out, part = Tensor(Space.WIDE, 7, m, n), Tensor(Space.WIDE, 70, m, n)
+    ones, x = Tensor(Space.WIDE, 50, len(ScaleRow), n), Tensor(Space.QUANT, 10, m, k)
+    digits = [Tensor(Space.QUANT, 100 + 50 * i, k, n) for i in range(count)]
+    rows = program.Groups(3, m, 4)
+    with Device.open("model:", params) as device:
+        device.write(Space.GROUP, rows.base, groups[:, None])
+        for place, digit in zip(digits, stationary(b, bits, count), strict=True):
+            store(device, place, digit)
+        store(device, x, a)
+        store(device, ones, scale_of_ones(n))
+        device.run(program.digits_product(params, x, digits, out, part, ones, rows=rows))
+        assert (load(device, out) == (a @ b) << (3 - groups)[:, None]).all()
+
+
+def test_a_convolution_of_images_of_eight_bits():
+    rng = np.random.default_rng(5)
+    shape, kernel, channels = (2, 5, 4, 3), (3, 3), 4
+    images, height, width, count = shape
+    windows = Windows(base=0, images=images, height=height, width=width, channels=count,
+                      kernel=kernel, outputs=(height, width), padding=(1, 1))
+    x = rng.integers(0, 256, (images, count, height, width))
+    w = rng.integers(-7, 8, (channels, count, *kernel))
+    m, k = images * height * width, count * 9
+    out, part = Tensor(Space.WIDE, 7, m, channels), Tensor(Space.WIDE, 207, m, channels)
+    ones = Tensor(Space.WIDE, 400, len(ScaleRow), channels)
+    weights = Tensor(Space.QUANT, 10, k, channels)
+    digits = [Tensor(Space.QUANT, 300 + 200 * i, m, count) for i in range(2)]
+    with Device.open("model:", KEEPER) as device:
+        windows.store(device)
+        for place, digit in zip(digits, streamed(rows_of(x), 4, 2), strict=True):
+            store(device, place, digit - 8)
+        store(device, weights, weights_of(w))
+        store(device, ones, scale_of_ones(channels))
+        device.run(program.digits_product(KEEPER, digits, weights, out, part, ones, windows,
+                                          unsigned=True))
+        y = patches(x, kernel, 1, 1).reshape(m, -1) @ w.reshape(channels, -1).T
+        assert (load(device, out) == y).all()
+
+
+def test_digits_are_groups_where_there_are_more_groups_than_bits():
+    """The low digits of all channels in one group, the high ones in the first: one product."""
+    rng = np.random.default_rng(6)
+    params = Params(bits=4, channel_groups=8, rows=2, cols=2, depth=2, lanes=2, memory=16,
+                    masters=4)
+    m, k, n = 9, 7, 3
+    a, b = rng.integers(0, 256, (m, k)), rng.integers(-7, 8, (k, n))
+    inner = program.Groups(5, 2 * k, 5)
+    x = Tensor(Space.QUANT, 10, m, 2 * k)
+    slots = Tensor(Space.QUANT, 100, m, program.slot_columns(params, 2 * k, 5))
+    weights, out = Tensor(Space.QUANT, 300, 2 * k, n), Tensor(Space.WIDE, 7, m, n)
+    with Device.open("model:", params) as device:
+        store(device, x, np.hstack(streamed(a, 4, 2)) - 8)
+        store(device, weights, np.vstack([b, b]))
+        device.write(Space.GROUP, inner.base, np.repeat([4, 0], k)[:, None])
+        product, shift = program.gemm(params, slots, weights, out, unsigned=True, inner=inner)
+        device.run([program.sort(inner), program.move(x, slots, order=inner), *product])
+        assert shift == 0 and (load(device, out) == a @ b).all()
+
+
+def test_digits_that_need_more_than_a_wide_element_are_refused():
+    place = Tensor(Space.QUANT, 0, 9, 600)
+    with pytest.raises(ArgumentError, match="fit 32 bits, got one of 34"):
+        program.digits_product(Params(bits=8, masters=4), [place] * 2, Tensor(
+            Space.QUANT, 0, 600, 3), place, place, place, unsigned=True)
+    with pytest.raises(ArgumentError, match="must have a digit, got none"):
+        program.digits_product(Params(masters=4), [], place, place, place, place)
 
 
 # Rows of norms and of what is quantised.
