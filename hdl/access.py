@@ -16,6 +16,7 @@ from hdl.protocol import (
     LogPart,
     Space,
     Status,
+    codes_in_byte,
     readable,
     spaces,
     word_bytes,
@@ -35,7 +36,7 @@ _WRITE_BYTES = _READ_BYTES - 2
 
 def _each(params):
     """Codes in a packed byte: a power of two."""
-    return 8 // params.bits
+    return codes_in_byte(params.bits)
 
 
 def depths(params):

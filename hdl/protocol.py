@@ -96,6 +96,7 @@ __all__ = [
     "Space",
     "Status",
     "Unit",
+    "codes_in_byte",
     "decode",
     "encode",
     "escape",
@@ -252,7 +253,13 @@ def word_bytes(space, params):
     """
     return {Space.QUANT: params.depth, Space.GROUP: 4, Space.BYTES: params.vector,
             Space.PROGRAM: 8, Space.LOG: 4, Space.COLUMN: 1, Space.PATCH: 9,
-            Space.CODES: -(-params.slots // (8 // params.bits))}.get(space, 4 * params.vector)
+            Space.CODES: -(-params.slots // codes_in_byte(params.bits))}.get(
+                space, 4 * params.vector)
+
+
+def codes_in_byte(bits):
+    """Codes in a byte of ``CODES``, and words in one of ``COLUMN``."""
+    return 8 // bits
 
 
 def number_bytes(params):

@@ -28,6 +28,7 @@ from hdl.protocol import (
     Space,
     Status,
     Unit,
+    codes_in_byte,
     decode,
     encode,
     number_bytes,
@@ -88,7 +89,7 @@ def packed(codes, bits):
     >>> packed(np.array([[-1, 7, -8]]), 4).tolist(), packed(np.array([[-3, -1, 1]]), 3).tolist()
     ([[127, 8]], [[61, 1]])
     """
-    each = 8 // bits
+    each = codes_in_byte(bits)
     fields = np.zeros((len(codes), -(-codes.shape[1] // each) * each), np.int64)
     fields[:, :codes.shape[1]] = codes
     fields = (fields & (1 << bits) - 1).reshape(len(codes), -1, each)
@@ -221,7 +222,7 @@ class Device:
         in a request."""
         size, head = word_bytes(space, self.params), len(_head(space, 0))
         if space == Space.CODES:
-            size, head = -(-elements // (8 // self.params.bits)), head + 1
+            size, head = -(-elements // codes_in_byte(self.params.bits)), head + 1
         return size, head, (MAX_BODY - head) // size
 
     def _write(self, body):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from hdl.params import MAX_M, WIDE_BITS
-from hdl.protocol import Space
+from hdl.protocol import Space, codes_in_byte
 from host.errors import MemoryFullError
 
 __all__ = ["Arena", "Place", "Tensor", "element_bits", "lanes_of", "load", "row_parts", "store",
@@ -27,11 +27,11 @@ def lanes_of(space, params):
 
     >>> from hdl.params import Params
     >>> [lanes_of(space, Params(rows=4, depth=2, lanes=1)) for space in Space]
-    [1, 8, 1, 1, 1, 1, 8, 1, 8, 2]
+    [1, 8, 1, 1, 1, 1, 8, 1, 8, 2, 9]
     """
     return {Space.QUANT: params.slots, Space.CODES: params.slots, Space.GROUP: 1,
-            Space.PROGRAM: 8, Space.LOG: 1,
-            Space.COLUMN: 8 // params.bits}.get(space, params.vector)
+            Space.PROGRAM: 8, Space.PATCH: 9, Space.LOG: 1,
+            Space.COLUMN: codes_in_byte(params.bits)}.get(space, params.vector)
 
 
 def words_of(space, params):

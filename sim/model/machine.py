@@ -52,6 +52,7 @@ from hdl.protocol import (
     Space,
     Status,
     Unit,
+    codes_in_byte,
     decode,
     encode,
     number_bytes,
@@ -88,7 +89,7 @@ def unpacked(words, bits):
     >>> unpacked(np.array([[0x7F, 0x08]]), 4).tolist(), unpacked(np.array([[0xFD]]), 3).tolist()
     ([[-1, 7, -8, 0]], [[-3, -1]])
     """
-    shifts = bits * np.arange(8 // bits)
+    shifts = bits * np.arange(codes_in_byte(bits))
     return wrap(words[:, :, None] >> shifts, bits).reshape(len(words), -1)
 
 
@@ -263,7 +264,7 @@ class Machine:
     @property
     def _column(self):
         """First lanes of the quantised memory, as many in a row as a byte has of them; a view."""
-        each = 8 // self.params.bits
+        each = codes_in_byte(self.params.bits)
         lane = self.quant.array[:, 0]
         return lane[:len(lane) - len(lane) % each].reshape(-1, each)
 

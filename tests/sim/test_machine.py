@@ -14,7 +14,7 @@ from hdl.instructions import (
     unpack_instruction,
 )
 from hdl.params import MAX_K, Params
-from hdl.protocol import Kind, Space, Status, decode, encode, unescape
+from hdl.protocol import INSTRUCTIONS, Kind, Space, Status, decode, encode, unescape
 from hdl.unit import GROUP_WORD
 from sim.model.gemm import gemm
 from sim.model.machine import Machine, RunError, group_words, slot_of
@@ -271,16 +271,16 @@ def test_stored_programs_of_the_model():
         return Status(answer[0]), answer[1:]
 
     add = instruction(Opcode.COMBINE, n=1, src1=1, tab0=1, tab1=1, tab2=1, key0=1)
-    for first in range(0, 256, 32):
+    for first in range(0, INSTRUCTIONS, 32):
         assert say(1, Kind.WRITE, bytes([Space.PROGRAM, 0]) + (4 * first).to_bytes(2, "little")
                    + 32 * add) == (Status.OK, b"")
     for seq, (first, count, ended) in enumerate((
-            (0, 0, Status.BAD_LENGTH), (0, 256, Status.BAD_LENGTH), (255, 2, Status.ADDRESS),
-            (0xFFFF, 255, Status.ADDRESS), (0, 255, Status.OK), (1, 255, Status.OK),
-            (255, 1, Status.OK))):
+            (0, 0, Status.BAD_LENGTH), (0, 512, Status.BAD_LENGTH), (511, 2, Status.ADDRESS),
+            (0xFFFF, 511, Status.ADDRESS), (0, 511, Status.OK), (1, 511, Status.OK),
+            (511, 1, Status.OK))):
         before = machine.wide.array[0, 0]
         body = first.to_bytes(2, "little") + count.to_bytes(2, "little")
         found, rest = say(seq, Kind.RUN, body)
         assert found == ended
         assert machine.wide.array[0, 0] - before == (count if ended == Status.OK else 0)
-        assert rest[:1] == (bytes([count]) if ended == Status.OK else b"")
+        assert rest[:2] == (count.to_bytes(2, "little") if ended == Status.OK else b"")

@@ -41,6 +41,9 @@ MORE_MACHINES = [
     machine(5, (1, 4), 4, 1, 3, 8, lanes=6, array_clock=2),
 ]
 
+#: Scenarios of four to six random programs each.
+PROGRAMS = "stored_programs", "overlapping_programs", "started_programs"
+
 regress = pytest.mark.regress
 
 
@@ -86,3 +89,12 @@ def test_the_board_answers_as_the_model(params, scenario, seed):
 @sessions(MACHINES + MORE_MACHINES)
 def test_more_machines_and_shapes(params, scenario, seed):
     replay(board(params), record(scenario, params, seed, most=[20, 60, 200, 511][seed % 4]))
+
+
+@regress
+@pytest.mark.parametrize("seed", range(10, 40))
+@pytest.mark.parametrize("scenario", PROGRAMS)
+@pytest.mark.parametrize("params", [params for params in MACHINES + MORE_MACHINES
+                                    if params.masters], ids=lambda params: params.name)
+def test_thousands_of_random_programs(params, scenario, seed):
+    replay(board(params), record(scenario, params, seed, most=[5, 20, 48][seed % 3]))
