@@ -51,6 +51,8 @@ __all__ = ["Resident"]
 #: Rows of a weight matrix of which gradients are made at a time, where there is room: fewer where
 #: the first of them waits for groups of samples.
 _CHUNK, _GROUPED_CHUNK = 270, 128
+#: So many times as many chunks as usual take longer than the wait for words that are free later.
+_FINE = 3
 #: Parts that the columns of all weight matrices together are in, at most.
 _BLOCKS = 24
 #: Layers of a network that is gone through in parts anyway; exponents alone fill the programs of
@@ -199,6 +201,8 @@ class Places:
         #: By layer its columns in blocks, and these in parts, of which gradients are made one after
         #: the other, in places that the parts take in turn.
         self.parts, self.products = self._divided(params, weights, wide)
+        if self._way:
+            self._widen_way(batch)
         #: Second places of a step's input, its exponent and the labels, or None.
         self.spare = self._spare(layers[0], weights, batch, wide, before, quant)
         self.windows = WindowTables(params, layers, batch)
@@ -232,8 +236,9 @@ class Places:
         #: The first one gives way where there is no place for it.
         self._inputs = [None] * gives_way + _each(
             quant, "the quantised input", inputs[gives_way:], first=int(gives_way))
-        self.codes = _each(quant, "the quantised weight matrix",
-                           [(layer.k, layer.n) for layer in layers])
+        weights = [(layer.k, layer.n) for layer in layers]
+        self.codes = _each(quant, "the quantised weight matrix", weights[gives_way:],
+                           first=int(gives_way))
         outputs = [(layer.rows(batch), layer.n) for layer in layers]
         self.gradients = _by_turns(quant, "a quantised gradient", outputs)
         self.turned = quant.allocate(
@@ -249,11 +254,14 @@ class Places:
         #: channel, count); and places of what streams for them, which are used in turn.
         room = quant.left
         if gives_way:
+            room -= quant.words(*weights[0])
             # As few words as it may take.
             room -= self._way_words(batch, self._chunks(layers[0], MAX_K))
         self.chunks, self.streamed = self._streamed(batch, quant, layers[gives_way:], room)
         self._way = None
         if gives_way:
+            # Last, so that its words are before those of the input.
+            self.codes = [*_each(quant, "the quantised weight matrix", weights[:1]), *self.codes]
             chunks, self._way = self._make_way(batch, quant)
             self.chunks = [chunks, *self.chunks]
         return quant
@@ -415,6 +423,18 @@ class Places:
         quant.allocate("what streams for the gradients of layer 0",
                        (layer.k, streamed_columns(self._params, layer, batch)))
         return chunks, range(base, base + need)
+
+    def _widen_way(self, batch):
+        """Larger chunks, as what streams has room where weights of the last part are as well: they
+        are quantised when the next step begins, and after the way forward nothing needs them."""
+        layer, codes = self._layers[0], self.codes[0]
+        first = codes.base + self._words(layer.k, self.parts[0][-1][0][0])
+        usual = len(self._chunks(layer, 1))
+        for least in range(usual, len(self.chunks[0]) // _FINE):
+            chunks = self._chunks(layer, least)
+            if self._way_words(batch, chunks) <= self._way.stop - first:
+                self.chunks[0], self._way = chunks, range(first, self._way.stop)
+                break
 
     def _way_words(self, batch, chunks):
         """Words that the place takes in which the input gives way to such chunks."""
