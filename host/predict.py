@@ -40,10 +40,10 @@ Timed = namedtuple("Timed", "opcode queue queued started done")
 #: ``clocks`` of the run, and a :class:`Timed` for each instruction, in order.
 Prediction = namedtuple("Prediction", "clocks steps")
 
-#: Clocks of each queue's instructions alone; of all that are at the quantised memory's shared port,
-#: where no two may meet; of the longest chain of instructions that need each other's results; and
-#: of the program, if its queues were of any length but ran one instruction at a time, and so did
-#: that port: the ``path`` is longer than all others.
+#: Clocks of a run of each queue's instructions alone; of all that are at the quantised memory's
+#: shared port, where no two may meet, or of its accesses; of the longest chain of instructions that
+#: need each other's results; and of the program, if its queues were of any length but ran one
+#: instruction at a time, and so did that port: the ``path`` is longer than all others.
 Bound = namedtuple("Bound", "array vector mover port chain path")
 
 #: The clock in which the first instruction goes to its queue; from one to the next at least; from
@@ -271,7 +271,17 @@ def bound(program, params):
                              if j in each]) - more for each, more in sets),
             ceil(one_at_a_time([(heads[j], served[j], tail + _FREE) for j, tail in tails.items()
                                 if served[j]]))]))
-    return Bound(*(sum(each.values()) for each, _ in sets), ends[-1], heads[-1] + _END)
+    *queues, port = (_alone(each.values(), more) for each, more in sets)
+    return Bound(*queues, max(port, ceil(_alone(filter(None, served.values()), -_FREE))), ends[-1],
+                 heads[-1] + _END)
+
+
+def _alone(taken, more):
+    """Clocks of a program of which one instruction runs at a time, with so many more between two
+    than to the end; 0 without any."""
+    taken = list(taken)
+    return (_FIRST + _START + sum(taken) + _FREE * len(taken) + more * (len(taken) - 1) + _END
+            if taken else 0)
 
 
 def one_at_a_time(jobs):

@@ -1,6 +1,7 @@
 """host.plan: memories, programs and bytes on the link of a training, without a device."""
 
 import json
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from host import train as host_train
 from host.device import Device
 from host.errors import ArgumentError, MemoryFullError
 from host.layers import Mlp, Network
-from host.network import convolutional, lenet
+from host.network import convolutional, lenet, perceptron
 from host.plan import plan, plan_lines
 from host.resident import Places, Resident
 from host.train import Rate, main
@@ -95,8 +96,8 @@ def test_of_a_network_without_a_hidden_layer_there_is_a_plan():
      "the norm context of layer 0 of 64x64 needs 16384 bytes of the device's wide memory, 6624 "
      "more than the 9760 left of 32768: choose a smaller batch or --memory 16 at least"),
     (Params(masters=8, codes=8), 64,
-     "the quantised weight matrix of layer 0 of 64x64 needs 2048 bytes of the device's quantised "
-     "memory, 2048 more than the 0 left of 4096: choose a smaller batch or --codes 16 at least"),
+     "the quantised input of layer 0 of 64x64 needs 2048 bytes of the device's quantised memory, "
+     "832 more than the 1216 left of 4096: choose a smaller batch or --codes 16 at least"),
     # None is as wide.
     (Params(masters=8, memory=64), 500,
      "the norm context of layer 0 of 500x64 needs 128000 bytes of the device's wide memory, 2224 "
@@ -129,6 +130,24 @@ def test_one_machine_on_an_85f_holds_these_convolutional_networks(layers, image,
         assert memory["used_words"] <= memory["words"]
     with pytest.raises(MemoryFullError):
         Places(params, layers(image, 10), most + 1)
+
+
+@pytest.mark.parametrize(("layers", "image", "m", "options"), [
+    # The batch gives way to what streams; the queues hold each other up; there is room for little
+    # of what outputs see.
+    (partial(perceptron, (784, 80, 10)), None, 64,
+     {"lanes": 8, "codes": 128, "memory": 16, "master_bits": 16, "velocity_bits": 8}),
+    (partial(perceptron, (13, 100, 200, 50, 17, 26)), None, 16, {"lanes": 8, "memory": 128}),
+    (partial(lenet, (28, 28, 1), 10), (28, 28, 1), 5, {
+        "rows": 2, "cols": 8, "lanes": 4, "codes": 128, "master_bits": 16, "velocity_bits": 8})])
+def test_steps_that_were_far_from_their_bound_are_within_five_percent(layers, image, m, options):
+    params = Params(**{"sample_groups": 1, "masters": 64, "memory": 32, **options})
+    network, rng = Network(layers(), 0, params.formats), np.random.default_rng(0)
+    features, classes = (np.prod(image or network.shapes[0].in_channels),
+                         network.shapes[-1].out_channels)
+    found = plan(params, network, rng.integers(0, 256, (m, features)),
+                 rng.integers(0, classes, m), RATES)
+    assert 0.95 <= found["step"]["bound"]["share"] <= 1
 
 
 def test_a_machine_without_masters_has_no_plan():
