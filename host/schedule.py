@@ -30,9 +30,14 @@ __all__ = ["Schedule", "after", "schedule", "scheduled"]
 _BESIDE, _FETCH = 4, 7
 #: How often an order is improved with the clocks that were predicted for the one before.
 _ROUNDS = 4
-#: Instructions of all orders that are tried to improve the best one; clocks from which on one is
-#: moved as often as any that is longer.
-_TRIES, _LONG = 100_000, 2000
+#: Instructions of all orders that are tried to improve the best one, and how many these are at
+#: most; clocks from which on one is moved as often as any that is longer.
+_TRIED, _MOST, _LONG = 100_000, 1500, 2000
+#: Where it takes so many times what the busiest queue does, none is tried.
+_ENOUGH = 1.004
+#: Of an order that is tried, by how much it may be slower than the best one, times the square of
+#: its length.
+_SLACK = 25
 
 #: ``order``: places in the program as it was written, as they follow each other; ``after``: the
 #: queues that each of them names; ``parts``: how many of them each part has.
@@ -162,24 +167,36 @@ def _settled(of, order):
 
 def _searched(of, order):
     """An order that is as fast at least: instructions, the longer the more often, are taken out of
-    it and put somewhere else where they may be, as long as the whole takes no longer by that."""
-    best, _ = of.run(order)
+    it and put somewhere else where they may be, if the whole takes no longer by that, or little
+    longer than the best one (threshold accepting): the less the later that is tried, and the longer
+    the program, of which few are tried."""
+    count = len(order)
+    best, now, found = order, of.run(order)[0], order
+    least, tries = now, min(_MOST, _TRIED // max(1, count))
     weights = list(accumulate(min(step.clocks, _LONG) for step in of.steps))
+    busiest = max(sum(step.clocks for step in of.steps if step.queue == queue) for queue in Queue)
     # The same in every run.
-    random, tries = Random(0), _TRIES // max(1, len(order))
-    for _ in range(tries):
+    random = Random(0)
+    for left in reversed(range(tries)):
+        if least <= _ENOUGH * busiest:
+            break
         i = bisect(weights, random.randrange(weights[-1]))
-        at = low = high = order.index(i)
-        while low and order[low - 1] not in of.needs[i]:
+        at = low = high = found.index(i)
+        while low and found[low - 1] not in of.needs[i]:
             low -= 1
-        while high + 1 < len(order) and order[high + 1] not in of.needed[i]:
+        while high + 1 < count and found[high + 1] not in of.needed[i]:
             high += 1
-        rest = order[:at] + order[at + 1:]
         to = random.randint(low, high)
+        if to == at:
+            continue
+        rest = found[:at] + found[at + 1:]
         other = *rest[:to], i, *rest[to:]
-        if to != at and (clocks := of.run(other)[0]) <= best:
-            best, order = clocks, other
-    return order
+        clocks, _ = of.run(other)
+        if clocks <= max(now, least * (1 + _SLACK * left / tries / count**2)):
+            now, found = clocks, other
+        if clocks < least:
+            least, best = clocks, other
+    return best
 
 
 def _justified(of, taken, order):
