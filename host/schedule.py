@@ -172,7 +172,7 @@ def _searched(of, order):
     the program, of which few are tried."""
     count = len(order)
     best, now, found = order, of.run(order)[0], order
-    least, tries = now, min(_MOST, _TRIED // max(1, count))
+    least, tries = now, min(_MOST, _TRIED // count) if count else 0
     weights = list(accumulate(min(step.clocks, _LONG) for step in of.steps))
     busiest = max(sum(step.clocks for step in of.steps if step.queue == queue) for queue in Queue)
     # The same in every run.
