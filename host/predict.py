@@ -70,6 +70,8 @@ class Work:
         #: The queues that it names, a bit each.
         self.named = (fields["op"] & AFTER_MASK) >> AFTER_SHIFT
         self.clocks = clocks(self.opcode, fields, params)
+        #: Of any data.
+        self.least = clocks(self.opcode, fields, params, padding=0)
         self.quant, self.wide = _shares(self.opcode, fields, params, self.clocks)
         self.product = (_Product(fields, params, self.clocks)
                         if self.opcode == Opcode.GEMM else None)
@@ -244,9 +246,9 @@ def bound(program, params):
     fields = [unpack_instruction(packed) for packed in program]
     words = [accesses(each, params) for each in fields]
     #: By set the clocks of those that are in it, and what is behind all of them but the last.
-    sets = [({i: work.clocks for i, work in enumerate(works) if work.queue == queue}, _START)
+    sets = [({i: work.least for i, work in enumerate(works) if work.queue == queue}, _START)
             for queue in Queue]
-    sets.append(({i: works[i].clocks for i, each in enumerate(fields)
+    sets.append(({i: works[i].least for i, each in enumerate(fields)
                   if Memory.QUANT in ports(params, each)}, 0))
     served = {i: work.product.weights if work.product else work.quant * work.clocks
               for i, work in enumerate(works)}
@@ -260,13 +262,13 @@ def bound(program, params):
         for j in needs:
             tails.setdefault(j, 0)
             for k, clocks_ in between[j].items():
-                tails[k] = max(tails.get(k, 0), clocks_ + works[j].clocks + _FREE)
+                tails[k] = max(tails.get(k, 0), clocks_ + works[j].least + _FREE)
         ends.append(max((ends[j] for j in needs), default=_FIRST + _START) + (
-            works[i].clocks + _FREE if i < len(works) else _END))
+            works[i].least + _FREE if i < len(works) else _END))
         between.append(tails)
         heads.append(max([
             _FIRST + _START + _FETCH * len(tails),
-            *(heads[j] + works[j].clocks + _FREE for j in needs),
+            *(heads[j] + works[j].least + _FREE for j in needs),
             *(one_at_a_time([(heads[j], each[j] + _FREE + more, tail) for j, tail in tails.items()
                              if j in each]) - more for each, more in sets),
             ceil(one_at_a_time([(heads[j], served[j], tail + _FREE) for j, tail in tails.items()
