@@ -244,9 +244,13 @@ _OPERATIONS = {
 def bound(first, second):
     """Whether one of two instructions with these :class:`Accesses` writes a word that the other
     reads or writes."""
-    return any(words & other[memory] for written, others in (
-        (first.written, second), (second.written, first))
-        for memory, words in written.items() for other in others)
+    for written, others in (first.written, second), (second.written, first):
+        for memory, words in written.items():
+            for other in others:
+                # A Counter takes long to say that it has nothing.
+                if memory in other and words & other[memory]:
+                    return True
+    return False
 
 
 def meet(params, first, second):

@@ -51,8 +51,9 @@ _BLOCK, _COLUMNS, _FIRST_PASS, _PASS, _BEHIND = 16, 512, 5, 2, 13
 _GROUP, _HEADER = 5, 9
 
 
-def clocks(opcode, fields, params):
-    """Clocks of an instruction of these fields.
+def clocks(opcode, fields, params, *, padding=0.5):
+    """Clocks of an instruction of these fields; of ``SORT`` with that share of the padding that
+    there may be, on average half of it.
 
     >>> from hdl.params import Params
     >>> fields = {"flags": 0, "m": 100, "n": 3}
@@ -68,8 +69,8 @@ def clocks(opcode, fields, params):
     if opcode == Opcode.QUANTISE:
         return _quantise(params, flags, m, tiles, fields["arg"])
     if opcode == Opcode.SORT:
-        # Half of the padding that there may be.
-        return fields["arg"] * (fields["k"] + _GROUP + (params.depth - 1) // 2) + _HEADER
+        padded = int((params.depth - 1) * padding)
+        return fields["arg"] * (fields["k"] + _GROUP + padded) + _HEADER
     if opcode == Opcode.NORM_FORWARD:
         return tiles * (2 * m + 80 if flags & NormFlag.INFERENCE else 4 * m + 164) + 1
     if opcode == Opcode.NORM_BACKWARD:

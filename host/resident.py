@@ -51,6 +51,9 @@ __all__ = ["Resident"]
 #: Rows of a weight matrix of which gradients are made at a time, where there is room: fewer where
 #: the first of them waits for groups of samples.
 _CHUNK, _GROUPED_CHUNK = 270, 128
+#: More chunks than so many times as many as usual take longer than the wait for words that are free
+#: later.
+_FINE = 2
 #: Parts that the columns of all weight matrices together are in, at most.
 _BLOCKS = 24
 #: Layers of a network that is gone through in parts anyway; exponents alone fill the programs of
@@ -199,6 +202,8 @@ class Places:
         #: By layer its columns in blocks, and these in parts, of which gradients are made one after
         #: the other, in places that the parts take in turn.
         self.parts, self.products = self._divided(params, weights, wide)
+        if self._way:
+            self._widen_way(batch)
         #: Second places of a step's input, its exponent and the labels, or None.
         self.spare = self._spare(layers[0], weights, batch, wide, before, quant)
         self.windows = WindowTables(params, layers, batch)
@@ -228,14 +233,8 @@ class Places:
     def _lay(self, batch, quant, *, gives_way=False):
         """Places in the quantised memory, which is returned."""
         params, layers = self._params, self._layers
-        inputs = [(layer.rows_in(batch), layer.in_channels) for layer in layers]
-        #: The first one gives way where there is no place for it.
-        self._inputs = [None] * gives_way + _each(
-            quant, "the quantised input", inputs[gives_way:], first=int(gives_way))
-        self.codes = _each(quant, "the quantised weight matrix",
-                           [(layer.k, layer.n) for layer in layers])
-        outputs = [(layer.rows(batch), layer.n) for layer in layers]
-        self.gradients = _by_turns(quant, "a quantised gradient", outputs)
+        self.gradients = _by_turns(
+            quant, "a quantised gradient", [(layer.rows(batch), layer.n) for layer in layers])
         self.turned = quant.allocate(
             "a transposed weight matrix",
             *(layer.turned for layer in layers[1:])) if layers[1:] else None
@@ -245,18 +244,35 @@ class Places:
         if seen := gathered(params, layers, batch):
             #: What outputs see through a tap, where that is sorted then.
             self.seen = quant.allocate("what is seen through a tap", *seen)
+        #: Inputs, each with the weights. The first one gives way where there is no place for it,
+        #: and its weights are before what it gives way to.
+        self._inputs, self.codes = [None] * gives_way, [None] * gives_way
+        for number, layer in enumerate(layers[gives_way:], gives_way):
+            self._inputs.append(quant.allocate(f"the quantised input of layer {number}",
+                                               (layer.rows_in(batch), layer.in_channels)))
+            self.codes.append(self._code_place(quant, number))
         #: By layer the rows of weights of which gradients are made at a time, in pieces (tap, first
         #: channel, count); and places of what streams for them, which are used in turn.
         room = quant.left
         if gives_way:
+            room -= quant.words(layers[0].k, layers[0].n)
             # As few words as it may take.
             room -= self._way_words(batch, self._chunks(layers[0], MAX_K))
-        self.chunks, self.streamed = self._streamed(batch, quant, layers[gives_way:], room)
+        chunks, self.streamed = self._streamed(batch, quant, layers[gives_way:], room)
+        self.chunks = [None] * gives_way + chunks
+        #: Those of each layer.
+        self._operands = [self.streamed] * len(layers)
+        for number in range(gives_way, len(layers)):
+            self._widen(number, batch, quant)
         self._way = None
         if gives_way:
-            chunks, self._way = self._make_way(batch, quant)
-            self.chunks = [chunks, *self.chunks]
+            self.codes[0] = self._code_place(quant, 0)
+            self.chunks[0], self._way = self._make_way(batch, quant)
         return quant
+
+    def _code_place(self, quant, number):
+        layer = self._layers[number]
+        return quant.allocate(f"the quantised weight matrix of layer {number}", (layer.k, layer.n))
 
     def input_of(self, number, samples):
         """The place of the input of a layer, of so many samples."""
@@ -267,6 +283,10 @@ class Places:
             return Tensor(Space.QUANT, self._way.stop - self._words(*shape), *shape)
         return self._inputs[number].view(*shape)
 
+    def operands(self, number):
+        """Places of what streams for the gradients of a layer, which are used in turn."""
+        return self._operands[number]
+
     def on_the_way(self, number, first, count, cols):
         """The place of what streams for some rows of a layer's weights, where the input gives way
         to it; else None."""
@@ -276,7 +296,7 @@ class Places:
 
     def stays(self, number):
         """Whether all that streams for a layer's gradients has places, so that it is moved once."""
-        return (len(self.chunks[number]) <= len(self.streamed)
+        return (len(self.chunks[number]) <= len(self._operands[number])
                 or (not number and self._way is not None))
 
     def on_turn(self, turn):
@@ -391,6 +411,26 @@ class Places:
         return found, [quant.allocate("a streamed operand", *shapes)
                        for _ in range(min(max(count, 1), useful))]
 
+    def _widen(self, number, batch, quant):
+        """Larger chunks of a layer, and more places for what streams, where there is little room:
+        inputs and weights of the layers behind are not needed any more then."""
+        layer, codes, before = self._layers[number], self.codes[number], len(self.chunks[number])
+        if before <= _FINE * len(self._chunks(layer, 1)) and len(self.streamed) >= min(2, before):
+            return
+        reused = quant.again(codes.base + quant.words(codes.rows, codes.cols))
+        room, cols = quant.used - reused.used, streamed_columns(self._params, layer, batch)
+        for least in range(1, before + 1):
+            chunks = self._chunks(layer, least)
+            rows = max(layer.rows_of(chunk)[1] for chunk in chunks)
+            count = min(len(chunks), room // quant.words(rows, cols))
+            if count >= min(2, len(chunks)):
+                break
+        if len(chunks) < before or count > len(self.streamed):
+            self.chunks[number] = chunks
+            self._operands[number] = [
+                reused.allocate(f"a streamed operand of layer {number}", (rows, cols))
+                for _ in range(count)]
+
     def _make_way(self, batch, quant):
         """``(chunks, words)``: what streams for the first layer's gradients is moved to the words
         before the input, and then to those of the input that were moved already.
@@ -415,6 +455,18 @@ class Places:
         quant.allocate("what streams for the gradients of layer 0",
                        (layer.k, streamed_columns(self._params, layer, batch)))
         return chunks, range(base, base + need)
+
+    def _widen_way(self, batch):
+        """Larger chunks, as what streams has room where weights of the last part are as well: they
+        are quantised when the next step begins, and after the way forward nothing needs them."""
+        layer, codes = self._layers[0], self.codes[0]
+        first = codes.base + self._words(layer.k, self.parts[0][-1][0][0])
+        before, usual = len(self.chunks[0]), len(self._chunks(layer, 1))
+        for least in range(usual, before if before > _FINE * usual else usual):
+            chunks = self._chunks(layer, least)
+            if self._way_words(batch, chunks) <= self._way.stop - first:
+                self.chunks[0], self._way = chunks, range(first, self._way.stop)
+                break
 
     def _way_words(self, batch, chunks):
         """Words that the place takes in which the input gives way to such chunks."""
@@ -512,9 +564,8 @@ class Steps:
         """Where the layer behind leaves their gradient: beside one that waits to be added to it."""
         return self._parts(number)[1] if number in self.at.begins else self._activation(number)
 
-    def _streamed(self, rows, cols):
-        """A place for what streams, the one that was used the longest time ago."""
-        places = self.at.streamed
+    def _streamed(self, rows, cols, places):
+        """A place for what streams, of some the one that was used the longest time ago."""
         self._places_used += 1
         return places[self._places_used % len(places)].view(rows, cols)
 
@@ -714,7 +765,8 @@ class Steps:
         self._do(program.move(at.codes[number], transposed, transposed=True))
         operand = q
         if cols:
-            operand = self._streamed(q.rows, program.slot_columns(params, q.cols, cols.count))
+            operand = self._streamed(q.rows, program.slot_columns(params, q.cols, cols.count),
+                                     at.streamed)
             self._do(program.move(q, operand, order=cols))
         products, shift = program.gemm(
             params, operand, transposed, self._gradient(number - 1), inner=cols, rows=rows,
@@ -778,7 +830,8 @@ class Steps:
         m, (first, count), done = layer.rows(self.m), layer.rows_of(chunk), 0
         windows = at.windows.forward(number, self.m)
         cols = program.slot_columns(params, m, rows.count) if rows else m
-        operand = at.on_the_way(number, first, count, cols) or self._streamed(count, cols)
+        operand = at.on_the_way(number, first, count, cols) or self._streamed(
+            count, cols, at.operands(number))
         for tap, channel, size in chunk:
             x = self._input(number).columns_from(channel, size, params)
             source = windows and {"windows": replace(windows, channels=size),

@@ -70,13 +70,14 @@ def measured(device, sizes, m):
     # The first one prepares what the others find.
     clocks(0)
     taken = clocks(1)
-    predicted, least = predict(resident.program, params), bound(resident.program, params)
+    predicted = sum(predict(part, params).clocks for part in resident.parts)
+    least = bound(resident.program, params)
     resident.overlap = False
     trace = Trace(device)
     alone = clocks(2)
     return {"machine": params.name, "sizes": list(sizes), "batch": m, "cycles": taken,
             "share": products(sizes, m) / (params.macs * params.array_clock * taken),
-            "cycles_in_order": alone, "predicted": predicted.clocks, "bound": least._asdict(),
+            "cycles_in_order": alone, "predicted": predicted, "bound": least._asdict(),
             "units": {unit.name: used._asdict() for unit, used in trace.used.items()}}
 
 

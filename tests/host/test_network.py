@@ -130,15 +130,16 @@ def test_bits_do_not_depend_on_the_array(layers, params):
 
 
 def test_bits_do_not_depend_on_how_much_memory_there_is():
-    """Gradients in parts, what streams for them in chunks that stay, or are moved for each."""
+    """Gradients in parts, what streams for them in places of its own, or, where there is little
+    room, in those of inputs and weights of the layers behind, or in chunks, moved for each."""
     ways, found = [], []
     for codes, memory in ((64, 64), (32, 32)):
         params = replace(KEEPER, sample_groups=1, channel_groups=1, codes=codes, memory=memory)
         places = Places(params, FEWER, 8)
-        ways.append(([places.stays(number) for number in range(3)], len(places.parts[1]),
-                     [len(chunks) for chunks in places.chunks]))
+        ways.append(([places.operands(number) is places.streamed for number in range(3)],
+                     len(places.parts[1]), [len(chunks) for chunks in places.chunks]))
         found.append(trained(FEWER, params, 8, Resident))
-    assert ways == [([True] * 3, 2, [1, 1, 1]), ([False] * 3, 1, [5, 3, 6])]
+    assert ways == [([True] * 3, 2, [1, 1, 1]), ([False, False, True], 2, [1, 1, 6])]
     assert found[0] == found[1]
 
 

@@ -13,7 +13,7 @@ from host import train as host_train
 from host.device import Device
 from host.errors import ArgumentError, MemoryFullError
 from host.layers import Mlp, Network
-from host.network import convolutional, lenet
+from host.network import convolutional, lenet, perceptron
 from host.plan import plan, plan_lines
 from host.resident import Places, Resident
 from host.train import Rate, main
@@ -95,8 +95,8 @@ def test_of_a_network_without_a_hidden_layer_there_is_a_plan():
      "the norm context of layer 0 of 64x64 needs 16384 bytes of the device's wide memory, 6624 "
      "more than the 9760 left of 32768: choose a smaller batch or --memory 16 at least"),
     (Params(masters=8, codes=8), 64,
-     "the quantised weight matrix of layer 0 of 64x64 needs 2048 bytes of the device's quantised "
-     "memory, 2048 more than the 0 left of 4096: choose a smaller batch or --codes 16 at least"),
+     "the quantised input of layer 0 of 64x64 needs 2048 bytes of the device's quantised memory, "
+     "832 more than the 1216 left of 4096: choose a smaller batch or --codes 16 at least"),
     # None is as wide.
     (Params(masters=8, memory=64), 500,
      "the norm context of layer 0 of 500x64 needs 128000 bytes of the device's wide memory, 2224 "
@@ -129,6 +129,22 @@ def test_one_machine_on_an_85f_holds_these_convolutional_networks(layers, image,
         assert memory["used_words"] <= memory["words"]
     with pytest.raises(MemoryFullError):
         Places(params, layers(image, 10), most + 1)
+
+
+@pytest.mark.parametrize(("layers", "m", "options", "least"), [
+    # The batch gives way to what streams; the queues hold each other up; there is room for little
+    # of what outputs see.
+    (perceptron((784, 80, 10)), 64,
+     {"lanes": 8, "codes": 128, "memory": 16, "master_bits": 16, "velocity_bits": 8}, 0.96),
+    (perceptron((13, 100, 200, 50, 17, 26)), 16, {"lanes": 8, "memory": 128}, 0.96),
+    (lenet((28, 28, 1), 10), 5, {"rows": 2, "cols": 8, "lanes": 4, "codes": 128, "master_bits": 16,
+                                 "velocity_bits": 8}, 0.98)], ids=["gives way", "deep", "lenet"])
+def test_steps_are_close_to_their_bound(layers, m, options, least):
+    params = Params(**{"sample_groups": 1, "masters": 64, "memory": 32, **options})
+    rng, features = np.random.default_rng(0), layers[0].pixels * layers[0].in_channels
+    found = plan(params, Network(layers, 0, params.formats), rng.integers(0, 256, (m, features)),
+                 rng.integers(0, layers[-1].n, m), RATES)
+    assert least <= found["step"]["bound"]["share"] <= 1
 
 
 def test_a_machine_without_masters_has_no_plan():

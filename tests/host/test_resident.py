@@ -183,7 +183,7 @@ GIVES_WAY = [(Params(rows=2, lanes=2, memory=32, codes=16, masters=16, sample_gr
                      channel_groups=channels), sizes, m)
              for samples, channels, sizes, m in (
                  (4, 4, (130, 24, 5), 40), (4, 4, (120, 40, 5), 31), (1, 4, (200, 40, 7), 20),
-                 (1, 4, (200, 24, 7), 31), (1, 1, (100, 30, 20, 5), 40))]
+                 (1, 4, (200, 24, 7), 31), (1, 1, (160, 30, 20, 5), 31), (1, 1, (130, 24, 5), 40))]
 
 
 @pytest.mark.parametrize(("params", "sizes", "m"), GIVES_WAY, ids=str)
@@ -193,6 +193,18 @@ def test_bits_do_not_depend_on_whether_the_input_gives_way(params, sizes, m):
         at = Places(machine, perceptron(sizes), m)
         assert at.stays(0) and bool(at.on_the_way(0, 0, 1, m)) == (machine is params)
     assert trained(sizes, params, m) == trained(sizes, room, m)
+
+
+def test_weights_of_the_last_part_give_way_where_chunks_would_be_small():
+    """Their words are written again at the beginning of the next step."""
+    shared = []
+    for params, sizes, m in GIVES_WAY:
+        at = Places(params, perceptron(sizes), m)
+        codes, (first, _) = at.codes[0], at.parts[0][-1][0]
+        start = at.on_the_way(0, 0, 1, m).base
+        shared.append(start < codes.base + -(-codes.cols // params.slots) * codes.rows)
+        assert start >= codes.base + first // params.slots * codes.rows
+    assert shared == [True] * 5 + [False]
 
 
 @pytest.mark.parametrize(("params", "sizes", "m"), GIVES_WAY, ids=str)
