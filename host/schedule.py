@@ -98,7 +98,7 @@ class _Program:
 def after(program, params):
     """The queues that every instruction names, in the order in which they stand.
 
-    >>> from hdl.instructions import instruction
+    >>> from hdl.instructions import Opcode, instruction
     >>> from hdl.params import Params
     >>> sort, move = instruction(Opcode.SORT, k=9, arg=4), instruction(Opcode.MOVE, m=3, n=4)
     >>> after([sort, move, instruction(Opcode.GEMM, m=4, k=4, n=2, key0=1)], Params(masters=8))
