@@ -281,7 +281,7 @@ def test_a_step_sends_little_more_than_its_batch():
                                 Rate(400 - step, 12), step)
         # Two codes in a byte, and a byte for each label.
         batch = m * (64 // 2 + 1)
-        assert batch < device.bytes_down - down < 1.22 * batch
+        assert batch < device.bytes_down - down < 1.14 * batch
         assert device.bytes_up - up < 0.12 * batch
 
 
@@ -310,14 +310,14 @@ def test_steps_are_short_enough_to_be_stored(sizes):
 
 
 def test_the_largest_fashion_perceptrons_of_an_85f():
-    """docs/machine.md: with words of 32 codes and batches of 128, and of 16 codes and of 64."""
+    """docs/machine.md: with words of 32 codes and batches of 88, and of 16 codes and of 64."""
     available = parse_part("LFE5U-85F-6BG381C").die.has()["ebr"]
     narrow = Params(sample_groups=1, tables=1, master_bits=16, velocity_bits=8, masters=64,
                     memory=16, codes=128, lanes=4)
     wide = replace(narrow, rows=8, cols=8, lanes=8, array_clock=1, masters=32, memory=32,
-                   codes=256)
-    for params, hidden, m, ebr, most in ((wide, 32, 128, 208, 100), (narrow, 64, 64, 190, 120),
-                                         (narrow, 80, 64, 190, 400)):
+                   codes=128)
+    for params, hidden, m, ebr, most in ((wide, 32, 88, 180, 100), (narrow, 64, 64, 194, 120),
+                                         (narrow, 80, 64, 194, 400)):
         assert estimate(params)["ebr"] == ebr <= available
         layers = perceptron((784, hidden, 10))
         steps = Steps(params, layers, Places(params, layers, m), m)
@@ -325,8 +325,9 @@ def test_the_largest_fashion_perceptrons_of_an_85f():
                                first=True)) < most
     for params in (wide, narrow):
         for larger in ({"masters": 2 * params.masters}, {"memory": 2 * params.memory},
-                       {"codes": 2 * params.codes}, {"master_bits": 24}):
+                       {"codes": 2 * params.codes}):
             assert estimate(replace(params, **larger))["ebr"] > available
+    assert estimate(replace(narrow, master_bits=24))["ebr"] > available
     layers = perceptron((784, 81, 10))
     with pytest.raises(MemoryFullError, match="master memory"):
         Places(narrow, layers, 64)
