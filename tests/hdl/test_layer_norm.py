@@ -1,0 +1,157 @@
+"""hdl.norm.layer_forward and hdl.norm.layer_backward against sim.model.norm."""
+
+import numpy as np
+import pytest
+
+from hdl.instructions import STATE_ROWS, LayerFlag, LayerRow, Opcode
+from hdl.norm.layer_backward import LayerBackward
+from hdl.norm.layer_forward import TOTAL_BITS, LayerForward
+from hdl.params import MAX_K, Params
+from sim.model.norm import layer_backward, layer_clamped, layer_forward
+from sim.model.rounding import wrap
+from tests.support.memories import UnitBench
+from tests.support.norms import WIDE, column
+
+#: Lanes that divide nothing, and one.
+LANES = [1, 2, 5]
+
+
+def params_of(lanes):
+    return Params(lanes=lanes, rows=lanes, cols=lanes, depth=1, memory=4, masters=4,
+                  layer_norm=True)
+
+
+def bench_of(unit, cases):
+    words = max(m * -(-n // unit.params.vector) for m, n in (case["x"].shape for case in cases))
+    words = max(words, *(STATE_ROWS * -(-case["x"].shape[1] // unit.params.vector)
+                         for case in cases), 64)
+    return UnitBench(unit, unit.params, words={"wide": 8 << (words - 1).bit_length()})
+
+
+def places(bench):
+    """Where source, state, destination, context and deviations are."""
+    depth = bench.memories["wide"].depth
+    return dict(zip(("src0", "src1", "dst0", "dst1", "tab0"), range(0, depth, depth // 8),
+                    strict=False))
+
+
+def state_of(case, rng):
+    n = case["x"].shape[1]
+    state = rng.integers(*WIDE, (STATE_ROWS, n))
+    # 16 bits are looked at.
+    gamma = np.broadcast_to(case.get("gamma", 4096), n)
+    state[LayerRow.GAMMA] = (gamma & 0xFFFF) + (rng.integers(-2**15, 2**15, n) << 16)
+    beta = state[LayerRow.BETA] = np.broadcast_to(case.get("beta", 0), n)
+    return state, gamma, beta
+
+
+def random_case(rng, m, n, scale, **more):
+    x = rng.integers(-scale, scale + 1, (m, n)) + rng.integers(-scale, scale + 1, (m, 1))
+    return {"x": np.clip(x >> rng.integers(0, 6, (m, 1)), *WIDE),
+            "gamma": rng.integers(-2**15, 2**15, n), "beta": rng.integers(-2**15, 2**15, n),
+            **more}
+
+
+def check_forward(lanes, cases):
+    """Every case equals the model, one after the other: x, and perhaps gamma, beta, in_place."""
+    unit = LayerForward(params_of(lanes))
+    bench = bench_of(unit, cases)
+
+    async def process(ctx):
+        for number, case in enumerate(cases):
+            x, rng = case["x"], np.random.default_rng(number)
+            (m, n), place = x.shape, places(bench)
+            if case.get("in_place"):
+                place["dst0"] = place["src0"]
+            state, gamma, beta = state_of(case, rng)
+            bench.load(ctx, "wide", place["src0"], x)
+            bench.load(ctx, "wide", place["src1"], state)
+            inference = case.get("inference", False)
+            kept = {name: bench.dump(ctx, "wide", place[name], m, cols)
+                    for name, cols in (("dst1", n), ("tab0", 1))}
+            cycles, clamped = await bench.run(
+                ctx, Opcode.LAYER_FORWARD, m=m, n=n, flags=LayerFlag.INFERENCE * inference, **place)
+            y, context, deviation = layer_forward(x, gamma, beta)
+            if not inference:
+                kept = {"dst1": context.pack(), "tab0": deviation[:, None]}
+            assert (bench.dump(ctx, "wide", place["dst0"], m, n) == y).all(), number
+            for name, value in kept.items():
+                found = bench.dump(ctx, "wide", place[name], *value.shape)
+                assert (found == value).all(), (number, name)
+            assert (bench.dump(ctx, "wide", place["src1"], STATE_ROWS, n) == state).all()
+            assert clamped == layer_clamped(x, gamma, beta)
+            assert cycles == unit.cycles(m, n)
+
+    bench.simulate(process)
+    return unit
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_forward_of_random_tensors(lanes):
+    rng = np.random.default_rng(lanes)
+    check_forward(lanes, [
+        random_case(rng, m, n, scale, in_place=number % 2 == 0, inference=number % 4 == 3)
+        for number, (m, n, scale) in enumerate((
+            (1, 1, 9), (1, lanes, 100), (2, lanes + 1, 2**23), (7, 1, 2**31), (3, 2 * lanes, 1),
+            (5, max(1, lanes - 1), 2**20), (3, 3 * lanes - 1, 1000), (4, 17, 2**31 - 1)))])
+
+
+def random_gradient(rng, case, scale, **more):
+    shape = case["x"].shape
+    return {**case, "dy": np.clip(rng.integers(-scale, scale + 1, shape), *WIDE), **more}
+
+
+def check_backward(lanes, cases):
+    """Every case equals the model, one after the other: of the forward pass, with dy besides."""
+    unit = LayerBackward(params_of(lanes))
+    bench = bench_of(unit, cases)
+
+    async def process(ctx):
+        for number, case in enumerate(cases):
+            x, dy, rng = case["x"], case["dy"], np.random.default_rng(number)
+            (m, n), place = x.shape, places(bench)
+            if case.get("in_place"):
+                place["dst0"] = place["src0"]
+            state, gamma, beta = state_of(case, rng)
+            _, context, deviation = layer_forward(x, gamma, beta)
+            # The mask does not matter.
+            packed = context.pack() ^ rng.integers(0, 2, (m, n)) << 18
+            for name, value in (("src0", dy), ("src1", state), ("dst1", packed),
+                                ("tab0", deviation[:, None])):
+                bench.load(ctx, "wide", place[name], value)
+            words = range(place["src1"], place["src1"] + STATE_ROWS * -(-n // lanes))
+            before = [bench.peek(ctx, "wide", word) for word in words]
+            cycles, clamped = await bench.run(ctx, Opcode.LAYER_BACKWARD, m=m, n=n, **place)
+            dx, grad_beta, grad_gamma, grad_bits, deviation_bits = layer_backward(
+                dy, context, gamma, deviation)
+            state[LayerRow.GRAD_BETA] = grad_beta
+            state[LayerRow.GRAD_GAMMA_LOW] = wrap(grad_gamma & 0xFFFFFFFF, 32)
+            state[LayerRow.GRAD_GAMMA_HIGH] = grad_gamma >> 32
+            state[LayerRow.GRAD_BITS], state[LayerRow.DEVIATION_BITS] = grad_bits, deviation_bits
+            found = bench.dump(ctx, "wide", place["src1"], STATE_ROWS, n)
+            for row in range(STATE_ROWS):
+                assert (found[row] == state[row]).all(), (number, row)
+            # Columns beyond stay.
+            top = n % lanes and 32 * (n % lanes)
+            if top:
+                after = [bench.peek(ctx, "wide", word) for word in words]
+                assert [w >> top for w in after[-STATE_ROWS:]] == [
+                    w >> top for w in before[-STATE_ROWS:]]
+            assert (bench.dump(ctx, "wide", place["dst0"], m, n) == dx).all(), number
+            assert (bench.dump(ctx, "wide", place["dst1"], m, n) == packed).all()
+            assert clamped == 0
+            assert cycles == unit.cycles(m, n)
+
+    bench.simulate(process)
+    return unit
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_backward_of_random_tensors(lanes):
+    rng = np.random.default_rng(lanes)
+    check_backward(lanes, [
+        random_gradient(rng, random_case(rng, m, n, scale), size, in_place=number % 2 == 0)
+        for number, (m, n, scale, size) in enumerate((
+            (1, 1, 9, 3), (1, lanes, 100, 2**18), (2, lanes + 1, 2**23, 2**31), (7, 1, 2**31, 0),
+            (3, 2 * lanes, 1, 1), (5, max(1, lanes - 1), 2**20, 2**19),
+            (3, 3 * lanes - 1, 1000, 2**20), (4, 17, 2**31 - 1, 2**25)))])
