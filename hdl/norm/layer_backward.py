@@ -94,8 +94,8 @@ class LayerBackward(wiring.Component):
         })
 
     def cycles(self, m, n):
-        """Cycles from ``start`` to ``done``: ``m (n + 39)`` for lengths, ``n (3 m + 24)`` for columns,
-        ``m (6 n + 157)`` for rows, and 19."""
+        """Cycles from ``start`` to ``done``: ``m (n + 39)`` for lengths, ``n (3 m + 24)`` for
+        columns, ``m (6 n + 157)`` for rows, and 19."""
         drain = READ_LATENCY + DX
         divide, invert, length = (
             self.divider.latency(operation)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from hdl.instructions import STATE_ROWS, LayerFlag, LayerRow, Opcode
-from hdl.norm.layer_backward import LayerBackward
+from hdl.norm.layer_backward import P_BITS, PRODUCT_SUM_BITS, SUM_BITS, LayerBackward
 from hdl.norm.layer_forward import TOTAL_BITS, LayerForward
-from hdl.params import MAX_K, Params
-from sim.model.norm import layer_backward, layer_clamped, layer_forward
-from sim.model.rounding import wrap
+from hdl.params import MAX_K, MAX_N, PARAMETER_FRACTION, Params
+from sim.model.norm import Context, layer_backward, layer_clamped, layer_forward
+from sim.model.rounding import round_shift, wrap
 from tests.support.memories import UnitBench
 from tests.support.norms import WIDE, column
 
@@ -155,3 +155,86 @@ def test_backward_of_random_tensors(lanes):
             (1, 1, 9, 3), (1, lanes, 100, 2**18), (2, lanes + 1, 2**23, 2**31), (7, 1, 2**31, 0),
             (3, 2 * lanes, 1, 1), (5, max(1, lanes - 1), 2**20, 2**19),
             (3, 3 * lanes - 1, 1000, 2**20), (4, 17, 2**31 - 1, 2**25)))])
+
+
+def extreme_rows(n=63):
+    """Rows at every limit of the forward pass; of so many elements a single 1 has deviation 1."""
+    low, high = -2**23, 2**23 - 1
+    half = column(n, low, *[high] * (n // 2 + 1))
+    return np.stack([
+        column(n, low), column(n, high),     # the largest sums of x
+        half, half[::-1],                    # the largest deviation
+        column(n, 0, high), column(n, 0, low),   # xhat saturates
+        column(n, 0, 1), column(n, -1, 0),   # deviation 1
+        column(n, 0, *WIDE), column(n, 0, -low, low - 1),   # x is clamped, as little as can be
+        column(n, *WIDE)])
+
+
+@pytest.mark.parametrize("gamma", [-2**15, 2**15 - 1])
+def test_forward_at_the_limits(gamma):
+    x, ones = extreme_rows(97), column(63, 0, 1)[None]
+    m, n = x.shape
+    case = {"x": x, "gamma": gamma, "beta": np.resize([0, *WIDE], n)}
+    y, context, deviation = layer_forward(x, np.full(n, gamma), case["beta"])
+    assert 0 in deviation and deviation.max() > 2**28
+    assert layer_forward(ones, np.full(63, gamma), np.zeros(63, int))[2] == 1
+    assert {-2**15, 2**15 - 1} <= set(context.xhat.flat) and set(WIDE) <= set(y.flat)
+    unit = check_forward(8, [case, {"x": ones, "gamma": gamma}])
+    assert unit.cycles(m, n) == m * (5 * n + 135) + 1
+
+
+@pytest.mark.regress
+def test_forward_of_the_longest_row():
+    """The sum, as far as it can go."""
+    check_forward(8, [{"x": np.full((1, MAX_N), -2**23)}])
+
+
+@pytest.mark.parametrize("gamma", [-2**15, 2**15 - 1])
+def test_backward_at_the_limits(gamma):
+    x = extreme_rows()[[0, 2, 4, 6]]
+    m, n = x.shape
+    # g at the end of its range, p as large as can be; then lengths of 32 and of 31 bits.
+    least = -2**20 + 1
+    cases = [np.where(x > 0, least, -least), np.where(np.arange(n) == 0, -2**31, 2**31 - 1) + 0 * x,
+             np.full(x.shape, 2**31 - 1)]
+    _, context, deviation = layer_forward(x, np.full(n, gamma), np.zeros(n, int))
+    assert {0, 1} <= set(deviation) and {-2**15, 2**15 - 1} & set(context.xhat.flat)
+    found = [layer_backward(dy, context, gamma, deviation)[3] for dy in cases]
+    assert found == [20, 32, 31]
+    unit = check_backward(8, [{"x": x, "dy": dy, "gamma": gamma} for dy in cases])
+    assert unit.cycles(m, n) == 10 * m * n + 196 * m + 24 * n + 19
+
+
+def test_backward_where_all_deviations_are_nothing():
+    x = np.full((3, 4), 7)
+    check_backward(2, [{"x": x, "dy": np.arange(12).reshape(3, 4)}, {"x": x, "dy": 0 * x}])
+
+
+def test_backward_of_usual_deviations_after_small_ones():
+    """The smallest is looked for anew, and those of 0 do not count."""
+    rng = np.random.default_rng(5)
+    cases = []
+    for scales in ([1, 2**20, 2**10], [2**20, 0, 2**12], [2**23, 2**23, 2**23]):
+        x = np.array([rng.integers(-scale, scale + 1, 6) for scale in scales])
+        cases.append({"x": x, "dy": rng.integers(-1000, 1000, x.shape)})
+    check_backward(2, cases)
+
+
+@pytest.mark.regress
+@pytest.mark.parametrize(("m", "n"), [(MAX_K, 1), (1, MAX_N)])
+def test_backward_of_the_longest_columns_and_rows(m, n):
+    """The sums of a column, and of a row, as far as they can go."""
+    x = np.resize([-2**23] * 63 + [2**23 - 1], (n, m)).T if n > 1 else np.zeros((m, n), int)
+    check_backward(8, [{"x": x, "dy": np.full((m, n), -2**20 + 1), "gamma": -2**15}])
+
+
+def test_widths_of_the_sums_are_exact():
+    """With one bit less the extremes of sums would not fit."""
+    assert (64 * np.full(MAX_N, -2**23)).sum() == -1 << TOTAL_BITS - 1
+    g = np.full((MAX_K, 1), -2**20 + 1)
+    context = Context(np.full(g.shape, -2**15), np.full(g.shape, -1), np.full(g.shape, True))
+    _, grad_beta, grad_gamma, *_ = layer_backward(g, context, 0, np.zeros(MAX_K, int))
+    assert grad_beta == -1 << 31 and grad_gamma == 1 << PRODUCT_SUM_BITS - 2
+    # And p, at its largest, and its sum over a row.
+    p = round_shift(np.array([2**15 * 2**19]), PARAMETER_FRACTION)
+    assert p == 1 << P_BITS - 2 and p * MAX_N == 1 << SUM_BITS - 2
