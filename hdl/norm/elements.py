@@ -31,7 +31,7 @@ class ElementReader(wiring.Component):
         Lanes of a word.
     heights : tuple of (int or None)
         Of every tensor, from one of its words to the one that has the row's next elements: its
-        rows, or None for ``rows``. Only the latter go down.
+        rows, or None for ``rows``. Only the latter go down, of the others it stays one word.
 
     Members
     -------
@@ -77,7 +77,7 @@ class ElementReader(wiring.Component):
             self.first.eq(self.busy & turn[0]), self.last.eq(left == 1),
             self.addr.eq(reduce(or_, (Mux(mine, address, 0)
                                       for mine, address in zip(turn, addresses, strict=True)))),
-            wrap.eq(lane == self.lanes - 1),
+            wrap.eq(~down & (lane == self.lanes - 1)),
         ]
         with m.If(self.start):
             m.d.sync += [left.eq(self.count), lane.eq(self.lane), turn.eq(1),
@@ -92,8 +92,7 @@ class ElementReader(wiring.Component):
                 m.d.sync += lane.eq(Mux(wrap, 0, lane + 1))
             for address, height in zip(addresses, self.heights, strict=True):
                 step = Mux(wrap, self.rows if height is None else height, 0)
-                m.d.sync += address.eq(
-                    address + (Mux(down, 1, step) if height is None else step))
+                m.d.sync += address.eq(address + step + (down if height is None else 0))
         # The lane of what is read, until it is there.
         way = lane
         for cycle in range(READ_LATENCY):

@@ -751,6 +751,7 @@ class Machine:
         m, n = f["m"], f["n"]
         dy = self.wide.get(f["src0"], m, n)
         context = Context.unpack(self.wide.get(f["dst1"], m, n))
+        self.wide.tensor(f["src1"], STATE_ROWS, n)
         gamma = _low16(self.wide.get(f["src1"], 1, n, STATE_ROWS - 1)[0])
         deviation = self.wide.get(f["tab0"], m, 1)[:, 0]
         self.wide.tensor(f["dst0"], m, n)
