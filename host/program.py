@@ -11,6 +11,7 @@ from hdl.instructions import (
     CombineFlag,
     GemmFlag,
     LayerFlag,
+    LayerRow,
     MoveFlag,
     NormFlag,
     Opcode,
@@ -33,9 +34,9 @@ from sim.model.requantise import safe_shift
 
 __all__ = ["Groups", "add_gradients", "align", "clip_gradient", "column_sums", "combine",
            "convolution", "cross_entropy", "digits_product", "gemm", "gemm_shift",
-           "gradient_groups", "layer_norm", "layer_norm_gradient", "move", "norm_backward",
-           "norm_forward", "pool", "pool_gradient", "pool_shift", "product", "quantise",
-           "quantise_masters", "scale", "slot_columns", "sort", "table_words", "update",
+           "gradient_groups", "layer_gradients", "layer_norm", "layer_norm_gradient", "move",
+           "norm_backward", "norm_forward", "pool", "pool_gradient", "pool_shift", "product",
+           "quantise", "quantise_masters", "scale", "slot_columns", "sort", "table_words", "update",
            "whole_words"]
 
 #: Longest side of an image, and most positions of a window, whose sum fits a wide element.
@@ -533,6 +534,18 @@ def layer_norm_gradient(params, dy, dx, context, state, deviations):
     return instruction(
         Opcode.LAYER_BACKWARD, m=dy.rows, n=dy.cols, src0=dy.base, src1=state.base, dst0=dx.base,
         dst1=context.base, tab0=deviations.base)
+
+
+def layer_gradients(state):
+    """``(grad_beta, grad_gamma)`` of a state tensor [8, n] after :func:`layer_norm_gradient`.
+
+    >>> import numpy as np
+    >>> found = layer_gradients(np.array([[0], [0], [0], [5], [-2], [-1], [0], [0]]))
+    >>> [gradient.tolist() for gradient in found]
+    [[5], [-2]]
+    """
+    low = state[LayerRow.GRAD_GAMMA_LOW] & (1 << WIDE_BITS) - 1
+    return state[LayerRow.GRAD_BETA], (state[LayerRow.GRAD_GAMMA_HIGH] << WIDE_BITS) + low
 
 
 def _check_layer_norm(params, x, deviations):

@@ -28,11 +28,13 @@ def bench_of(unit, cases):
     return UnitBench(unit, unit.params, words={"wide": 8 << (words - 1).bit_length()})
 
 
-def places(bench):
-    """Where source, state, destination, context and deviations are."""
+def places(bench, n):
+    """Where source, destination, context and deviations are, and at the end of the memory the state
+    of n columns."""
     depth = bench.memories["wide"].depth
-    return dict(zip(("src0", "src1", "dst0", "dst1", "tab0"), range(0, depth, depth // 8),
-                    strict=False))
+    return {**dict(zip(("src0", "dst0", "dst1", "tab0"), range(0, depth, depth // 8),
+                       strict=False)),
+            "src1": depth - STATE_ROWS * -(-n // bench.params.vector)}
 
 
 def state_of(case, rng):
@@ -60,7 +62,8 @@ def check_forward(lanes, cases):
     async def process(ctx):
         for number, case in enumerate(cases):
             x, rng = case["x"], np.random.default_rng(number)
-            (m, n), place = x.shape, places(bench)
+            m, n = x.shape
+            place = places(bench, n)
             if case.get("in_place"):
                 place["dst0"] = place["src0"]
             state, gamma, beta = state_of(case, rng)
@@ -109,7 +112,8 @@ def check_backward(lanes, cases):
     async def process(ctx):
         for number, case in enumerate(cases):
             x, dy, rng = case["x"], case["dy"], np.random.default_rng(number)
-            (m, n), place = x.shape, places(bench)
+            m, n = x.shape
+            place = places(bench, n)
             if case.get("in_place"):
                 place["dst0"] = place["src0"]
             state, gamma, beta = state_of(case, rng)
