@@ -1,5 +1,7 @@
 """host.program: products that take more than one instruction, and convolutions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -521,7 +523,7 @@ def test_images_of_too_many_rows_are_refused():
 
 # The norm of channels.
 
-LAYERED = Params(rows=2, cols=2, depth=2, lanes=2, memory=16, masters=4, layer_norm=True)
+LAYERED = replace(WIDE, layer_norm=True)
 
 
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (5, 7), (8, 2)])
