@@ -42,9 +42,9 @@ from host.schedule import after, schedule, scheduled
 from sim.bench.recording import Recording
 from sim.bench.resident import Mix
 
-PARAMS = [Params(bits=4, rows=2, cols=4, depth=2, memory=32, lanes=2, masters=16),
+PARAMS = [Params(bits=4, rows=2, cols=4, depth=2, memory=32, lanes=2, masters=16, layer_norm=True),
           Params(bits=8, rows=3, cols=5, depth=1, memory=64, masters=64, sample_groups=1,
-                 channel_groups=8)]
+                 channel_groups=8, layer_norm=True)]
 
 
 def mixed(params, seed, count):
