@@ -15,7 +15,7 @@ from hdl.norm.reciprocal import LENGTH_BITS, VALUE_BITS, Operation, Reciprocal
 from hdl.params import INDEX_BITS, MAX_K, MAX_N, PARAMETER_FRACTION, WIDE_BITS, XHAT_FRACTION
 from hdl.unit import UnitPort, wide_word
 
-__all__ = ["LayerBackward"]
+__all__ = ["Datapath", "LayerBackward"]
 
 #: Width of the bit length of a gradient, up to 32.
 GRAD_LENGTH_BITS = WIDE_BITS.bit_length()
@@ -111,7 +111,7 @@ class LayerBackward(wiring.Component):
         lanes, fields = self.params.vector, self.control.instruction
         m.submodules.divider = divider = self.divider
         m.submodules.reader = reader = ElementReader(lanes, (None, None, STATE_ROWS))
-        m.submodules.datapath = path = _Datapath()
+        m.submodules.datapath = path = Datapath()
         m.submodules.outputs = outputs = ElementWriter(lanes)
         #: The row; the column, by its lane, first word and first word of its state, both less base.
         row, column = Signal(INDEX_BITS), Signal(INDEX_BITS)
@@ -300,7 +300,7 @@ class LayerBackward(wiring.Component):
         return m
 
 
-class _Datapath(wiring.Component):
+class Datapath(wiring.Component):
     """From an element of dy, its context and gamma to the sums and to dx.
 
     dy -> |dy| -> their OR; dy -> shift -> g -> g * xhat and g to the sums of a column;

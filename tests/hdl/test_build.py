@@ -48,6 +48,8 @@ SMALL = Params(lanes=0, bits=2, rows=2, cols=2, depth=1, memory=4)
     ("--cols -1", "--cols must be a whole number from 1 to 64, got -1"),
     ("--depth 5", "--depth must be a whole number from 1 to 4, got 5"),
     ("--memory 3", "--memory must be a whole number from 4 to 256, got 3"),
+    ("--layer-norm", "--layer-norm needs a machine that keeps masters: masters must be at least 1, "
+                     "got 0"),
     ("--codes 7", "--codes must be a whole number from 8 to 512, got 7"),
     ("--tables 4", "--tables must be a whole number from 1 to 2, got 4"),
     ("--masters 8 --master-bits 12", "--master-bits must be 16 or 24, got 12"),

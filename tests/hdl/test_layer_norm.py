@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from hdl.instructions import STATE_ROWS, LayerFlag, LayerRow, Opcode
-from hdl.norm.layer_backward import P_BITS, PRODUCT_SUM_BITS, SUM_BITS, LayerBackward
+from hdl.norm.layer_backward import (
+    P_BITS,
+    PRODUCT_SUM_BITS,
+    SUM_BITS,
+    Datapath,
+    LayerBackward,
+)
 from hdl.norm.layer_forward import TOTAL_BITS, LayerForward
 from hdl.params import MAX_K, MAX_N, PARAMETER_FRACTION, Params
 from sim.model.norm import Context, layer_backward, layer_clamped, layer_forward
@@ -225,11 +232,36 @@ def test_backward_of_usual_deviations_after_small_ones():
 
 
 @pytest.mark.regress
-@pytest.mark.parametrize(("m", "n"), [(MAX_K, 1), (1, MAX_N)])
-def test_backward_of_the_longest_columns_and_rows(m, n):
-    """The sums of a column, and of a row, as far as they can go."""
-    x = np.resize([-2**23] * 63 + [2**23 - 1], (n, m)).T if n > 1 else np.zeros((m, n), int)
-    check_backward(8, [{"x": x, "dy": np.full((m, n), -2**20 + 1), "gamma": -2**15}])
+def test_backward_of_the_longest_row():
+    """The sums of a row, as far as they can go."""
+    x = np.resize([-2**23] * 63 + [2**23 - 1], (1, MAX_N))
+    check_backward(8, [{"x": x, "dy": np.full(x.shape, -2**20 + 1), "gamma": -2**15}])
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_sums_of_a_column_as_far_as_they_can_go(sign):
+    """xhat of any size at the datapath, as one that is saturated in all of them."""
+    dut, words = Datapath(), []
+    xhat = -2**15 if sign < 0 else 2**15 - 1
+    for _ in range(MAX_K):
+        words += [(1, -2**20 + 1), (0, xhat & 0xFFFF | 1 << 17), (0, 12345)]
+
+    async def process(ctx):
+        elements = 0
+        for name, value in (("columns", 1), ("accumulate", 1), ("grad_bits", 20)):
+            ctx.set(getattr(dut, name), value)
+        for first, word in words + [(0, 0)] * len(dut.elements):
+            elements = (elements << 1 | first) & (1 << len(dut.elements)) - 1
+            ctx.set(dut.elements, elements)
+            ctx.set(dut.i, word)
+            await ctx.tick()
+        assert ctx.get(dut.sum) == -2**19 * MAX_K == -1 << 31
+        assert ctx.get(dut.product_sum) == -2**19 * xhat * MAX_K
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(process)
+    simulator.run()
 
 
 def test_widths_of_the_sums_are_exact():
