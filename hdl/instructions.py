@@ -46,6 +46,8 @@ __all__ = [
     "BackwardFlag",
     "CombineFlag",
     "GemmFlag",
+    "LayerFlag",
+    "LayerRow",
     "LossRow",
     "MoveFlag",
     "NormFlag",
@@ -128,6 +130,8 @@ class Opcode(IntEnum):
     COMBINE = 8
     CROSS_ENTROPY = 9
     POOL = 10
+    LAYER_FORWARD = 11
+    LAYER_BACKWARD = 12
 
 
 class Queue(IntEnum):
@@ -141,7 +145,8 @@ class Queue(IntEnum):
 QUEUES = {
     Queue.ARRAY: (Opcode.GEMM,),
     Queue.VECTOR: (Opcode.QUANTISE, Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD, Opcode.SCALE,
-                   Opcode.COMBINE, Opcode.CROSS_ENTROPY, Opcode.POOL),
+                   Opcode.COMBINE, Opcode.CROSS_ENTROPY, Opcode.POOL, Opcode.LAYER_FORWARD,
+                   Opcode.LAYER_BACKWARD),
     Queue.MOVER: (Opcode.MOVE, Opcode.SORT),
 }
 #: Where ``after`` is in ``op``, on machines that keep masters: from this bit on, and a mask.
@@ -217,6 +222,11 @@ class PoolFlag(IntFlag):
     CLIPPED = 2
 
 
+class LayerFlag(IntFlag):
+    """Flags of ``LAYER_FORWARD``."""
+    INFERENCE = 1
+
+
 class ScaleRow(IntEnum):
     """Rows of a scale tensor, a wide tensor of ``len(ScaleRow)`` rows."""
     FACTOR = 0
@@ -256,6 +266,22 @@ class StateRow(IntEnum):
 
 
 STATE_ROWS = len(StateRow)
+
+
+class LayerRow(IntEnum):
+    """Rows of the state tensor of a norm of channels, which has ``STATE_ROWS`` of them, too, and
+    the same numbers for what both have; row 2 is not used."""
+    GAMMA = StateRow.GAMMA
+    BETA = StateRow.BETA
+    #: Over the rows of the tensor, the sum of the output gradient, normalised.
+    GRAD_BETA = 3
+    #: And of that times xhat, modulo ``2**64``: its low 32 bits, and the rest.
+    GRAD_GAMMA_LOW = 4
+    GRAD_GAMMA_HIGH = 5
+    #: Bit length of the largest magnitude of the output gradient, the same for all columns.
+    GRAD_BITS = StateRow.GRAD_BITS
+    #: Bit length of the smallest non-zero deviation of a row, the same for all columns.
+    DEVIATION_BITS = StateRow.DEVIATION_BITS
 
 
 class ScanRow(IntEnum):
@@ -309,6 +335,8 @@ class Operation:
     needs_groups, needs_masters : bool or IntFlag
         It, or these of its flags, are refused on a machine without groups, or one that keeps no
         masters.
+    needs_layer_norm : bool
+        It is refused on a machine without the norm of channels.
     rules : tuple of Rule
     with_masters : (dict, tuple of Rule)
         On a machine that keeps masters: other limits of sizes, and rules besides.
@@ -322,6 +350,7 @@ class Operation:
     flags: dict = field(default_factory=dict)
     needs_groups: bool | IntFlag = False
     needs_masters: bool | IntFlag = False
+    needs_layer_norm: bool = False
     rules: tuple = ()
     with_masters: tuple = ({}, ())
 
@@ -343,7 +372,8 @@ class Operation:
     def _missing(self, params):
         """True, or what flags are not there."""
         lacks = [need for need, there in ((self.needs_groups, params.max_groups > 1),
-                                          (self.needs_masters, params.masters > 0)) if not there]
+                                          (self.needs_masters, params.masters > 0),
+                                          (self.needs_layer_norm, params.layer_norm)) if not there]
         return True if True in lacks else sum(int(need) for need in lacks)
 
 
@@ -656,6 +686,28 @@ OPERATIONS = {
                 f.key0[bit:bit + 8].any() for bit in range(0, 32, 8)))),
             Rule("``CLIPPED`` without ``SPREAD``", lambda f, groups:
                  ~(f.flags & PoolFlag.CLIPPED).any() | (f.flags & PoolFlag.SPREAD).any()))),
+    Opcode.LAYER_FORWARD: Operation(
+        equation="dst0(w)[m,n] = L1 norm of the rows of src0(w)[m,n]",
+        text="Rows GAMMA and BETA of the state tensor src1(w)[8,n] are read. The context "
+             "dst1(w)[m,n] is written, and the deviation of every row to tab0(w)[m,1]. Source and "
+             "destination may be the same.",
+        model="sim.model.norm.layer_forward", clocks="hdl.norm.layer_forward.LayerForward.cycles",
+        sizes={"m": MAX_K, "n": MAX_N},
+        fields={"tab0": "(w) the deviations [m,1]"},
+        flags={LayerFlag.INFERENCE: "write no context and no deviations"},
+        needs_layer_norm=True),
+    Opcode.LAYER_BACKWARD: Operation(
+        equation="dst0(w)[m,n] = gradient of the norm's input from src0(w)[m,n]",
+        text="From the context dst1(w)[m,n], row GAMMA of the state src1(w)[8,n] and the "
+             "deviations tab0(w)[m,1], all of one ``LAYER_FORWARD``, of whose context the mask "
+             "does not matter. Of the state, rows GRAD_BETA, and GRAD_GAMMA_LOW and "
+             "GRAD_GAMMA_HIGH, which are one number, become the model's exact sums, and GRAD_BITS "
+             "and DEVIATION_BITS are written. Source and destination may be the same.",
+        model="sim.model.norm.layer_backward",
+        clocks="hdl.norm.layer_backward.LayerBackward.cycles",
+        sizes={"m": MAX_K, "n": MAX_N},
+        fields={"tab0": "(w) the deviations [m,1]"},
+        needs_layer_norm=True),
 }
 
 

@@ -86,7 +86,7 @@ PARAMETER_FRACTION = 12
 #: Numbers of ShiftQuant groups along one axis that the machine can be built for.
 GROUP_CHOICES = (1, 2, 4, 8)
 #: Parameters that only some machines have, or have other than usual.
-SOME_HAVE = ("masters", "master_bits", "velocity_bits", "codes", "tables")
+SOME_HAVE = ("masters", "master_bits", "velocity_bits", "codes", "tables", "layer_norm")
 #: Datapaths of the array that exist. ``int`` is the same mesh without groups.
 ARITHMETICS = ("shift", "int")
 
@@ -180,6 +180,9 @@ class Params:
     master_bits, velocity_bits : int
         Widths of those masters, 16 or 24, and of their velocities, 8, 16 or 24 and no more than
         the masters'.
+    layer_norm : bool
+        Whether a machine that keeps masters has the norm of channels, ``LAYER_FORWARD`` and
+        ``LAYER_BACKWARD``.
     """
 
     bits: int = 4
@@ -197,6 +200,7 @@ class Params:
     velocity_bits: int = VELOCITY_BITS
     codes: int = 0
     tables: int = 2
+    layer_norm: bool = False
 
     def __post_init__(self):
         _check_range("bits", self.bits, 2, 8)
@@ -215,6 +219,11 @@ class Params:
         _check_range("array-clock", self.array_clock, 1, 4)
         _check_range("masters", self.masters, 0, 256)
         self._check_formats()
+        if not isinstance(self.layer_norm, bool):
+            raise ParameterError(f"layer-norm must be True or False, got {self.layer_norm}")
+        if self.layer_norm and not self.masters:
+            raise ParameterError("layer-norm needs a machine that keeps masters: masters must be "
+                                 "at least 1, got 0")
         if not isinstance(self.lanes, int) or self.lanes < 0 or (
                 self.lanes and ((self.cols % self.lanes and self.lanes % self.cols)
                                 or self.slots % self.lanes)):
@@ -429,11 +438,12 @@ class Params:
         """A folder-safe name: ``shift-4b-4x4-16x8x4-2l-1x-8m16v8``, with the lanes where there is
         more than one, with the array's clock where it is not the usual one, with the masters where
         there are any, and with their width and that of velocities where they are not the usual
-        ones."""
+        ones; with ``-ln`` at the end where there is the norm of channels."""
         lanes = f"-{self.vector}l" if self.vector > 1 else ""
         clock = f"-{self.array_clock}x" if self.array_clock != Params.array_clock else ""
         masters = f"-{self.masters}m" if self.masters else ""
         if self.formats != DEFAULT_FORMATS:
             masters += f"{self.master_bits}v{self.velocity_bits}"
+        layer_norm = "-ln" * self.layer_norm
         return (f"{self.arith}-{self.bits}b-{self.groups}-"
-                f"{self.rows}x{self.cols}x{self.depth}{lanes}{clock}{masters}")
+                f"{self.rows}x{self.cols}x{self.depth}{lanes}{clock}{masters}{layer_norm}")

@@ -280,6 +280,8 @@ class Unit(IntEnum):
     COMBINE = 8
     CROSS_ENTROPY = 9
     POOL = 10
+    LAYER_FORWARD = 11
+    LAYER_BACKWARD = 12
 
 
 class FrameError(ValueError):

@@ -32,7 +32,7 @@ from hdl.link.slip import Escaper, Unescaper
 from hdl.loss import CrossEntropy
 from hdl.memory import Ram
 from hdl.move import Move
-from hdl.norm import NormBackward, NormForward
+from hdl.norm import LayerBackward, LayerForward, NormBackward, NormForward
 from hdl.operand_memory import OperandMemory
 from hdl.pool import Pool
 from hdl.program import WATCHDOG_CYCLES, units_of
@@ -50,7 +50,7 @@ _UNITS = {
     Unit.GEMM: Gemm, Unit.QUANTISE: Quantiser, Unit.SORT: Sorter,
     Unit.NORM_FORWARD: NormForward, Unit.NORM_BACKWARD: NormBackward, Unit.MOVE: Move,
     Unit.SCALE: Scaler, Unit.COMBINE: Combine, Unit.CROSS_ENTROPY: CrossEntropy,
-    Unit.POOL: Pool,
+    Unit.POOL: Pool, Unit.LAYER_FORWARD: LayerForward, Unit.LAYER_BACKWARD: LayerBackward,
 }
 
 

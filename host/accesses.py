@@ -15,6 +15,8 @@ from hdl.instructions import (
     BackwardFlag,
     CombineFlag,
     GemmFlag,
+    LayerFlag,
+    LayerRow,
     LossRow,
     MoveFlag,
     NormFlag,
@@ -53,6 +55,9 @@ _FORWARD_WRITTEN = (StateRow.MEAN, StateRow.DEVIATION)
 _BACKWARD_READ = (StateRow.GAMMA, StateRow.DEVIATION)
 _BACKWARD_WRITTEN = (StateRow.GRAD_BETA, StateRow.GRAD_GAMMA, StateRow.GRAD_BITS,
                      StateRow.DEVIATION_BITS)
+#: And of a norm of channels.
+_LAYER_WRITTEN = (LayerRow.GRAD_BETA, LayerRow.GRAD_GAMMA_LOW, LayerRow.GRAD_GAMMA_HIGH,
+                  LayerRow.GRAD_BITS, LayerRow.DEVIATION_BITS)
 #: Rows of a scale tensor that QUANTISE of masters writes.
 _SCALE_WRITTEN = (ScaleRow.FACTOR, ScaleRow.EXPONENT)
 
@@ -233,11 +238,33 @@ def _pool(f, params, read, written):
         read.tensor(Memory.QUANT, f["tab0"], windows, n)
 
 
+def _layer_forward(f, params, read, written):
+    m, n = f["m"], f["n"]
+    read.tensor(Memory.WIDE, f["src0"], m, n)
+    read.rows(f["src1"], STATE_ROWS, n, (LayerRow.GAMMA, LayerRow.BETA))
+    written.tensor(Memory.WIDE, f["dst0"], m, n)
+    if not f["flags"] & LayerFlag.INFERENCE:
+        written.tensor(Memory.WIDE, f["dst1"], m, n)
+        written.tensor(Memory.WIDE, f["tab0"], m, 1)
+
+
+def _layer_backward(f, params, read, written):
+    m, n = f["m"], f["n"]
+    for name in "src0", "dst1":
+        read.tensor(Memory.WIDE, f[name], m, n)
+    read.tensor(Memory.WIDE, f["tab0"], m, 1)
+    # Words of rows that are written keep their other columns.
+    read.rows(f["src1"], STATE_ROWS, n, (LayerRow.GAMMA, *_LAYER_WRITTEN))
+    written.tensor(Memory.WIDE, f["dst0"], m, n)
+    written.rows(f["src1"], STATE_ROWS, n, _LAYER_WRITTEN)
+
+
 _OPERATIONS = {
     Opcode.GEMM: _gemm, Opcode.QUANTISE: _quantise, Opcode.SORT: _sort,
     Opcode.NORM_FORWARD: _norm_forward, Opcode.NORM_BACKWARD: _norm_backward, Opcode.MOVE: _move,
     Opcode.SCALE: _scale, Opcode.COMBINE: _combine, Opcode.CROSS_ENTROPY: _cross_entropy,
-    Opcode.POOL: _pool,
+    Opcode.POOL: _pool, Opcode.LAYER_FORWARD: _layer_forward,
+    Opcode.LAYER_BACKWARD: _layer_backward,
 }
 
 

@@ -44,6 +44,9 @@ _SUM, _GRADIENT = 116, 43
 _WORD = 10
 #: ``POOL`` beside its positions, and more of them on a machine with groups.
 _POOL, _POOL_GROUPS = 7, 4
+#: ``LAYER_FORWARD``: of a row beside its elements. ``LAYER_BACKWARD``: the same, of a column, and
+#: around all.
+_LAYER_ROW, _GRADIENT_ROW, _GRADIENT_COLUMN, _LENGTHS = 135, 196, 24, 19
 #: ``MOVE``: lanes of a block, or as many as divide a word's; columns of the buffer; clocks of the
 #: first pass and of another, clocks behind it.
 _BLOCK, _COLUMNS, _FIRST_PASS, _PASS, _BEHIND = 16, 512, 5, 2, 13
@@ -86,6 +89,10 @@ def clocks(opcode, fields, params, *, padding=0.5):
     if opcode == Opcode.POOL:
         positions, _ = pool_rows(fields)
         return tiles * positions + _POOL + _POOL_GROUPS * (params.max_groups > 1)
+    if opcode == Opcode.LAYER_FORWARD:
+        return m * (5 * n + _LAYER_ROW) + 1
+    if opcode == Opcode.LAYER_BACKWARD:
+        return m * (10 * n + _GRADIENT_ROW) + _GRADIENT_COLUMN * n + _LENGTHS
     row = max(n + 1, _SHORTEST_ROW)
     return _LOSS + _ELEMENT * (m * row + n) + max(_ELEMENT * (n - 1) + _GRADIENT, _SUM)
 

@@ -17,6 +17,7 @@ from hdl.instructions import (
     AFTER_SHIFT,
     BackwardFlag,
     GemmFlag,
+    LayerFlag,
     NormFlag,
     Opcode,
     PoolFlag,
@@ -140,6 +141,9 @@ def _shares(opcode, f, params, taken):
     if opcode == Opcode.NORM_BACKWARD:
         # Codes are read for the largest gradient and for the sums.
         return (2 * rows / taken if flags & BackwardFlag.CLIPPED else 0), 2 * rows / taken
+    if opcode in (Opcode.LAYER_FORWARD, Opcode.LAYER_BACKWARD):
+        both = opcode == Opcode.LAYER_FORWARD and not flags & LayerFlag.INFERENCE
+        return 0, (2 if both else 1) * rows / taken
     if opcode == Opcode.SCALE and not flags & (ScaleFlag.UPDATE | ScaleFlag.SUM):
         return 0, rows / taken
     if opcode == Opcode.POOL:

@@ -10,6 +10,8 @@ from hdl.instructions import (
     BackwardFlag,
     CombineFlag,
     GemmFlag,
+    LayerFlag,
+    LayerRow,
     MoveFlag,
     NormFlag,
     Opcode,
@@ -32,9 +34,10 @@ from sim.model.requantise import safe_shift
 
 __all__ = ["Groups", "add_gradients", "align", "clip_gradient", "column_sums", "combine",
            "convolution", "cross_entropy", "digits_product", "gemm", "gemm_shift",
-           "gradient_groups", "move", "norm_backward", "norm_forward", "pool", "pool_gradient",
-           "pool_shift", "product", "quantise", "quantise_masters", "scale", "slot_columns", "sort",
-           "table_words", "update", "whole_words"]
+           "gradient_groups", "layer_gradients", "layer_norm", "layer_norm_gradient", "move",
+           "norm_backward", "norm_forward", "pool", "pool_gradient", "pool_shift", "product",
+           "quantise", "quantise_masters", "scale", "slot_columns", "sort", "table_words", "update",
+           "whole_words"]
 
 #: Longest side of an image, and most positions of a window, whose sum fits a wide element.
 _MAX_SIDE, _MAX_WINDOW = 255, 1 << WIDE_BITS - ACTIVATION_BITS
@@ -513,3 +516,43 @@ def norm_backward(params, dy, dx, context, state, codes=None, *, scan=False):
         Opcode.NORM_BACKWARD, flags=flags, m=dy.rows, n=dy.cols,
         src0=dy.base, src1=state.base, dst0=dx.base, dst1=context.base,
         tab0=codes.base if codes else 0)
+
+
+def layer_norm(params, x, y, context, state, deviations, *, inference=False):
+    """The L1 norm of the rows of ``x`` [m, n], as :func:`sim.model.norm.layer_forward`; its
+    ``deviations`` [m, 1] are for the way back, as ``context`` is."""
+    _check_layer_norm(params, x, deviations)
+    return instruction(
+        Opcode.LAYER_FORWARD, flags=LayerFlag.INFERENCE * inference, m=x.rows, n=x.cols,
+        src0=x.base, src1=state.base, dst0=y.base, dst1=context.base, tab0=deviations.base)
+
+
+def layer_norm_gradient(params, dy, dx, context, state, deviations):
+    """The gradient of the L1 norm of rows, as :func:`sim.model.norm.layer_backward`; those of beta
+    and gamma are in the state, :class:`hdl.instructions.LayerRow`."""
+    _check_layer_norm(params, dy, deviations)
+    return instruction(
+        Opcode.LAYER_BACKWARD, m=dy.rows, n=dy.cols, src0=dy.base, src1=state.base, dst0=dx.base,
+        dst1=context.base, tab0=deviations.base)
+
+
+def layer_gradients(state):
+    """``(grad_beta, grad_gamma)`` of a state tensor [8, n] after :func:`layer_norm_gradient`.
+
+    >>> import numpy as np
+    >>> found = layer_gradients(np.array([[0], [0], [0], [5], [-2], [-1], [0], [0]]))
+    >>> [gradient.tolist() for gradient in found]
+    [[5], [-2]]
+    """
+    low = state[LayerRow.GRAD_GAMMA_LOW] & (1 << WIDE_BITS) - 1
+    return state[LayerRow.GRAD_BETA], (state[LayerRow.GRAD_GAMMA_HIGH] << WIDE_BITS) + low
+
+
+def _check_layer_norm(params, x, deviations):
+    if not params.layer_norm:
+        raise ArgumentError("the norm of channels needs a machine that has it: add --layer-norm, "
+                            f"got {params.name}")
+    _check_shape(x, params.max_rows)
+    if (deviations.rows, deviations.cols) != (x.rows, 1):
+        raise ArgumentError(f"deviations must be [{x.rows}, 1], one for each row, got "
+                            f"[{deviations.rows}, {deviations.cols}]")

@@ -287,6 +287,8 @@ def _arguments(arguments):
                         help="width of those weights, 16 or 24")
     parser.add_argument("--velocity-bits", type=_width, default=Params.velocity_bits,
                         help="width of their velocities, 8, 16 or 24")
+    parser.add_argument("--layer-norm", action="store_true",
+                        help="with --masters: a device that has the norm of channels, too")
     parser.add_argument("--out", default=None, help="folder for checkpoint.npz and report.json")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--checkpoint-every", type=_whole("checkpoint-every", 1, 10**9),
@@ -340,6 +342,7 @@ def _train_command(arguments):
         memory=options.memory, codes=options.codes, tables=options.tables, lanes=options.lanes,
         masters=options.masters, array_clock=options.array_clock,
         master_bits=options.master_bits, velocity_bits=options.velocity_bits,
+        layer_norm=options.layer_norm,
         arith=options.arith or "shift")
     if options.model not in MODELS:
         raise ArgumentError(f"model must be one of {', '.join(MODELS)}, got {options.model!r}")

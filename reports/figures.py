@@ -33,7 +33,7 @@ CATEGORIES = {
     "sorter": ("sort",),
     "operands and sums": ("gemm", "move"),
     "array": ("array",),
-    "norm": ("norm_forward", "norm_backward"),
+    "norm": ("norm_forward", "norm_backward", "layer_forward", "layer_backward"),
 }
 #: Categories by unit.
 _HOMES = {unit: category for category, units in CATEGORIES.items() for unit in units}

@@ -59,6 +59,8 @@ def _operation(opcode, operation):
         refused.append("always on a machine without groups")
     elif operation.needs_groups:
         refused.append("on a machine without groups, flags of groups")
+    if operation.needs_layer_norm:
+        refused.append("always on a machine without the norm of channels")
     if operation.needs_masters is True:
         refused.append("always on a machine that keeps no masters")
     elif operation.needs_masters:

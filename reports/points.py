@@ -151,7 +151,9 @@ class Point:
         if params.vector > 1:
             options["lanes"] = params.vector
         options |= {name.replace("_", "-"): value for name, value in params.beyond_usual.items()}
-        return [*(word for name, value in options.items() for word in (f"--{name}", str(value))),
+        # What a machine has or has not is an option without a value.
+        return [*(word for name, value in options.items()
+                  for word in (f"--{name}", *([] if value is True else [str(value)]))),
                 *target, "--clock", f"{self.clock_mhz:g}", *seeds,
                 *(["--timing-driven"] if self.timing_driven else [])]
 

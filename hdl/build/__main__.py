@@ -104,6 +104,8 @@ def _parser():
                         help=f"width of those weights (default {default.master_bits})")
     parser.add_argument("--velocity-bits", metavar="8|16|24",
                         help=f"width of their velocities (default {default.velocity_bits})")
+    parser.add_argument("--layer-norm", action="store_true",
+                        help="with --masters: the norm of channels, too")
     parser.add_argument("--array-clock", metavar="1..4",
                         help="clocks of the array in one of the machine's "
                              f"(default {default.array_clock})")
@@ -188,7 +190,7 @@ def _subject(given):
                                           ("master_bits", given.master_bits),
                                           ("velocity_bits", given.velocity_bits))}
     return Params(sample_groups=sample_groups, channel_groups=channel_groups, arith=given.arith,
-                  **array, **others)
+                  layer_norm=given.layer_norm, **array, **others)
 
 
 def _sizes(given, params, part):

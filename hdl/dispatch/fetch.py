@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.dispatch.quarters import QUARTER_BITS
-from hdl.instructions import QUEUES, Queue, opcode_of
+from hdl.instructions import OPERATIONS, QUEUES, Opcode, Queue, opcode_of
 from hdl.program import InstructionCheck
 from hdl.unit import INSTRUCTION_LAYOUT
 
@@ -51,7 +51,9 @@ class Fetch(wiring.Component):
         m.submodules.check = check = InstructionCheck(self.params)
         queue = Signal(len(Queue), reset_less=True)
         opcode = opcode_of(instruction.op, self.params)
-        m.d.sync += queue.eq(Cat(Cat(opcode == op for op in QUEUES[queue]).any()
+        known = [op for op in Opcode
+                 if self.params.layer_norm or not OPERATIONS[op].needs_layer_norm]
+        m.d.sync += queue.eq(Cat(Cat(opcode == op for op in QUEUES[queue] if op in known).any()
                                  for queue in Queue))
         m.d.comb += [
             check.instruction.eq(instruction), self.o.payload.instruction.eq(instruction),

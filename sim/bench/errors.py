@@ -12,6 +12,8 @@ from hdl.instructions import (
     BackwardFlag,
     CombineFlag,
     GemmFlag,
+    LayerFlag,
+    LayerRow,
     LossRow,
     MoveFlag,
     Opcode,
@@ -243,13 +245,17 @@ def _unlawful(params):
             Opcode.CROSS_ENTROPY: {"m": 1, "n": 1, "src1": 8, "dst1": 24},
             Opcode.POOL: {"m": 1, "n": 1, "key0": 0x01010101, "dst0": 8},
         }
+    if params.layer_norm:
+        lawful |= {op: {"m": 1, "n": 1, "src1": 8, "dst1": 24, "tab0": 32}
+                   for op in (Opcode.LAYER_FORWARD, Opcode.LAYER_BACKWARD)}
 
     def but(op, **fields):
         return instruction(op, **{**lawful[op], **fields})
 
-    for op in (0, *{7, 8, 9, 10, 11, 15} - lawful.keys(), 0x81, 0x86, 255):
+    for op in (0, *{7, 8, 9, 10, 11, 12, 15} - lawful.keys(), 0x81, 0x86, 255):
         yield instruction(op, m=1, k=1, n=1, key0=1, arg=1)
-    rows = {**dict.fromkeys((Opcode.MOVE, Opcode.SCALE, Opcode.POOL), MAX_K), **dict.fromkeys(
+    rows = {**dict.fromkeys((Opcode.MOVE, Opcode.SCALE, Opcode.POOL, Opcode.LAYER_FORWARD,
+                             Opcode.LAYER_BACKWARD), MAX_K), **dict.fromkeys(
         (Opcode.QUANTISE, Opcode.NORM_FORWARD, Opcode.NORM_BACKWARD), params.max_rows)}
     for op, fields in lawful.items():
         most = {"m": rows.get(op, MAX_M), "k": MAX_K, "n": MAX_N}
@@ -290,6 +296,10 @@ def _unlawful(params):
         yield from _unlawful_with_masters(but)
     else:
         yield but(Opcode.QUANTISE, flags=QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN)
+    for bit in range(8) if params.layer_norm else ():
+        yield but(Opcode.LAYER_BACKWARD, flags=1 << bit)
+        if bit:
+            yield but(Opcode.LAYER_FORWARD, flags=1 << bit)
 
 
 def _unlawful_with_masters(but):
@@ -458,6 +468,17 @@ def _lines(m, n):
         POOL_GEOMETRY, width=1, height=m, window_width=1, window_height=1)}
 
 
+def _layer_norms(params, beyond):
+    """LAYER_FORWARD and LAYER_BACKWARD whose tensors reach to the end, and so many words beyond."""
+    m, n = 3, 2 * params.vector
+    fields = {"m": m, "n": n, "src1": 8, "dst0": 32, "dst1": 24, "tab0": 40}
+    for op, state in ((Opcode.LAYER_FORWARD, STATE_ROWS + LayerRow.BETA + 1),
+                      (Opcode.LAYER_BACKWARD, 2 * STATE_ROWS)):
+        for name, need in (("src0", 2 * m), ("src1", state), ("dst0", 2 * m), ("dst1", 2 * m),
+                           ("tab0", m)):
+            yield [instruction(op, **{**fields, name: params.wide_words - need + beyond})]
+
+
 def _beyond_with_masters(params):
     """Those of operations that only machines with masters have."""
     wide, master, quant = params.wide_words, params.master_words, params.quant_words
@@ -497,6 +518,8 @@ def _beyond_with_masters(params):
         loss = {"m": m, "n": n, "src1": 16, "dst0": 32, "dst1": 24}
         for name, need in (("src0", 2 * m), ("src1", m), ("dst0", 2 * m), ("dst1", len(LossRow))):
             yield [instruction(Opcode.CROSS_ENTROPY, **{**loss, name: wide - need + 1})]
+        if params.layer_norm:
+            yield from _layer_norms(params, 1)
     if quant < 1 << 16:
         yield [instruction(Opcode.POOL, **_lines(m, n), flags=PoolFlag.SPREAD | PoolFlag.CLIPPED,
                            tab0=quant - -(-n // params.slots) * m + 1)]
@@ -571,6 +594,11 @@ def _at_the_end(params):
                    {"dst0": wide - 2 * m, "flags": PoolFlag.SPREAD, "tab0": 0xFFFF},
                    {"flags": both, "tab0": quant - -(-n // slots) * m}):
         yield [instruction(Opcode.POOL, **{**_lines(m, n), **fields})]
+    if params.layer_norm:
+        yield from _layer_norms(params, 0)
+        # What is not written may be anywhere.
+        yield [instruction(Opcode.LAYER_FORWARD, m=m, n=n, src1=8, dst0=32, dst1=0xFFFF,
+                           tab0=0xFFFF, flags=LayerFlag.INFERENCE)]
     # What is outside of the image is not read.
     yield [_convolution(params)]
     for flags in (MoveFlag.WINDOWS, MoveFlag.WINDOWS | MoveFlag.UNSIGNED):
@@ -651,7 +679,8 @@ def errors_programs(params, seed, most=0):
                     (Space.WIDE, params.wide_words, params.vector),
                     (Space.MASTER, params.master_words, params.vector),
                     (Space.VELOCITY, params.master_words, params.vector)):
-                recording.device.write(space, words - 8, np.zeros((8, lanes), np.int64))
+                last = 2 * STATE_ROWS
+                recording.device.write(space, words - last, np.zeros((last, lanes), np.int64))
             assert requests.run(*steps) == Status.OK
     recording.store(source, x)
     steps = [program.quantise(params, source, q, exponents)] * (MAX_BODY // INSTRUCTION_BYTES)

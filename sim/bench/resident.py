@@ -39,7 +39,7 @@ from host.windows import Windows
 from sim.bench import draw
 from sim.bench.recording import Recording
 
-__all__ = ["SCENARIOS", "Mix"]
+__all__ = ["SCENARIOS", "SCENARIOS_WITH_LAYER_NORM", "Mix"]
 
 
 # SCALE.
@@ -419,6 +419,42 @@ def pool(params, seed, most=10):
     return recording.session("pool")
 
 
+# LAYER_FORWARD and LAYER_BACKWARD.
+
+def layer_norm(params, seed, most=10):
+    """Rows of every kind there and back, trained and not; the ends of an element's range; rows and
+    columns as long as they may be."""
+    recording = Recording(params, f"layer_norm {seed}")
+    rng = recording.rng
+
+    def attempt(shape, most):
+        m, n = shape or (draw.dimension(rng, most, unit) for unit in (1, params.vector))
+        m, n = min(m, most), min(n, most)
+        recording.begin(f"layer norm {m}x{n}")
+        x, dy = draw.inputs(rng, n, m).T, draw.values(rng, m, n)
+        dy[rng.random(dy.shape) < 0.02] = rng.choice([-1 << 31, (1 << 31) - 1])
+        source, gradient = (recording.stored(Space.WIDE, tensor) for tensor in (x, dy))
+        state = recording.stored(Space.WIDE, draw.state(rng, n))
+        context, deviations = (recording.place(Space.WIDE, m, cols) for cols in (n, 1))
+        # As often as not where it comes from.
+        y, dx = (tensor if rng.random() < 0.5 else recording.place(Space.WIDE, m, n)
+                 for tensor in (source, gradient))
+        recording.device.run([program.layer_norm(params, source, y, context, state, deviations)])
+        recording.read(y, context, deviations)
+        recording.device.run([
+            program.layer_norm(params, gradient, source, context, state, deviations,
+                               inference=True),
+            program.layer_norm_gradient(params, gradient, dx, context, state, deviations)])
+        recording.read(source, dx, state, context, deviations)
+
+    for _ in range(3):
+        draw.fitting(partial(attempt, None), min(most, MAX_K))
+    for shape in ((1, 1), (1, 8 * most), (8 * most, 1)):
+        draw.fitting(partial(attempt, shape), MAX_K)
+    recording.device.status()
+    return recording.session("layer_norm")
+
+
 # QUANTISE of masters.
 
 def quantise_masters(params, seed, most=10):
@@ -537,6 +573,7 @@ class Mix:
         shapes = sorted({(a, a), (a, b), (b, a), (b, b)})
         self.wide, self.masters, self.signed, self.unsigned = {}, {}, {}, {}
         self.norms, self.labels, self.rows, self.scales = {}, {}, {}, {}
+        self.layer_norms = {}
         self.samples, self.channels = {}, {}
         for m, n in shapes:
             self.wide[m, n] = [recording.stored(Space.WIDE, draw.values(rng, m, n))
@@ -549,6 +586,8 @@ class Mix:
             state = recording.stored(Space.WIDE, draw.state(rng, n))
             context = recording.place(Space.WIDE, m, n)
             self.norms[m, n] = context, state
+            if self.params.layer_norm:
+                self._normalise_rows(m, n)
             recording.device.run([program.norm_forward(
                 self.params, self.wide[m, n][0], self.wide[m, n][1], context, state, relu=True)])
         for n in sorted({a, b}):
@@ -573,7 +612,8 @@ class Mix:
         read = self.recording.read
         for shape, pair in self.wide.items():
             read(*pair, self.masters[shape], _velocity(self.masters[shape]), self.signed[shape],
-                 self.unsigned[shape], *self.norms[shape], self.pooled[shape][1])
+                 self.unsigned[shape], *self.norms[shape], self.pooled[shape][1],
+                 *self.layer_norms.get(shape, ()))
         for n, rows in self.rows.items():
             read(*rows, *self.scales[n])
         read(self.loss)
@@ -587,6 +627,8 @@ class Mix:
                  self._norm_backward, self._plus, self._pool]
         if self.params.max_groups > 1:
             kinds.append(self._grouped)
+        if self.params.layer_norm:
+            kinds += [self._layer_norm, self._layer_norm_gradient]
         # All of them, in any order.
         steps = [step for kind in self.rng.permutation(kinds) for step in kind()]
         while len(steps) < count:
@@ -605,6 +647,7 @@ class Mix:
             Opcode.QUANTISE: [("key0", int(rng.integers(1 << 32)))],
             Opcode.GEMM: [("shift", int(rng.integers(32)))],
             Opcode.NORM_FORWARD: [("flags", int(rng.integers(4)))],
+            Opcode.LAYER_FORWARD: [("flags", 0)],
         }.get(op, [])
         if changes:
             name, value = changes[rng.integers(len(changes))]
@@ -804,6 +847,26 @@ class Mix:
             self.params, self._one(self.wide[m, n]), self._one(self.wide[m, n]), *self.norms[m, n],
             self._one([None, self.unsigned[m, n]]))]
 
+    def _normalise_rows(self, m, n):
+        """Places of a norm of channels, with what its way back needs."""
+        place = self.recording.place
+        places = (place(Space.WIDE, m, n), self.recording.stored(
+            Space.WIDE, draw.state(self.rng, n)), place(Space.WIDE, m, 1))
+        self.layer_norms[m, n] = places
+        self.recording.device.run([program.layer_norm(self.params, *self.wide[m, n], *places)])
+
+    def _layer_norm(self):
+        m, n = self._shape()
+        return [program.layer_norm(
+            self.params, self._one(self.wide[m, n]), self._one(self.wide[m, n]),
+            *self.layer_norms[m, n], inference=bool(self.rng.integers(2)))]
+
+    def _layer_norm_gradient(self):
+        m, n = self._shape()
+        return [program.layer_norm_gradient(
+            self.params, self._one(self.wide[m, n]), self._one(self.wide[m, n]),
+            *self.layer_norms[m, n])]
+
     def _grouped(self):
         """A gradient with groups, and its product with samples inside."""
         m, n = self._shape()
@@ -951,8 +1014,9 @@ def _train(recording, layers, batch, seed):
     trainer.fetch()
 
 
-#: Scenarios by name.
+#: Scenarios by name, and those of machines with the norm of channels.
 SCENARIOS = {function.__name__: function for function in (
     scale, scale_extremes, combine, cross_entropy, convolution, windows_moved, pool,
     quantise_masters, spaces, stored_programs, overlapping_programs, resident_training,
     resident_convolutions)}
+SCENARIOS_WITH_LAYER_NORM = {"layer_norm": layer_norm}

@@ -554,6 +554,7 @@ _SCENARIOS = {function.__name__: function for function in (
     move_extremes, quantise, quantise_extremes, norm, norm_extremes, training_step
 )} | errors.SCENARIOS
 _WITH_MASTERS = resident.SCENARIOS | errors.SCENARIOS_WITH_MASTERS | started.SCENARIOS
+_WITH_LAYER_NORM = resident.SCENARIOS_WITH_LAYER_NORM
 
 
 def scenarios(params):
@@ -563,7 +564,8 @@ def scenarios(params):
     >>> [name for name in scenarios(Params(masters=4)) if name not in scenarios(Params())][:2]
     ['scale', 'scale_extremes']
     """
-    return [*_SCENARIOS, *(_WITH_MASTERS if params.masters else ())]
+    return [*_SCENARIOS, *(_WITH_MASTERS if params.masters else ()),
+            *(_WITH_LAYER_NORM if params.layer_norm else ())]
 
 
 def record(name, params, seed, **options):
@@ -573,4 +575,4 @@ def record(name, params, seed, **options):
     >>> len(record("gemm_any", Params(), 0).exchanges) > 10
     True
     """
-    return (_SCENARIOS | _WITH_MASTERS)[name](params, seed, **options)
+    return (_SCENARIOS | _WITH_MASTERS | _WITH_LAYER_NORM)[name](params, seed, **options)

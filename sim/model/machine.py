@@ -23,6 +23,8 @@ from hdl.instructions import (
     BackwardFlag,
     CombineFlag,
     GemmFlag,
+    LayerFlag,
+    LayerRow,
     LossRow,
     MoveFlag,
     NormFlag,
@@ -66,7 +68,14 @@ from sim.model.combine import combine
 from sim.model.convolution import windows
 from sim.model.gemm import gemm
 from sim.model.noise import element_noise
-from sim.model.norm import Context, l1_backward, l1_forward
+from sim.model.norm import (
+    Context,
+    l1_backward,
+    l1_forward,
+    layer_backward,
+    layer_clamped,
+    layer_forward,
+)
 from sim.model.order import order
 from sim.model.pool import spread, sums
 from sim.model.quantise import quantise, quantise_weights, scan
@@ -420,7 +429,8 @@ class Machine:
          Opcode.NORM_BACKWARD: self._norm_backward, Opcode.MOVE: self._move,
          Opcode.SCALE: self._scale, Opcode.COMBINE: self._combine,
          Opcode.CROSS_ENTROPY: self._cross_entropy,
-         Opcode.POOL: self._pool}[op](fields)
+         Opcode.POOL: self._pool, Opcode.LAYER_FORWARD: self._layer_forward,
+         Opcode.LAYER_BACKWARD: self._layer_backward}[op](fields)
         return Unit(op)
 
     def _group_words(self, base, count):
@@ -720,3 +730,40 @@ class Machine:
                 passed = unclipped(self.quant.get(f["tab0"], windows, n) + (1 << bits - 1), bits)
             result = spread(self.wide.get(f["src0"], windows, n), size, window, passed)
         self.wide.put(f["dst0"], result)
+
+    def _layer_forward(self, f):
+        m, n = f["m"], f["n"]
+        x = self.wide.get(f["src0"], m, n)
+        # Of the state, no other rows have to be there.
+        gamma, beta = self.wide.get(f["src1"], LayerRow.BETA + 1, n, STATE_ROWS - LayerRow.BETA - 1)
+        gamma = _low16(gamma)
+        self.wide.tensor(f["dst0"], m, n)
+        y, context, deviation = layer_forward(x, gamma, beta)
+        if not f["flags"] & LayerFlag.INFERENCE:
+            self.wide.tensor(f["dst1"], m, n)
+            self.wide.tensor(f["tab0"], m, 1)
+            self.wide.put(f["dst1"], context.pack())
+            self.wide.put(f["tab0"], deviation[:, None])
+        self.wide.put(f["dst0"], y)
+        self.saturations += layer_clamped(x, gamma, beta)
+
+    def _layer_backward(self, f):
+        m, n = f["m"], f["n"]
+        dy = self.wide.get(f["src0"], m, n)
+        context = Context.unpack(self.wide.get(f["dst1"], m, n))
+        self.wide.tensor(f["src1"], STATE_ROWS, n)
+        gamma = _low16(self.wide.get(f["src1"], 1, n, STATE_ROWS - 1)[0])
+        deviation = self.wide.get(f["tab0"], m, 1)[:, 0]
+        self.wide.tensor(f["dst0"], m, n)
+        dx, grad_beta, grad_gamma, grad_bits, deviation_bits = layer_backward(
+            dy, context, gamma, deviation)
+        self.wide.put(f["dst0"], dx)
+        written = {
+            LayerRow.GRAD_BETA: grad_beta,
+            LayerRow.GRAD_GAMMA_LOW: wrap(grad_gamma & 0xFFFFFFFF, WIDE_BITS),
+            LayerRow.GRAD_GAMMA_HIGH: grad_gamma >> 32,
+            LayerRow.GRAD_BITS: np.full(n, grad_bits),
+            LayerRow.DEVIATION_BITS: np.full(n, deviation_bits),
+        }
+        for row, value in written.items():
+            self.wide.put(f["src1"] + row, value[None], STATE_ROWS - 1)

@@ -37,6 +37,7 @@ __all__ = [
     "l1_backward",
     "l1_forward",
     "layer_backward",
+    "layer_clamped",
     "layer_forward",
     "normalise",
     "reciprocal",
@@ -287,6 +288,18 @@ def layer_forward(x, gamma, beta):
     xhat, sign = xhat.T, sign.T
     y, _ = _scaled(xhat, gamma, beta)
     return y, Context(xhat, sign, np.ones(xhat.shape, bool)), deviation
+
+
+def layer_clamped(x, gamma, beta):
+    """Elements that :func:`layer_forward` clamps in x, xhat and y, which
+    :func:`l1_forward` counts in the same way.
+
+    >>> layer_clamped(np.array([[1 << 23, 0]]), np.full(2, 4096), np.zeros(2, int))
+    1
+    """
+    xhat, _, _, _, clamped = normalise(whole(x).T)
+    _, clamped_y = _scaled(xhat.T, gamma, beta)
+    return clamped + clamped_y
 
 
 def layer_backward(dy, context, gamma, deviation):

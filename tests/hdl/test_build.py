@@ -48,6 +48,8 @@ SMALL = Params(lanes=0, bits=2, rows=2, cols=2, depth=1, memory=4)
     ("--cols -1", "--cols must be a whole number from 1 to 64, got -1"),
     ("--depth 5", "--depth must be a whole number from 1 to 4, got 5"),
     ("--memory 3", "--memory must be a whole number from 4 to 256, got 3"),
+    ("--layer-norm", "--layer-norm needs a machine that keeps masters: masters must be at least 1, "
+                     "got 0"),
     ("--codes 7", "--codes must be a whole number from 8 to 512, got 7"),
     ("--tables 4", "--tables must be a whole number from 1 to 2, got 4"),
     ("--masters 8 --master-bits 12", "--master-bits must be 16 or 24, got 12"),
@@ -97,6 +99,9 @@ def test_options_name_the_design():
     assert options.params == Params(masters=32, master_bits=16, velocity_bits=8, codes=256,
                                     tables=1)
     assert options.out.name == "shift-4b-4x4-4x4x4-32m16v8"
+    options = command.read_arguments(["--masters", "8", "--layer-norm"])
+    assert options.params == Params(masters=8, layer_norm=True)
+    assert options.out.name == "shift-4b-4x4-4x4x4-8m-ln"
     assert command.read_arguments(["--arith", "int"]).params.groups == "1x1"
     assert command.read_arguments([]).out.name == Params().name
     assert command.read_arguments(["--part", "lfe5um5g-85f-8bg756i"]).board is None
@@ -108,7 +113,8 @@ def test_options_name_the_design():
 @pytest.mark.parametrize("params", [
     SMALL, Params(lanes=0, bits=3, rows=3, cols=5, depth=2, sample_groups=1, channel_groups=1,
                   memory=8),
-    Params(lanes=2, memory=8, codes=64, tables=1, masters=8, master_bits=16, velocity_bits=8)],
+    Params(lanes=2, memory=8, codes=64, tables=1, masters=8, master_bits=16, velocity_bits=8,
+           layer_norm=True)],
     ids=["groups", "no groups", "masters"])
 def test_estimated_memories_are_those_that_exist(params):
     found = re.findall(r"^  memory width (\d+) size (\d+)", rtlil(params), re.MULTILINE)

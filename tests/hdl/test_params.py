@@ -53,6 +53,9 @@ def test_plain_integers_have_no_groups():
     ({"master_bits": 16.0}, "master-bits must be 16 or 24, got 16.0"),
     ({"codes": 7}, "codes must be a whole number from 8 to 512, got 7"),
     ({"tables": 3}, "tables must be a whole number from 1 to 2, got 3"),
+    ({"layer_norm": 1}, "layer-norm must be True or False, got 1"),
+    ({"masters": 0, "layer_norm": True}, "layer-norm needs a machine that keeps masters: masters "
+     "must be at least 1, got 0"),
 ])
 def test_formats_and_sizes_that_no_machine_has_are_refused(given, sentence):
     with pytest.raises(ParameterError) as refused:
@@ -101,7 +104,7 @@ def test_everything_that_decides_the_machine_is_in_the_fingerprint():
         assert Params(**change).fingerprint != base.fingerprint
     keeper = {"masters": 8}
     for change in ({"masters": 4}, {"master_bits": 16, "velocity_bits": 16}, {"velocity_bits": 8},
-                   {"codes": 128}, {"tables": 1}):
+                   {"codes": 128}, {"tables": 1}, {"layer_norm": True}):
         assert Params(**{**keeper, **change}).fingerprint != Params(**keeper).fingerprint
     flat = {"sample_groups": 1, "channel_groups": 1}
     assert Params(**flat).fingerprint != Params(**flat, arith="int").fingerprint

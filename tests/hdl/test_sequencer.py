@@ -1,6 +1,7 @@
 """hdl.sequencer, hdl.access and hdl.program: the protocol, with stand-ins for the units."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Cat, Module, ResetInserter, Signal, unsigned
@@ -584,7 +585,8 @@ def test_damaged_frames_are_counted_answered_and_have_no_effect():
     simulate(Bench(), process)
 
 
-@pytest.mark.parametrize("params", [SMALL, KEEPER], ids=lambda params: params.name)
+@pytest.mark.parametrize("params", [SMALL, KEEPER, replace(KEEPER, layer_norm=True)],
+                         ids=lambda params: params.name)
 def test_run_starts_the_unit_of_the_opcode(params):
     async def process(ctx, request):
         for op in map(Opcode, bench.stand_ins):
@@ -1003,6 +1005,7 @@ def test_a_run_is_forgotten_after_a_window_of_other_requests():
 
 GROUPED, PLAIN = SMALL, Params(sample_groups=1, channel_groups=1, rows=3, depth=2)
 BARE = Params(sample_groups=1, channel_groups=1, rows=3, depth=2, masters=8)
+LAYERED = replace(KEEPER, layer_norm=True)
 
 GEMM = {"op": Opcode.GEMM, "m": 4, "k": 5, "n": 6, "key0": 2}
 QUANTISE = {"op": Opcode.QUANTISE, "m": 4, "n": 6}
@@ -1014,6 +1017,7 @@ SCALE = {"op": Opcode.SCALE, "m": 4, "n": 6, "arg": 32}
 COMBINE = {"op": Opcode.COMBINE, "n": 6}
 LOSS = {"op": Opcode.CROSS_ENTROPY, "m": 4, "n": 6}
 POOL = {"op": Opcode.POOL, "m": 4, "n": 6, "key0": 0x01020304}
+LAYERS = [{"op": op, "m": 4, "n": 6} for op in (Opcode.LAYER_FORWARD, Opcode.LAYER_BACKWARD)]
 MASTER = QuantiseFlag.MASTER | QuantiseFlag.PER_COLUMN
 SCAN, SCANNED = QuantiseFlag.SCAN, QuantiseFlag.SCANNED
 #: What of SCALE excludes what.
@@ -1128,10 +1132,24 @@ CASES = [
         (0xFFFFFFFF, True), (0x01010101, True), (0, False), (0x010203, False),
         (0xFF00FFFF, False), (0xFFFF00FF, False), (0xFFFFFF00, False))),
     (KEEPER, POOL, {"k": 0, "arg": 0, "shift": 255, "tab0": 0xFFFF, "key1": 9}, True),
+    # What only some of these have.
+    *((machine, f, {}, machine is LAYERED)
+      for machine in (GROUPED, PLAIN, KEEPER, BARE, LAYERED) for f in LAYERS),
+    *((LAYERED, f, {"op": f["op"] | named << 4}, named < 8) for f in LAYERS for named in (1, 7, 8)),
+    *((LAYERED, f, {}, True) for f in (GEMM, QUANTISE, SORT, NORM, BACKWARD, MOVE, POOL)),
+    *((LAYERED, f, {name: size}, good) for f in LAYERS for name in ("m", "n")
+      for size, good in ((0, False), (1, True), (MAX_K, True), (MAX_K + 1, False),
+                         (0xFFFF, False))),
+    *((LAYERED, f, {"flags": flags}, flags <= int(f is LAYERS[0])) for f in LAYERS
+      for flags in (0, 1, 2, 3, 128, 255)),
+    *((LAYERED, f, {"k": 0, "arg": 0, "shift": 255, "tab0": 0xFFFF, "key0": 9}, True)
+      for f in LAYERS),
+    (LAYERED, LAYERS[0], {"op": 13}, False),
 ]
 
 
-@pytest.mark.parametrize("params", [GROUPED, PLAIN, KEEPER, BARE], ids=lambda params: params.name)
+@pytest.mark.parametrize("params", [GROUPED, PLAIN, KEEPER, BARE, LAYERED],
+                         ids=lambda params: params.name)
 def test_instructions_that_cannot_run_are_refused(params):
     dut = InstructionCheck(params)
 
@@ -1152,7 +1170,8 @@ def test_instructions_that_cannot_run_are_refused(params):
     simulator.run()
 
 
-@pytest.mark.parametrize("params", [GROUPED, PLAIN, KEEPER, BARE], ids=lambda params: params.name)
+@pytest.mark.parametrize("params", [GROUPED, PLAIN, KEEPER, BARE, LAYERED],
+                         ids=lambda params: params.name)
 def test_what_is_refused_is_what_the_rules_say(params):
     """Any fields, most of them near what is lawful."""
     dut, chance = InstructionCheck(params), random.Random(params.name)

@@ -92,7 +92,8 @@ def test_bits_are_those_of_the_hosted_network(layers, groups, shape):
     # As in tests/sim/test_sessions.py: one board is built for both.
     Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
     Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
-           master_bits=16, velocity_bits=8, codes=32, tables=1)], ids=lambda params: params.name)
+           master_bits=16, velocity_bits=8, codes=32, tables=1, layer_norm=True)],
+    ids=lambda params: params.name)
 @pytest.mark.parametrize("layers", [
     (LAYERS[0], replace(LAYERS[1], out_channels=9),
      replace(LAYERS[2], in_channels=9, out_channels=5, kernel=(3, 3))),

@@ -38,7 +38,7 @@ PLAIN = Params(sample_groups=1, channel_groups=1, rows=4, depth=2, lanes=4, arra
                memory=16, masters=8)
 MACHINES = [Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
             Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
-                   master_bits=16, velocity_bits=8, codes=32, tables=1), PLAIN]
+                   master_bits=16, velocity_bits=8, codes=32, tables=1, layer_norm=True), PLAIN]
 NETWORKS = [(perceptron(sizes), m) for sizes, m in (
     ((9, 12, 10, 3), 7), ((30, 20, 7), 16), ((20, 24, 5), 30), ((13, 4), 1))]
 #: Convolutions and averages.

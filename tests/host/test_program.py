@@ -1,9 +1,11 @@
 """host.program: products that take more than one instruction, and convolutions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from hdl.instructions import STATE_ROWS, ScaleRow, StateRow, unpack_instruction
+from hdl.instructions import STATE_ROWS, LayerRow, ScaleRow, StateRow, unpack_instruction
 from hdl.params import MAX_K, MAX_M, MAX_N, Params
 from hdl.product_cycles import product_cycles
 from hdl.program import Program
@@ -18,7 +20,7 @@ from sim.model.add import add, add_gradients
 from sim.model.convolution import fold, patches
 from sim.model.digits import stationary, streamed
 from sim.model.gemm import gemm
-from sim.model.norm import l1_forward
+from sim.model.norm import l1_forward, layer_backward, layer_forward
 from sim.model.pool import average, average_gradient, spread, sums
 from sim.model.quantise import quantise
 from sim.model.relu import relu_gradient, unclipped
@@ -517,3 +519,55 @@ def test_images_of_too_many_rows_are_refused():
     x, one = Tensor(Space.WIDE, 0, 5 * 1024, 3), Tensor(Space.WIDE, 0, 3, 3)
     with pytest.raises(MemoryFullError, match="rows of a tensor must be at most 4096"):
         program.pool(x, x.view(1280, 3), one, (5, 32, 32), (2, 2))
+
+
+# The norm of channels.
+
+LAYERED = replace(WIDE, layer_norm=True)
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (5, 7), (8, 2)])
+def test_the_norm_of_channels_is_the_models(m, n):
+    rng = np.random.default_rng([m, n])
+    x, dy = rng.integers(-2**20, 2**20, (m, n)), rng.integers(-2**31, 2**31, (m, n))
+    table = np.zeros((STATE_ROWS, n), np.int64)
+    table[LayerRow.GAMMA] = rng.integers(-2**15, 2**15, n)
+    table[LayerRow.BETA] = rng.integers(-2**20, 2**20, n)
+    y, context, deviation = layer_forward(x, table[LayerRow.GAMMA], table[LayerRow.BETA])
+    dx, grad_beta, grad_gamma, grad_bits, deviation_bits = layer_backward(
+        dy, context, table[LayerRow.GAMMA], deviation)
+    with Device.open("model:", LAYERED) as device:
+        at = Places(device)
+        source, given, state = at.stored(x), at.stored(dy), at.stored(table)
+        kept, deviations, out = at.place(m, n), at.place(m, 1), at.place(m, n)
+        device.run([program.layer_norm(LAYERED, source, out, kept, state, deviations)])
+        assert (load(device, out) == y).all() and (load(device, kept) == context.pack()).all()
+        assert (load(device, deviations)[:, 0] == deviation).all()
+        # Trained or not, the same; another tensor's leaves nothing.
+        device.run([program.layer_norm(LAYERED, given, given.view(m, n), kept, state, deviations,
+                                       inference=True)])
+        assert (load(device, kept) == context.pack()).all()
+        assert (load(device, deviations)[:, 0] == deviation).all()
+        store(device, given, dy)
+        device.run([program.layer_norm_gradient(LAYERED, given, out, kept, state, deviations)])
+        assert (load(device, out) == dx).all()
+        found = load(device, state)
+    assert all((a == b).all() for a, b in zip(program.layer_gradients(found),
+                                              (grad_beta, grad_gamma), strict=True))
+    assert (found[LayerRow.GRAD_BITS] == grad_bits).all()
+    assert (found[LayerRow.DEVIATION_BITS] == deviation_bits).all()
+
+
+@pytest.mark.parametrize(("params", "shapes", "error", "said"), [
+    (WIDE, [(3, 4), (3, 1)], ArgumentError, "needs a machine that has it: add --layer-norm, got "),
+    (LAYERED, [(3, 4), (4, 1)], ArgumentError, r"deviations must be \[3, 1\], .* got \[4, 1\]"),
+    (LAYERED, [(3, 4), (3, 2)], ArgumentError, r"deviations must be \[3, 1\], .* got \[3, 2\]"),
+    (LAYERED, [(MAX_K + 1, 1), (MAX_K + 1, 1)], MemoryFullError,
+     "rows of a tensor must be at most 4096 on this machine, got 4097"),
+    (LAYERED, [(1, MAX_N + 1), (1, 1)], MemoryFullError,
+     "columns of a tensor must be at most 4096 on this machine, got 4097")])
+def test_what_rows_cannot_be_normalised_is_refused(params, shapes, error, said):
+    x, deviations = (Tensor(Space.WIDE, 0, *shape) for shape in shapes)
+    for make in program.layer_norm, program.layer_norm_gradient:
+        with pytest.raises(error, match=said):
+            make(params, x, x, x, x, deviations)

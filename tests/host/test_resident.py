@@ -236,7 +236,8 @@ def test_an_input_that_gives_way_is_moved_before_it_is_lost(params, sizes, m):
     # As in tests/sim/test_sessions.py: one board is built for both.
     Params(rows=2, cols=4, depth=2, memory=8, lanes=2, masters=4),
     Params(bits=3, sample_groups=2, rows=4, cols=2, depth=2, memory=8, lanes=4, masters=4,
-           master_bits=16, velocity_bits=8, codes=32, tables=1)], ids=lambda params: params.name)
+           master_bits=16, velocity_bits=8, codes=32, tables=1, layer_norm=True)],
+    ids=lambda params: params.name)
 def test_the_simulated_board_computes_what_the_model_does(sizes, m, params):
     assert trained(sizes, params, m, url="sim:", ahead=True) == trained(sizes, params, m)
 

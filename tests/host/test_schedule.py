@@ -25,7 +25,7 @@ from hdl.instructions import (
     unpack_instruction,
 )
 from hdl.loss import CrossEntropy
-from hdl.norm import NormBackward, NormForward
+from hdl.norm import LayerBackward, LayerForward, NormBackward, NormForward
 from hdl.params import Params
 from hdl.pool import Pool
 from hdl.product_cycles import product_cycles
@@ -42,9 +42,9 @@ from host.schedule import after, schedule, scheduled
 from sim.bench.recording import Recording
 from sim.bench.resident import Mix
 
-PARAMS = [Params(bits=4, rows=2, cols=4, depth=2, memory=32, lanes=2, masters=16),
+PARAMS = [Params(bits=4, rows=2, cols=4, depth=2, memory=32, lanes=2, masters=16, layer_norm=True),
           Params(bits=8, rows=3, cols=5, depth=1, memory=64, masters=64, sample_groups=1,
-                 channel_groups=8)]
+                 channel_groups=8, layer_norm=True)]
 
 
 def mixed(params, seed, count):
@@ -140,6 +140,7 @@ def test_clocks_are_those_of_the_units(params):
     mover = Mover(params, mover_width(params))
     forward, backward, combine = NormForward(params), NormBackward(params), Combine(params)
     pool = Pool(params)
+    layer_forward, layer_backward = LayerForward(params), LayerBackward(params)
     q, s = QuantiseFlag, ScaleFlag
     # Clips, groups and scans.
     ways = [(flags, {name.lower(): True for name in ("PER_COLUMN", "GROUPED", "MASTER", "SCAN",
@@ -163,6 +164,8 @@ def test_clocks_are_those_of_the_units(params):
                 (Opcode.NORM_BACKWARD, 0, 0, backward.cycles(m, n)),
                 (Opcode.NORM_BACKWARD, BackwardFlag.SCAN, 0, backward.cycles(m, n, scan=True)),
                 (Opcode.CROSS_ENTROPY, 0, 0, loss.cycles(m, n)),
+                (Opcode.LAYER_FORWARD, 0, 0, layer_forward.cycles(m, n)),
+                (Opcode.LAYER_BACKWARD, 0, 0, layer_backward.cycles(m, n)),
                 (Opcode.COMBINE, 0, 0, combine.cycles(n)),
                 *((Opcode.MOVE, flags, 0, mover.cycles(m, n, flags)) for flags in flags_of_moves)):
             # Images of 3 x 5 positions.

@@ -298,6 +298,8 @@ def fails(capsys, *arguments):
     (["--masters", "8", "--master-bits", "8"], 2, "master-bits must be 16 or 24, got 8"),
     (["--master-bits", "sixteen"], 2, "master-bits must be 16 or 24, got sixteen"),
     (["--velocity-bits", "8"], 2, "24 and 24 on a machine that keeps no masters, got 24 and 8"),
+    (["--layer-norm"], 2, "layer-norm needs a machine that keeps masters: masters must be at least "
+                          "1, got 0"),
     (["--codes", "600"], 2, "codes must be a whole number from 0 to 512, got 600"),
     (["--tables", "0"], 2, "tables must be a whole number from 1 to 2, got 0"),
     (["--device", "model:", "--masters", "8", "--codes", "8"], 1,

@@ -27,7 +27,7 @@ MACHINES = [
     machine(4, (4, 4), 2, 4, 2, memory=8, lanes=2, masters=4),
     # More lanes than columns; narrower masters, and sizes of their own.
     machine(3, (2, 4), 4, 2, 2, memory=8, lanes=4, masters=4, master_bits=16, velocity_bits=8,
-            codes=32, tables=1),
+            codes=32, tables=1, layer_norm=True),
 ]
 MORE_MACHINES = [
     machine(2, (1, 8), 4, 9, 4), machine(2, (2, 1), 64, 1, 1, 16), machine(3, (4, 4), 9, 3, 4, 16),
@@ -36,7 +36,7 @@ MORE_MACHINES = [
     machine(7, (1, 4), 3, 10, 2, 8), machine(7, (8, 1), 17, 1, 4, 32), machine(8, (4, 2), 4, 4, 4),
     machine(8, (8, 8), 4, 3, 4), machine(4, (4, 4), 3, 64, 1, 256),
     machine(8, (8, 8), 3, 3, 1, 8, masters=2), machine(3, (1, 4), 4, 8, 4, 16, masters=16),
-    machine(5, (1, 1), 3, 2, 2, 8, lanes=1, masters=64, arith="int"),
+    machine(5, (1, 1), 3, 2, 2, 8, lanes=1, masters=64, arith="int", layer_norm=True),
     machine(2, (4, 1), 6, 4, 2, 8, masters=1),
     machine(5, (1, 4), 4, 1, 3, 8, lanes=6, array_clock=2),
 ]
