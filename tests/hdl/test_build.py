@@ -210,7 +210,7 @@ def test_of_machines_that_keep_masters_most_is_estimated(params, comb, ff, dsp):
 
 def test_of_lanes_that_cannot_fit_those_that_may_are_named(capsys):
     options = {"rows": 8, "cols": 8, "lanes": 16, "groups": "1x4", "masters": 32,
-               "master-bits": 16, "velocity-bits": 8, "codes": 256, "tables": 1}
+               "master-bits": 16, "velocity-bits": 8, "codes": 128, "tables": 1}
     assert command.main([f"--{name}={value}" for name, value in options.items()]) == 2
     said = capsys.readouterr().err
     assert re.search(r"about \d+ of 83640 LUT4 \(COMB\), \d+ too many", said)
