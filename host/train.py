@@ -24,7 +24,7 @@ from hdl.params import (
 from host.checkpoint import load_checkpoint, save_checkpoint, state_sha256, sweep, weights_sha256
 from host.data import DATA_SETS, load_dataset
 from host.device import Device
-from host.errors import ArgumentError, HostError
+from host.errors import ArgumentError, HostError, MemoryFullError
 from host.events import EventLog
 from host.layers import Hosted, Network
 from host.network import check_machine, convolutional, lenet, perceptron, residual
@@ -132,7 +132,7 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
         saved = load_checkpoint(checkpoint, network, recipe._asdict())
         at = Position(**{**saved, "cost": Cost(*saved.get("cost", NO_COST))})
         progress.say(f"resumed after {at.words(recipe.epochs)}")
-    trainer = (Resident if device.params.masters else Hosted)(network, device, batch)
+    trainer = _trainer(network, device, batch, progress)
     done = len(at.epochs) * steps_per_epoch + at.steps
     pace = Pace(total - done)
     if events:
@@ -183,11 +183,28 @@ def train(device, data, recipe, *, out=None, resume=False, progress=None, checkp
     status = device.status()
     return {
         "fingerprint": device.params.fingerprint, **recipe._asdict(),
+        "resident": isinstance(trainer, Resident),
         "test_accuracy": epochs[-1]["test_accuracy"],
         "weights_sha256": weights_sha256(network), "state_sha256": state_sha256(network),
         "bad_frames": status.bad_frames, "saturations": status.saturations,
         "epochs": epochs,
     }
+
+
+def _trainer(network, device, batch, progress):
+    """What trains: the device by itself, if it keeps masters and has room for the network, else
+    with weights that the host streams."""
+    if not device.params.masters:
+        return Hosted(network, device, batch)
+    try:
+        return Resident(network, device, batch)
+    except MemoryFullError as error:
+        try:
+            trainer = Hosted(network, device, batch)
+        except MemoryFullError:
+            raise error from None
+        progress.say(f"{error}; as it is the host keeps all weights and streams them")
+        return trainer
 
 
 def _check_batch(data, recipe):
