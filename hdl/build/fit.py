@@ -108,7 +108,7 @@ _SHALLOW = {1: 264, 2: 164, 3: 128, 4: 100}
 
 #: LUT4, flip-flops and multipliers of a machine without its array: once, and of a lane; and of one
 #: that keeps masters. Multipliers of a lane are fewer where masters or velocities are narrower.
-_LOGIC = {"comb": (3200, 2000), "ff": (1600, 1000), "dsp": (2, 4)}
+_LOGIC = {"comb": (3200, 2000), "ff": (1600, 1000), "dsp": (1, 4)}
 _KEEPING = {"comb": (13_000, 4600), "ff": (13_000, 3400), "dsp": (42, 16)}
 _NARROW = {**_KEEPING, "dsp": (42, 11)}
 
@@ -123,7 +123,7 @@ def estimate(params):
     """Resources of the accelerator: block RAMs exactly, the rest from below.
 
     Fitted to synthesised designs: multipliers are four a lane (two each in the norms, forward
-    and backward) and two more; logic is about 60 % of the default design's. On machines that keep
+    and backward) and one more; logic is about 60 % of the default design's. On machines that keep
     masters multipliers are all but one, and logic 85 to 95 %; cross-entropy alone has 40 of them.
     """
     ebr = sum(_blocks(*memory) for memory in memories(params))
