@@ -42,6 +42,7 @@ from hdl.protocol import (
     LogPart,
     Space,
     Status,
+    codes_in_byte,
     encode,
     readable,
     spaces,
@@ -156,7 +157,7 @@ def _refused_codes(requests, params):
     for address in (PROGRAM_WORDS - 1, PROGRAM_WORDS, 0xFFFFFE):
         assert requests.words(Kind.WRITE, Space.PATCH, address, bytes(2 * patch)) == Status.ADDRESS
     assert requests.words(Kind.READ, Space.PATCH, 0, 1) == Status.ADDRESS
-    end = words // (8 // params.bits)
+    end = words // codes_in_byte(params.bits)
     assert requests.words(Kind.WRITE, Space.COLUMN, 0, b"") == Status.BAD_LENGTH
     for address in (end - 1, end, 0xFFFFFE):
         assert requests.words(Kind.WRITE, Space.COLUMN, address, bytes(2)) == Status.ADDRESS

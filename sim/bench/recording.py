@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hdl.protocol import Kind, Space, Status, encode, word_bytes
+from hdl.protocol import Kind, Space, Status, codes_in_byte, encode, word_bytes
 from host import program
 from host.device import Device
 from host.errors import MemoryFullError
@@ -94,11 +94,11 @@ class _Link:
             return tuple(_SATURATIONS)
         if kind == Kind.WRITE and request[0] == Space.CODES:
             address, size = _address(request), request[4] + 1
-            lanes = min(size * (8 // machine.params.bits), machine.quant.lanes)
+            lanes = min(size * codes_in_byte(machine.params.bits), machine.quant.lanes)
             machine.quant.known[address:address + len(request[5:]) // size, :lanes] = True
             return ()
         if kind == Kind.WRITE and request[0] == Space.COLUMN:
-            each = 8 // machine.params.bits
+            each = codes_in_byte(machine.params.bits)
             first = each * _address(request)
             machine.quant.known[first:first + each * len(request[4:]), 0] = True
             return ()

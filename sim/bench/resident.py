@@ -26,7 +26,14 @@ from hdl.instructions import (
     unpack_instruction,
 )
 from hdl.params import MAX_K, MAX_M
-from hdl.protocol import MAX_BODY, MAX_STORED, PROGRAM_WORDS, Space, word_bytes
+from hdl.protocol import (
+    MAX_BODY,
+    MAX_STORED,
+    PROGRAM_WORDS,
+    Space,
+    codes_in_byte,
+    word_bytes,
+)
 from host import program
 from host.errors import ArgumentError
 from host.layers import Network
@@ -533,7 +540,7 @@ def spaces(params, seed, most=10):
             device.write(Space.CODES, first, codes)
             device.read(Space.QUANT, start, parts)
     recording.begin("packed codes of a column")
-    each = 8 // params.bits
+    each = codes_in_byte(params.bits)
     words = params.quant_words // each
     taken = min(words, int(rng.integers(2, 2 * MAX_BODY)))
     for first in sorted({0, words - taken}):

@@ -12,6 +12,7 @@ from hdl.protocol import (
     Kind,
     Space,
     Status,
+    codes_in_byte,
     encode,
     spaces,
     word_bytes,
@@ -42,7 +43,7 @@ class _Beside:
     def __init__(self, recording):
         self.recording, self.rng = recording, recording.rng
         params = recording.params
-        parts, self.each = params.rows, 8 // params.bits
+        parts, self.each = params.rows, codes_in_byte(params.bits)
         #: By space the first word, as words travel, and how many there are.
         self.places = {
             Space.WIDE: (recording.place(Space.WIDE, 24, 1).base, 24),
